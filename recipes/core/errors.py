@@ -1,0 +1,9 @@
+"""The one error that tells users about their input."""
+
+
+class InputError(ValueError):
+    """Input that cannot be used: a file, a record, an option.
+
+    The message is one line that names the file, the row or the option, and what was expected. The
+    command prints it alone, without a traceback, and exits with code 2.
+    """

@@ -1,0 +1,335 @@
+"""The training loop's iterator: everything around the loss, on torch's own engines."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from recipes.core.device import rank_and_world
+from recipes.core.errors import InputError
+from recipes.core.evaluation import map_tensors
+from recipes.core.files import write_whole
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "auto": None}
+
+
+class Engine(TypedDict, total=False):
+    """Options of `Loop` that every recipe takes and passes on.
+
+    Args:
+        precision: arithmetic of the forward pass; fp16 scales the loss, auto is bf16 where the device
+            computes in it and fp32 elsewhere.
+        channels_last: keep pictures and convolutions in the memory order (N, H, W, C).
+        accumulate: batches whose gradients are summed before each optimizer step.
+        clip: largest norm of the gradient; a larger one is scaled down to it.
+        compile: compile the model with torch.compile.
+        shard: split parameters, gradients and optimizer state over the processes of torchrun (FSDP2)
+            instead of replicating them (DDP).
+        checkpoint: folder to save the training in after every epoch, and to go on from if it holds one.
+        save_every: also save after every so many optimizer steps.
+    """
+
+    precision: Literal["fp32", "bf16", "fp16", "auto"]
+    channels_last: bool
+    accumulate: int
+    clip: float
+    compile: bool
+    shard: bool
+    checkpoint: str
+    save_every: int
+
+
+class Loop:
+    """Yields batches on the device, and does with each loss what training asks for.
+
+    ```
+    loop = Loop(model, optimizer, batches, epochs=epochs, device=device)
+    for images, labels in loop:
+        loss = F.cross_entropy(loop.model(images), labels)
+        loop.step(loss)
+    ```
+
+    Under torchrun the model is replicated or sharded and gradients are averaged. `history` holds a
+    row an epoch: epoch, loss (mean over the epoch), lr, seconds, and what `evaluate` gives.
+
+    Args:
+        model: to train; call it as `loop.model`, which adds precision, compilation and processes.
+        optimizer: over the model's parameters.
+        batches: a sized iterable of batches, such as a DataLoader. Its sampler's `set_epoch` is called.
+        epochs: passes over the batches.
+        device: where to train.
+        schedule: from the share of training done, 0 to 1, to a factor on the learning rate.
+        evaluate: called after each epoch; its metrics join the history.
+        name: of this training's file in the checkpoint folder, where a recipe trains several models.
+        **engine: see `Engine`.
+
+    Raises:
+        FloatingPointError: the loss is not finite; names epoch, step and learning rate.
+        InputError: an option that cannot be, or a checkpoint that is not this training's.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        batches: Any,
+        *,
+        epochs: int,
+        device: torch.device | str = "cpu",
+        schedule: Callable[[float], float] | None = None,
+        evaluate: Callable[[], dict[str, float]] | None = None,
+        name: str = "model",
+        precision: str = "fp32",
+        channels_last: bool = False,
+        accumulate: int = 1,
+        clip: float | None = None,
+        compile: bool = False,
+        shard: bool = False,
+        checkpoint: str | Path | None = None,
+        save_every: int | None = None,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise InputError(f"option precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+        if accumulate < 1 or (save_every is not None and save_every < 1):
+            raise InputError("options accumulate and save_every: expected whole numbers of at least 1")
+        if len(batches) == 0:
+            raise InputError("no whole batch to train on: expected more samples or a smaller batch_size")
+        self.device = torch.device(device)
+        self.layout = torch.channels_last if channels_last else torch.preserve_format
+        self.module = model.to(self.device, memory_format=self.layout)
+        self.optimizer, self.batches = optimizer, batches
+        self.epochs, self.evaluate = epochs, evaluate
+        self.accumulate, self.clip, self.save_every = accumulate, clip, save_every
+        self.file = Path(checkpoint) / f"{name}.pt" if checkpoint is not None else None
+        self.history: list[dict[str, float]] = []
+        self.epoch = 0  # of the batch in hand
+        self.batch = 0  # batches done in this epoch
+        self.steps = 0  # optimizer steps done
+
+        self.rank, self.world = rank_and_world()
+        self.engine: nn.Module = model  # what takes part in synchronising gradients
+        if shard:
+            self._shard()
+        elif self.world > 1:
+            self.engine = nn.parallel.DistributedDataParallel(model)
+        called: Callable[..., Any] = torch.compile(self.engine) if compile else self.engine
+        dtype = PRECISIONS[precision] or (torch.bfloat16 if computes_in_bf16(self.device) else torch.float32)
+        self.model = called if dtype == torch.float32 else self._autocast(called, dtype)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        total = epochs * -(-len(batches) // accumulate)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, (lambda step: schedule(min(step / total, 1.0))) if schedule else (lambda step: 1.0)
+        )
+        self._stepped = True
+        self._losses: list[Tensor] = []  # not yet looked at: looking waits for the device
+        self._sum, self._count = 0.0, 0
+        self._shown = 0.0
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next step (of the first parameter group)."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def __iter__(self) -> Iterator[Any]:
+        restored = self._load()
+        if self.rank > 0:  # the same model everywhere, but not the same dropout
+            torch.manual_seed(torch.initial_seed() + self.rank)
+        for self.epoch in range(self.epoch, self.epochs):
+            if hasattr(getattr(self.batches, "sampler", None), "set_epoch"):
+                self.batches.sampler.set_epoch(self.epoch)
+            self.module.train()
+            started = time.perf_counter()
+            done, self.batch = self.batch, 0
+            if not done:
+                self._epoch_random = self._random()
+            for batch in self.batches:
+                self.batch += 1
+                if self.batch <= done:
+                    continue  # the interrupted run had these
+                if restored is not None:
+                    self._set_random(restored)
+                    restored = None
+                self._synchronise_if(self._closes_group())
+                self._stepped = False
+                yield map_tensors(self._place, batch)
+                if not self._stepped:
+                    raise RuntimeError("every batch of a Loop needs one loop.step(loss)")
+                if self.save_every and self._closes_group() and self.steps % self.save_every == 0:
+                    self._save()
+            self._end_epoch(time.perf_counter() - started)
+        self.epoch = self.epochs
+
+    def step(self, loss: Tensor) -> None:
+        """Backward pass and, when a group of `accumulate` batches is complete, an optimizer step.
+
+        Args:
+            loss: scalar, the mean over this process's batch.
+        """
+        self._stepped = True
+        last = len(self.batches) % self.accumulate  # the epoch's last group may be smaller
+        size = last if last and self.batch > len(self.batches) - last else self.accumulate
+        self.scaler.scale(loss / size if size > 1 else loss).backward()
+        self._losses.append(loss.detach())
+        if self.device.type == "cpu" or len(self._losses) >= 32:
+            self._look_at_losses()
+        if not self._closes_group():
+            return
+        if self.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.schedule.step()
+        self.steps += 1
+
+    def _closes_group(self) -> bool:
+        return self.batch % self.accumulate == 0 or self.batch == len(self.batches)
+
+    def _synchronise_if(self, wanted: bool) -> None:
+        """Gradients travel between processes only with the last batch of a group."""
+        if isinstance(self.engine, nn.parallel.DistributedDataParallel):
+            self.engine.require_backward_grad_sync = wanted
+        elif hasattr(self.engine, "set_requires_gradient_sync"):
+            self.engine.set_requires_gradient_sync(wanted)
+
+    def _autocast(self, model: Callable[..., Any], dtype: torch.dtype) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            with torch.autocast(self.device.type, dtype):
+                outputs = model(*args, **kwargs)
+            return map_tensors(lambda tensor: tensor.float() if tensor.dtype == dtype else tensor, outputs)
+
+        return forward
+
+    def _place(self, tensor: Tensor) -> Tensor:
+        layout = self.layout if tensor.ndim == 4 else torch.preserve_format
+        return tensor.to(self.device, non_blocking=True, memory_format=layout)
+
+    def _shard(self) -> None:
+        """FSDP2: each stack of blocks is sharded block by block, and the optimizer follows."""
+        if self.world == 1:
+            raise InputError("option shard: expected a run under torchrun with at least two processes")
+        from torch.distributed.fsdp import fully_shard
+
+        names = {parameter: name for name, parameter in self.module.named_parameters()}
+        for part in self.module.modules():
+            if isinstance(part, nn.ModuleList):
+                for block in part:
+                    fully_shard(block)
+        fully_shard(self.module)
+        sharded = dict(self.module.named_parameters())
+        for group in self.optimizer.param_groups:
+            group["params"] = [sharded[names[parameter]] for parameter in group["params"]]
+
+    def _look_at_losses(self) -> None:
+        values = torch.stack(self._losses).tolist()
+        self._losses.clear()
+        for back, value in enumerate(reversed(values)):
+            if value != value or value in (float("inf"), float("-inf")):
+                raise FloatingPointError(
+                    f"the loss became {value} in epoch {self.epoch + 1}, batch {self.batch - back}, at learning rate "
+                    f"{self.lr:.3g}: expected a finite number; a lower lr, clip, or a look at the data may help"
+                )
+        self._sum, self._count = self._sum + sum(values), self._count + len(values)
+        if self.rank == 0 and sys.stderr.isatty() and time.perf_counter() - self._shown > 0.2:
+            self._shown = time.perf_counter()
+            place = f"epoch {self.epoch + 1}/{self.epochs}, batch {self.batch}/{len(self.batches)}"
+            print(f"\r{place}, loss {self._sum / self._count:.4f} \033[K", end="", file=sys.stderr)
+
+    def _end_epoch(self, seconds: float) -> None:
+        self._look_at_losses() if self._losses else None
+        mean = torch.tensor([self._sum, self._count], dtype=torch.float64)
+        if self.world > 1:
+            mean = mean.to(self.device, torch.float32)
+            dist.all_reduce(mean)
+        row = {"epoch": self.epoch + 1, "loss": float(mean[0] / mean[1]), "lr": self.lr, "seconds": seconds}
+        self.history.append(row | (self.evaluate() if self.evaluate else {}))
+        self._sum, self._count, self.batch = 0.0, 0, 0
+        self.epoch += 1
+        self._save()
+        if self.rank == 0 and sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr)
+
+    def _save(self) -> None:
+        if self.file is None:
+            return
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
+
+        self._look_at_losses() if self._losses else None  # never save what is not finite
+        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights, optimizer = get_state_dict(self.module, self.optimizer, options=whole)
+        state = {
+            "format": "recipes-1",
+            "model": weights,
+            "optimizer": optimizer,
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "place": [self.epoch, self.batch, self.steps],
+            "losses": [self._sum, self._count],
+            "history": self.history,
+            "random": self._random(),
+            "epoch_random": self._epoch_random,
+        }
+        if self.rank == 0:
+            write_whole(self.file, lambda path: torch.save(state, path))
+
+    def _load(self) -> dict[str, Tensor] | None:
+        """Takes up the saved training, if there is one; gives the random state it was saved in."""
+        if self.file is None or not self.file.exists():
+            return None
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
+
+        try:
+            state = torch.load(self.file, map_location="cpu", weights_only=True)
+            assert state["format"] == "recipes-1"
+            whole = StateDictOptions(full_state_dict=True)
+            set_state_dict(
+                self.module,
+                self.optimizer,
+                model_state_dict=state["model"],
+                optim_state_dict=state["optimizer"],
+                options=whole,
+            )
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0][:200]
+            raise InputError(f"{self.file}: expected a checkpoint of this training ({reason})") from None
+        self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.epoch, self.batch, self.steps = state["place"]
+        self._sum, self._count = state["losses"]
+        self.history = state["history"]
+        self._epoch_random = state["epoch_random"]
+        # In the middle of an epoch the loader starts as the epoch did, and is read up to the place.
+        self._set_random(self._epoch_random if self.batch else state["random"])
+        return state["random"] if self.batch else None
+
+    def _random(self) -> dict[str, Tensor]:
+        states = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        return states
+
+    def _set_random(self, states: dict[str, Tensor]) -> None:
+        torch.set_rng_state(states["cpu"])
+        if self.device.type == "cuda" and "cuda" in states:
+            torch.cuda.set_rng_state(states["cuda"], self.device)
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether bf16 is faster than fp32 there: on GPUs that have it, and on CPUs with its instructions."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+
+
+def one_cycle(progress: float) -> float:
+    """A learning rate that rises over the first fifth of training and falls to zero after it.
+
+    Source: Smith and Topin (2019), "Super-Convergence", https://arxiv.org/abs/1708.07120.
+    """
+    return max(progress / 0.2, 0.02) if progress < 0.2 else (1 - progress) / 0.8

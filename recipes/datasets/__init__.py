@@ -1,0 +1,1 @@
+"""Opens data of each kind, bundled or yours, by the same way in."""

@@ -1,0 +1,408 @@
+"""Opens pictures with a class: IDX files, folders of pictures, torchvision's sets."""
+
+import gzip
+import math
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional as F
+
+from recipes.core.errors import InputError
+from recipes.datasets.bundled import bundled
+from recipes.datasets.loading import holdout
+
+IN_MEMORY = 2 * 2**30  # bytes of pictures, train and test together, that are held in memory
+OWN_SIZE = 256  # pixels; equal pictures up to this size keep it
+COMMON_SIZE = 224  # pixels; what others are brought to, the size most pretrained networks expect
+SAMPLE = 2000  # pictures that the mean and deviation are estimated from when they do not fit in memory
+WORTH_A_THREAD = 8192  # bytes of a file; decoding less than that, threads only wait for each other
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif"}
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")
+GREY = {"1", "L", "LA", "I;16"}  # Pillow's modes
+FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
+FASHION += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+CACHE = Path("~/.cache/pytorch-recipes")
+TORCHVISION = ("MNIST", "FashionMNIST", "KMNIST", "CIFAR10", "CIFAR100", "SVHN", "STL10")
+
+
+class _Labelled:
+    """What `Images` and `ImageFiles` share: fetching, and bringing uint8 to the scale a network wants."""
+
+    labels: Tensor
+    classes: list[str]
+    mean: Tensor | None
+    std: Tensor | None
+
+    def __post_init__(self) -> None:
+        # (x / 255 - mean) / std is x * scale + shift: computed once here, two passes over a batch there
+        one, zero = torch.ones(1, device=self.labels.device), torch.zeros(1, device=self.labels.device)
+        mean, std = (zero if self.mean is None else self.mean), (one if self.std is None else self.std)
+        self._scale = (1 / (255 * std)).view(-1, 1, 1)  # (C, 1, 1)
+        self._shift = (-mean / std).view(-1, 1, 1)
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """The pictures as they are stored: uint8 (B, C, H, W)."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """One picture, float32 (C, H, W), and its class."""
+        if not -len(self) <= index < len(self):  # an IndexError also ends a for loop over the set
+            raise IndexError(f"picture {index} of {len(self)}")
+        images, labels = self.__getitems__([index % len(self)])
+        return images[0], int(labels[0])
+
+    def __getitems__(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        """A batch: pictures, float32 (B, C, H, W), and their classes, int64 (B,)."""
+        index = torch.as_tensor(indices, dtype=torch.int64, device=self.labels.device)
+        # In place, after one conversion: twice as fast as addcmul, which broadcasts out of place.
+        return self.pixels(index).float().mul_(self._scale).add_(self._shift), self.labels[index]
+
+
+@dataclass
+class Images(_Labelled):
+    """Pictures with a class, held in memory.
+
+    Attributes:
+        images: uint8 (N, C, H, W), C = 1 (grey) or 3 (red, green, blue).
+        labels: int64 (N,), indices into `classes`.
+        classes: their names.
+        mean, std: (C,) of the train part on the scale 0 to 1; None leaves pictures on that scale.
+    """
+
+    images: Tensor = field(repr=False)
+    labels: Tensor = field(repr=False)
+    classes: list[str]
+    mean: Tensor | None = None
+    std: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a picture."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        return self.images.index_select(0, indices)
+
+    def subset(self, indices: Sequence[int] | Tensor) -> Self:
+        """These pictures alone, on the same scale."""
+        index = torch.as_tensor(indices, dtype=torch.int64, device=self.labels.device)
+        return replace(self, images=self.images[index], labels=self.labels[index])
+
+    def to(self, device: str | torch.device) -> Self:
+        """The same set with its tensors on `device`, where batches are then made without copies."""
+        mean, std = (None if value is None else value.to(device) for value in (self.mean, self.std))
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), mean=mean, std=std)
+
+
+@dataclass
+class ImageFiles(_Labelled):
+    """Pictures with a class that do not fit in memory: like `Images`, but decoded when asked for.
+
+    Meant to be fetched by the workers of a DataLoader.
+
+    Attributes:
+        files: N paths.
+        shape: (C, H, W) that every picture is brought to.
+        labels, classes, mean, std: as in `Images`; mean and std are estimates.
+    """
+
+    files: list[Path] = field(repr=False)
+    shape: tuple[int, int, int]
+    labels: Tensor = field(repr=False)
+    classes: list[str]
+    mean: Tensor | None = None
+    std: Tensor | None = None
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        return decode_all([self.files[i] for i in indices.tolist()], self.shape, threads=1)
+
+    def subset(self, indices: Sequence[int] | Tensor) -> Self:
+        """These pictures alone, on the same scale."""
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        return replace(self, files=[self.files[i] for i in index.tolist()], labels=self.labels[index])
+
+    def to(self, device: str | torch.device) -> Self:
+        """Itself: files stay where they are."""
+        return self
+
+
+def open_images(
+    data: str | Path | None = None, *, image_size: int | None = None, normalize: bool = True, seed: int = 0
+) -> tuple[Images | ImageFiles, Images | ImageFiles]:
+    """Opens pictures with a class: the train and the test part.
+
+    Args:
+        data: None for the bundled digits; `torchvision:NAME` to download one of torchvision's sets; or a
+            folder with IDX files (the MNIST family, plain or .gz, up to three levels below it), with
+            `train/CLASS/*.jpg` and `test/` or `val/` alike, or with the CLASS folders alone. Without a test
+            part in class folders, one fifth of each class is held out.
+        image_size: side in pixels that pictures are brought to: the shorter side is scaled, the centre is
+            cut out. None keeps the size of pictures that are all equal and at most 256 pixels wide and
+            high, and brings others to 224.
+        normalize: bring every channel of the train part to mean 0 and deviation 1, and the test part by the
+            same numbers; otherwise pictures are on the scale 0 to 1.
+        seed: of what is held out, and of the sample that a mean is estimated from.
+
+    Returns:
+        Two `Images`, or two `ImageFiles` where the pictures would take more than 2 GiB.
+
+    Raises:
+        InputError: the folder or a file in it cannot be used, or the download fails.
+    """
+    if image_size is not None and image_size < 1:
+        raise InputError(f"image_size is {image_size}: expected at least 1 pixel")
+    folder = bundled("digits") if data is None else Path(data).expanduser()
+    parts: tuple[Images | ImageFiles, Images | ImageFiles]
+    if str(data).startswith("torchvision:"):
+        parts = _from_torchvision(str(data).removeprefix("torchvision:"), image_size)
+    elif not folder.is_dir():
+        raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
+    elif idx := _idx_folder(folder):
+        parts = _from_idx(idx, image_size)
+    else:
+        parts = _from_folders(folder, image_size, seed)
+    train, test = parts
+    known, asked = (set(part.labels.unique().tolist()) for part in parts)
+    if len(known) < 2:
+        raise InputError(f"{folder}: expected at least two classes to train on, found {len(known)}")
+    if not asked:
+        raise InputError(f"{folder}: expected two or more pictures in a class, to test on some of them")
+    if asked - known:
+        names = ", ".join(str(dict(enumerate(train.classes)).get(i, i)) for i in sorted(asked - known))
+        raise InputError(f"{folder}: expected the test part's classes in the train part, which lacks {names}")
+    if normalize:
+        mean, std = channel_statistics(train, seed)
+        train, test = replace(train, mean=mean, std=std), replace(test, mean=mean, std=std)
+    return train, test
+
+
+def channel_statistics(part: Images | ImageFiles, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel on the scale 0 to 1, each (C,).
+
+    They come from counts of the 256 values, so that they are exact however many pixels there are. Pictures
+    in files are counted on a sample of `SAMPLE`, drawn with the seed.
+    """
+    order = torch.arange(len(part))
+    if isinstance(part, ImageFiles):
+        order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[:SAMPLE]
+    counts = torch.zeros(part.shape[0], 256, dtype=torch.int64)
+    for chunk in order.split(1000):
+        for channel, values in enumerate(part.pixels(chunk).unbind(1)):
+            counts[channel] += torch.bincount(values.flatten(), minlength=256)
+    share = counts / counts.sum(1, keepdim=True, dtype=torch.float64)
+    value = torch.arange(256, dtype=torch.float64) / 255
+    mean = share @ value
+    std = (share @ value.square() - mean.square()).clamp(min=0).sqrt()
+    return mean.float(), std.clamp(min=1 / 255).float()  # a channel of one value must not divide by zero
+
+
+def _idx_folder(folder: Path) -> Path | None:
+    """The folder with IDX files, at most three levels below `folder`."""
+    for depth in range(4):
+        found = sorted({path.parent for path in folder.glob("*/" * depth + "*-images[-.]idx3-ubyte*")})
+        if len(found) > 1:
+            raise InputError(f"{folder}: expected one set of IDX files, found {found[0]} and {found[1]}")
+        if found:
+            return found[0]
+    return None
+
+
+def read_idx(path: Path, dimensions: int) -> Tensor:
+    """An IDX file of bytes, plain or .gz, as uint8 of so many dimensions.
+
+    The file starts with two zeros, the type (8: bytes), the number of dimensions, and the big-endian size
+    of each: http://yann.lecun.com/exdb/mnist/
+    """
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path}: expected a whole gzip file ({error})") from error
+    start = 4 + 4 * dimensions
+    if len(content) < start or content[:4] != bytes((0, 0, 8, dimensions)):
+        raise InputError(f"{path}: expected an IDX file, which starts with 00 00 08 {dimensions:02d}")
+    shape = struct.unpack(f">{dimensions}I", content[4:start])
+    if math.prod(shape) != len(content) - start or 0 in shape:
+        size = " x ".join(map(str, shape))
+        raise InputError(f"{path}: expected {size} bytes after the header, found {len(content) - start}")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(shape)
+
+
+def _from_idx(folder: Path, image_size: int | None) -> tuple[Images, Images]:
+    def read(part: str, kind: str, dimensions: int) -> Tensor:
+        name = f"{part}-{kind}-idx{dimensions}-ubyte"
+        found = sorted(folder.glob(name.replace("-idx", "[-.]idx") + "*"))  # the plain file before its .gz
+        if not found:
+            raise InputError(f"{folder / name}: no such file, nor .gz: expected beside the other IDX files")
+        return read_idx(found[0], dimensions)
+
+    # The two innermost names alone, as in FashionMNIST/raw: a project's name further out says nothing.
+    fashion = any("fashion" in name.lower() for name in folder.resolve().parts[-2:])
+    classes = FASHION if fashion else [str(i) for i in range(10)]
+    parts = []
+    for part in ("train", "t10k"):
+        images, labels = read(part, "images", 3), read(part, "labels", 1).long()
+        if len(images) != len(labels):
+            raise InputError(f"{folder}: {len(images)} {part} images need as many labels, not {len(labels)}")
+        if int(labels.max()) >= len(classes):
+            raise InputError(f"{folder}: {part} labels must be below {len(classes)}, not {int(labels.max())}")
+        parts.append(Images(resized(images.unsqueeze(1), image_size), labels, list(classes)))
+    if parts[0].shape != parts[1].shape:
+        raise InputError(f"{folder}: train and t10k images differ in size: expected an image_size for both")
+    return parts[0], parts[1]
+
+
+def resized(images: Tensor, size: int | None) -> Tensor:
+    """Pictures, uint8 (N, C, H, W), with the shorter side scaled to `size` and the centre cut out."""
+    height, width = images.shape[2:]
+    if size is None or height == width == size:
+        return images
+    scaled = [max(size, round(side * size / min(height, width))) for side in (height, width)]
+    top, left = (scaled[0] - size) // 2, (scaled[1] - size) // 2
+    cut = []
+    for chunk in images.split(1000):
+        chunk = F.interpolate(chunk, scaled, mode="bilinear", antialias=True)
+        cut.append(chunk[:, :, top : top + size, left : left + size])
+    return torch.cat(cut)
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[:1] != ".")
+
+
+def _from_folders(folder: Path, image_size: int | None, seed: int) -> tuple[Images | ImageFiles, Images | ImageFiles]:
+    # A class may itself be called "train": a part of that name has folders in it.
+    split = (folder / "train").is_dir() and bool(_class_folders(folder / "train"))
+    train = folder / "train" if split else folder
+    tests = [folder / name for name in ("test", "val", "valid") if split and (folder / name).is_dir()]
+    tests = [path for path in tests if _class_folders(path)]  # not a heap of pictures without a class
+    classes = [path.name for path in _class_folders(train)]
+    if not classes:
+        raise InputError(f"{train}: expected IDX files (*-images-idx3-ubyte) or a folder for each class")
+    files: list[Path] = []
+    numbers: list[int] = []
+    for subfolder in _class_folders(train) + (_class_folders(tests[0]) if tests else []):
+        if subfolder.name not in classes:
+            raise InputError(f"{subfolder}: expected a class of the train part: {', '.join(classes)}")
+        found = sorted(path for path in subfolder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        found = [path for path in found if not path.name.startswith(".")]
+        if not found:
+            raise InputError(f"{subfolder}: expected pictures ({' '.join(sorted(SUFFIXES))}), found none")
+        files += found
+        numbers += [classes.index(subfolder.name)] * len(found)
+    labels = torch.tensor(numbers)
+    rows = holdout(labels, seed=seed)
+    if tests:
+        in_train = torch.tensor([path.is_relative_to(train) for path in files])
+        rows = in_train.nonzero().flatten(), (~in_train).nonzero().flatten()
+    shape = _common_shape(files, image_size)
+    fits = len(files) * math.prod(shape) <= IN_MEMORY
+
+    def part(rows: Tensor) -> Images | ImageFiles:
+        own = [files[i] for i in rows.tolist()]
+        if fits:
+            return Images(decode_all(own, shape), labels[rows], classes)
+        return ImageFiles(own, shape, labels[rows], classes)
+
+    return part(rows[0]), part(rows[1])
+
+
+def _common_shape(files: list[Path], image_size: int | None) -> tuple[int, int, int]:
+    """(C, H, W) that these pictures are brought to; reads no more headers than it takes to tell."""
+    channels, sizes, own = 1, set(), image_size is None
+    for path in files:
+        with _opened(path) as image:
+            if image.mode not in GREY:
+                channels = 3
+            sizes.add(image.size)
+        own = own and len(sizes) == 1 and max(image.size) <= OWN_SIZE
+        if channels == 3 and not own:
+            break
+    width, height = sizes.pop() if own else [image_size or COMMON_SIZE] * 2
+    return channels, height, width
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            yield image
+    except Exception as error:  # Pillow's readers raise errors of a dozen kinds on corrupt files
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path}: expected a whole picture, but it cannot be read ({reason})") from error
+
+
+def decode(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    """A picture file as uint8 (C, H, W), upright, scaled to cover H x W, and its centre cut out."""
+    channels, height, width = shape
+    with _opened(path) as image:
+        image.draft(None, (width, height))  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that is large enough
+        if "exif" in image.info:
+            ImageOps.exif_transpose(image, in_place=True)
+        if image.mode == "I;16":  # Pillow would clip 16 bits to 255
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = image.convert("L" if channels == 1 else "RGB")
+        if image.size != (width, height):
+            image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+        return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def decode_all(files: list[Path], shape: tuple[int, int, int], threads: int | None = None) -> Tensor:
+    """Picture files as uint8 (N, C, H, W), by as many threads as there are cores where files are large."""
+    images = np.empty((len(files), *shape), np.uint8)
+
+    def place(row: int) -> None:
+        images[row] = decode(files[row], shape)
+
+    if threads is None:
+        first = [path.stat().st_size for path in files[:20]]
+        threads = (os.cpu_count() or 1) if sum(first) > WORTH_A_THREAD * len(first) else 1
+    if threads == 1:
+        for row in range(len(files)):
+            place(row)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(place, range(len(files))))  # list() raises what a thread raised
+    return torch.from_numpy(images)
+
+
+def _from_torchvision(name: str, image_size: int | None) -> tuple[Images, Images]:
+    if name not in TORCHVISION:
+        raise InputError(f"torchvision:{name}: expected one of {', '.join(TORCHVISION)}")
+    import torchvision
+
+    root = CACHE.expanduser()
+    parts = []
+    for part in ("train", "test"):
+        options = {"split": part} if name in ("SVHN", "STL10") else {"train": part == "train"}
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            dataset = getattr(torchvision.datasets, name)(root, download=True, **options)
+        except Exception as error:  # of the network, the disk, a checksum, an archive
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"torchvision:{name}: cannot be downloaded to {root} ({reason})") from error
+        images = torch.as_tensor(dataset.data)
+        if images.ndim == 3:  # (N, H, W)
+            images = images.unsqueeze(1)
+        elif images.shape[3] == 3:  # (N, H, W, 3)
+            images = images.permute(0, 3, 1, 2).contiguous()
+        labels = torch.as_tensor(dataset.targets if hasattr(dataset, "targets") else dataset.labels).long()
+        classes = list(getattr(dataset, "classes", None) or map(str, range(int(labels.max()) + 1)))
+        parts.append(Images(resized(images, image_size), labels, classes))
+    return parts[0], parts[1]

@@ -1,0 +1,84 @@
+"""A recipe's options: read from the signature and docstring of `run`, taken from a command line."""
+
+import argparse
+import difflib
+import inspect
+import os
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NoReturn, Union
+
+from recipes.core.errors import InputError
+
+
+def option_sentences(docstring: str) -> dict[str, str]:
+    """The sentences under `Args:` in a docstring, by the option's name, line breaks folded."""
+    _, _, section = inspect.cleandoc(docstring).partition("\nArgs:\n")
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section.partition("\n\n")[0], flags=re.MULTILINE)
+    return {name: " ".join(sentence.split()) for name, sentence in entries}
+
+
+def add_options(parser: argparse.ArgumentParser, run: Callable[..., Any]) -> None:
+    """An option of the command line for each option of `run`; those of the engine are left unset."""
+    hints = typing.get_type_hints(run)
+    sentences = option_sentences(run.__doc__ or "")
+    defaults = {name: parameter.default for name, parameter in inspect.signature(run).parameters.items()}
+    if "engine" in defaults:
+        (engine,) = typing.get_args(hints["engine"])
+        hints |= typing.get_type_hints(engine)
+        sentences |= option_sentences(engine.__doc__)
+        del defaults["engine"]
+        defaults |= dict.fromkeys(typing.get_type_hints(engine), argparse.SUPPRESS)
+    for name, default in defaults.items():
+        flag, sentence = f"--{name.replace('_', '-')}", sentences.get(name, "").replace("%", "%%")
+        if default is not None and default is not argparse.SUPPRESS:
+            sentence += f" (default: {default})"
+        hint = hints[name]
+        if typing.get_origin(hint) in (Union, types.UnionType):  # X | None
+            hint = next(choice for choice in typing.get_args(hint) if choice is not types.NoneType)
+        if hint is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=sentence)
+        elif typing.get_origin(hint) is Literal:
+            parser.add_argument(flag, choices=typing.get_args(hint), default=default, help=sentence)
+        else:
+            kind = hint if hint in (int, float) else str
+            parser.add_argument(flag, type=kind, default=default, help=sentence, metavar=kind.__name__.upper())
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Answers a wrong command line with one line and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        if unknown:
+            near = difflib.get_close_matches(unknown[1], self._option_string_actions, n=1)
+            message = f"unknown option {unknown[1]}" + (f", did you mean {near[0]}?" if near else "; --help lists them")
+        self.exit(2, f"error: {message}\n")
+
+
+def main(run: Callable[..., Any], arguments: Sequence[str] | None = None, *, program: str | None = None) -> None:
+    """Runs a recipe from a command line, and prints its result: the last line of every recipe's file.
+
+    Exits with code 2 and one line on standard error where the input cannot be used.
+
+    Args:
+        run: the recipe.
+        arguments: the command line's words; this process's by default.
+        program: name of the command in its help.
+    """
+    title = (inspect.getdoc(run) or "").partition("\n")[0]
+    parser = OneLineParser(prog=program, description=title, allow_abbrev=False)
+    add_options(parser, run)
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    options = vars(parser.parse_args(arguments))
+    as_json = options.pop("json")
+    try:
+        result = run(**options)
+    except (InputError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+    if os.environ.get("RANK", "0") == "0":  # one voice under torchrun
+        print(result.to_json() if as_json else result)

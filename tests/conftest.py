@@ -1,0 +1,58 @@
+"""What all tests share: one thread a process, no network, and each recipe's default run done once."""
+
+import functools
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import recipes
+from recipes.core.result import Result
+
+torch.set_num_threads(1)  # two workers of one thread each beat one of two
+
+
+@functools.cache
+def run_default(name: str) -> Result:
+    return recipes.run(name, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def default_run() -> Callable[[str], Result]:
+    """The result of a recipe's default run on the CPU: trained once a process, so do not change it."""
+    return run_default
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sockets reach this machine alone, as torchrun's processes must."""
+    connect = socket.socket.connect
+
+    def only_here(self: socket.socket, address: object) -> None:
+        host = address[0] if isinstance(address, tuple) else ""
+        if host not in ("127.0.0.1", "::1", "localhost", ""):
+            raise OSError(f"a test tried to reach {host}")
+        connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", only_here)
+    yield
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real data sets, for tests marked `real`."""
+    folder = os.environ.get("RECIPES_REAL_DATA")
+    if not folder:
+        pytest.skip("RECIPES_REAL_DATA names no folder")
+    return Path(folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of one recipe run in one worker, which then trains it once."""
+    for item in items:
+        name = getattr(item, "callspec", None) and item.callspec.params.get("name")  # type: ignore[attr-defined]
+        if name:
+            item.add_marker(pytest.mark.xdist_group(name))

@@ -1,0 +1,546 @@
+"""Opening pictures with a class: each format, the scale they come in, and what is refused."""
+
+import gzip
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from recipes.core.errors import InputError
+from recipes.datasets import images as opener
+from recipes.datasets.bundled import bundled
+from recipes.datasets.images import ImageFiles, Images, open_images, read_idx
+from recipes.datasets.loading import as_is, batches
+
+REAL = os.environ.get("RECIPES_REAL_DATA")
+IDX = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+def picture(path: Path, size: tuple[int, int] = (12, 10), mode: str = "RGB", seed: int = 0) -> Path:
+    """Saves a picture of noise, `size` as (width, height)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+    noise = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """train/ with 6 pictures of cats and 4 of dogs, val/ with 2 of each, all 12 wide and 10 high."""
+    counts = {"train/cat": 6, "train/dog": 4, "val/cat": 2, "val/dog": 2}
+    for start, (name, count) in enumerate(counts.items()):
+        for i in range(count):
+            picture(tmp_path / name / f"{i}.png", seed=10 * start + i)
+    return tmp_path
+
+
+@pytest.fixture
+def idx(tmp_path: Path) -> Path:
+    """A copy of the bundled digits."""
+    return Path(shutil.copytree(bundled("digits"), tmp_path / "idx"))
+
+
+def refused(data: Path | str, *words: str, **options: int) -> None:
+    """The folder is refused with one line that holds these words."""
+    with pytest.raises(InputError) as caught:
+        open_images(data, **options)  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def everything(part: Images | ImageFiles) -> Tensor:
+    return part.__getitems__(list(range(len(part))))[0]
+
+
+def test_bundled_digits() -> None:
+    train, test = open_images()
+    assert isinstance(train, Images)
+    assert (len(train), len(test), train.shape, test.shape) == (1437, 360, (1, 8, 8), (1, 8, 8))
+    assert train.images.dtype == torch.uint8
+    assert train.labels.dtype == torch.int64
+    assert train.classes == list("0123456789")
+    assert train.labels.unique().tolist() == test.labels.unique().tolist() == list(range(10))
+    assert (train.images.min(), train.images.max()) == (0, 255)
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits
+
+    train, test = open_images(normalize=False)
+    digits = load_digits()
+    read = torch.cat([everything(train), everything(test)])
+    torch.testing.assert_close(read[:, 0], torch.tensor(digits.images / 16).float(), atol=0.5 / 255 + 1e-6, rtol=0)
+    assert torch.equal(torch.cat([train.labels, test.labels]), torch.tensor(digits.target))
+
+
+def test_maker_reproduces_the_bundled_bytes(tmp_path: Path) -> None:
+    maker = bundled("digits").parent / "make_digits.py"
+    spec = importlib.util.spec_from_file_location("make_digits", maker)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.make(tmp_path / "digits")
+    for name in IDX:
+        assert (tmp_path / "digits" / name).read_bytes() == (bundled("digits") / name).read_bytes()
+
+
+def test_train_part_has_mean_0_and_deviation_1_and_test_part_the_same_scale() -> None:
+    train, test = open_images()
+    pixels = train.images.double() / 255
+    assert train.mean is not None
+    assert train.std is not None
+    torch.testing.assert_close(train.mean, pixels.mean().float().view(1))
+    torch.testing.assert_close(train.std, pixels.std(correction=0).float().view(1))
+    assert torch.equal(test.mean, train.mean)
+    batch = everything(train)
+    assert abs(batch.mean()) < 1e-5
+    assert abs(batch.std() - 1) < 1e-3
+    expected = (test.images[:7] / 255 - train.mean.view(-1, 1, 1)) / train.std.view(-1, 1, 1)
+    torch.testing.assert_close(test.__getitems__(list(range(7)))[0], expected)
+
+
+def test_statistics_are_of_each_channel(folder: Path) -> None:
+    train, _ = open_images(folder)
+    torch.testing.assert_close(train.mean, (train.images.double() / 255).mean((0, 2, 3)).float())
+    assert everything(train).mean((0, 2, 3)).abs().max() < 1e-5
+
+
+def test_without_normalizing_pictures_are_between_0_and_1() -> None:
+    train, _ = open_images(normalize=False)
+    assert train.mean is None
+    assert train.std is None
+    torch.testing.assert_close(everything(train), train.images / 255)
+
+
+def test_one_picture_is_that_of_its_batch_and_leaves_the_set_as_it_was() -> None:
+    train, _ = open_images()
+    before = train.images.clone()
+    images, labels = train.__getitems__([5, 2, 5])
+    assert images.dtype == torch.float32
+    assert images.shape == (3, 1, 8, 8)
+    assert torch.equal(images[0], images[2])
+    assert torch.equal(train[2][0], images[1])
+    assert train[2][1] == labels[1]
+    assert torch.equal(train[-1][0], train[len(train) - 1][0])
+    assert torch.equal(train.images, before)
+    assert sum(1 for _ in train) == len(train)  # type: ignore[misc, attr-defined]
+
+
+def test_subset_keeps_the_scale() -> None:
+    train, _ = open_images()
+    few = train.subset([3, 1, 4])
+    assert len(few) == 3
+    assert torch.equal(few.labels, train.labels[[3, 1, 4]])
+    assert torch.equal(few[0][0], train[3][0])
+    assert torch.equal(train.subset(torch.tensor([1]))[0][0], train[1][0])
+
+
+def test_batches_come_from_a_loader() -> None:
+    train, _ = open_images()
+    images, labels = next(iter(batches(train, 64)))
+    assert (images.shape, labels.shape) == ((64, 1, 8, 8), (64,))
+
+
+@pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))],
+)
+def test_a_set_moves_to_a_device(device: str) -> None:
+    for normalize in (True, False):
+        train, _ = open_images(normalize=normalize)
+        images, labels = train.to(device).__getitems__([1, 2])
+        assert (images.device.type, labels.device.type) == (device, device)
+        torch.testing.assert_close(images.cpu(), train.__getitems__([1, 2])[0])
+        assert len(train.to(device).subset([0, 1])) == 2
+
+
+@pytest.mark.parametrize("below", [".", "raw", "MNIST/raw", "a/b/c"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_files_plain_or_packed_at_any_depth(idx: Path, tmp_path: Path, below: str, packed: bool) -> None:
+    target = tmp_path / "root" / below
+    target.mkdir(parents=True)
+    for name in IDX:
+        content = (idx / name).read_bytes()
+        (target / (name + ".gz" * packed)).write_bytes(gzip.compress(content) if packed else content)
+    train, test = open_images(tmp_path / "root")
+    bundled_train, bundled_test = open_images()
+    assert torch.equal(train.images, bundled_train.images)
+    assert torch.equal(test.labels, bundled_test.labels)
+
+
+def test_idx_files_with_a_dot_in_their_names(idx: Path) -> None:
+    for name in IDX:
+        (idx / name).rename(idx / name.replace("-idx", ".idx"))
+    assert len(open_images(idx)[0]) == 1437
+
+
+def test_fashion_mnist_has_its_class_names(idx: Path, tmp_path: Path) -> None:
+    raw = shutil.copytree(idx, tmp_path / "FashionMNIST" / "raw")
+    assert open_images(raw)[0].classes == torchvision.datasets.FashionMNIST.classes
+    assert open_images(raw.parent)[0].classes[0] == "T-shirt/top"
+    project = shutil.copytree(idx, tmp_path / "my_fashion_project" / "data" / "digits")
+    assert open_images(project)[0].classes[0] == "0"
+
+
+def test_idx_pictures_are_resized() -> None:
+    train, test = open_images(image_size=16)
+    assert train.shape == test.shape == (1, 16, 16)
+    wide = torch.zeros(2, 1, 4, 9, dtype=torch.uint8)
+    wide[..., 4] = 200
+    cut = opener.resized(wide, 4)
+    assert cut.shape == (2, 1, 4, 4)
+    assert cut.amax() == 200
+
+
+def test_folders_with_train_and_val(folder: Path) -> None:
+    train, test = open_images(folder)
+    assert train.classes == ["cat", "dog"]
+    assert (len(train), len(test), train.shape) == (10, 4, (3, 10, 12))
+    assert train.labels.tolist() == [0] * 6 + [1] * 4
+    assert test.labels.tolist() == [0, 0, 1, 1]
+    saved = np.asarray(Image.open(folder / "val" / "dog" / "1.png"))
+    assert np.array_equal(test.images[3].permute(1, 2, 0).numpy(), saved)
+
+
+def test_class_folders_alone_are_split_by_class_and_seed(folder: Path) -> None:
+    (train, test), (again, _), (other, _) = (open_images(folder / "train", seed=seed) for seed in (0, 0, 1))
+    assert (len(train), len(test)) == (8, 2)
+    assert test.labels.tolist() == [0, 1]
+    assert torch.equal(train.images, again.images)
+    assert not torch.equal(train.images, other.images)
+    kept = {image.numpy().tobytes() for image in train.images}
+    assert not kept & {image.numpy().tobytes() for image in test.images}
+
+
+def test_a_test_folder_without_classes_is_passed_over(folder: Path) -> None:
+    picture(folder / "test" / "1.png")
+    assert [len(part) for part in open_images(folder)] == [10, 4]
+    shutil.rmtree(folder / "val")
+    assert [len(part) for part in open_images(folder)] == [8, 2]
+
+
+def test_train_alone_is_split_and_may_also_be_the_name_of_a_class(folder: Path) -> None:
+    shutil.rmtree(folder / "val")
+    assert [len(part) for part in open_images(folder)] == [8, 2]
+    (folder / "train" / "cat").rename(folder / "train" / "train")
+    assert open_images(folder / "train")[0].classes == ["dog", "train"]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "png", "bmp", "webp", "gif"])
+def test_kinds_of_picture_files(tmp_path: Path, suffix: str) -> None:
+    for name in ("a", "b"):
+        for i in range(3):
+            picture(tmp_path / name / f"{i}.{suffix}", seed=i)
+    (tmp_path / "a" / "notes.txt").write_text("no picture")
+    (tmp_path / "a" / "._0.jpg").write_bytes(b"what macOS leaves beside a file")
+    train, test = open_images(tmp_path)
+    assert (len(train), len(test), train.shape) == (4, 2, (3, 10, 12))
+
+
+def test_grey_pictures_have_one_channel_unless_one_is_coloured(folder: Path) -> None:
+    for path in folder.rglob("*.png"):
+        picture(path, mode="L")
+    assert open_images(folder)[0].shape == (1, 10, 12)
+    picture(folder / "val" / "dog" / "1.png")
+    assert open_images(folder)[0].shape == (3, 10, 12)
+
+
+def test_pictures_of_16_bits_keep_their_range(folder: Path) -> None:
+    values = np.linspace(0, 65535, 120).astype(np.uint16).reshape(10, 12)
+    for path in folder.rglob("*.png"):
+        Image.fromarray(values).save(path)
+    train, _ = open_images(folder)
+    assert train.shape == (1, 10, 12)
+    assert np.array_equal(train.images[0, 0].numpy(), (values >> 8).astype(np.uint8))
+
+
+def test_photographs_are_turned_upright(folder: Path) -> None:
+    path = folder / "train" / "cat" / "0.png"
+    values = np.zeros((10, 12, 3), np.uint8)
+    values[:5] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # taken upside down
+    Image.fromarray(values).save(path, exif=exif)
+    assert open_images(folder)[0].images[0, :, 9].min() == 255
+
+
+def test_sizes(folder: Path) -> None:
+    picture(folder / "train" / "cat" / "0.png", size=(13, 10))
+    assert open_images(folder)[0].shape == (3, 224, 224)
+    assert open_images(folder, image_size=8)[0].shape == (3, 8, 8)
+    for path in folder.rglob("*.png"):
+        picture(path, size=(257, 20))
+    assert open_images(folder)[0].shape == (3, 224, 224)
+
+
+def test_the_shorter_side_is_scaled_and_the_centre_cut_out(tmp_path: Path) -> None:
+    values = np.zeros((40, 120, 3), np.uint8)
+    values[:, 40:80] = (255, 128, 0)  # the centre
+    for name in ("a", "b"):
+        for i in range(2):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(values).save(tmp_path / name / f"{i}.jpg", quality=95)
+    train, _ = open_images(tmp_path, image_size=10)
+    centre = train.images[0, :, 1:-1, 1:-1].float().mean((1, 2))
+    torch.testing.assert_close(centre, torch.tensor([255.0, 128.0, 0.0]), atol=4, rtol=0)
+
+
+def test_streaming_gives_what_memory_gives(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = open_images(folder)
+    monkeypatch.setattr(opener, "IN_MEMORY", 1000)
+    streamed = open_images(folder)
+    for expected, part in zip(held, streamed, strict=True):
+        assert isinstance(part, ImageFiles)
+        assert (part.shape, part.classes, len(part)) == (expected.shape, expected.classes, len(expected))
+        assert torch.equal(part.mean, expected.mean)
+        assert torch.equal(part.std, expected.std)
+        assert torch.equal(everything(part), everything(expected))
+        assert torch.equal(part[1][0], expected[1][0])
+        assert torch.equal(everything(part.subset([2, 0])), everything(expected.subset([2, 0])))
+    assert streamed[0].to("cpu") is streamed[0]
+
+
+def test_streaming_by_workers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opener, "IN_MEMORY", 0)
+    train, _ = open_images(folder)
+    loader = DataLoader(train, batch_size=4, num_workers=1, collate_fn=as_is)  # type: ignore[arg-type]
+    assert torch.equal(torch.cat([images for images, _ in loader]), everything(train))
+
+
+def test_statistics_of_a_sample_depend_on_the_seed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opener, "IN_MEMORY", 0)
+    monkeypatch.setattr(opener, "SAMPLE", 3)
+    means = [open_images(folder, seed=seed)[0].mean for seed in (0, 0, 1)]
+    assert torch.equal(means[0], means[1])
+    assert not torch.equal(means[0], means[2])
+
+
+def test_a_streamed_picture_that_is_cut_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opener, "IN_MEMORY", 0)
+    train, _ = open_images(folder)
+    path = folder / "train" / "cat" / "0.png"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"cat.0\.png: expected a whole picture"):
+        train[0]
+
+
+def test_threads_change_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = open_images(folder)[0].images
+    monkeypatch.setattr(opener, "WORTH_A_THREAD", 0)
+    assert torch.equal(open_images(folder)[0].images, expected)
+    path = folder / "train" / "dog" / "2.png"
+    path.write_bytes(path.read_bytes()[:200])
+    refused(folder, str(path), "whole picture")
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere", "nowhere", "no such folder")
+    refused(picture(tmp_path / "one.png"), "one.png", "not a folder")
+    refused(tmp_path, str(tmp_path), "IDX", "folder for each class")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("name", "spoil", "words"),
+    [
+        (IDX[0], lambda content: b"\x00\x00\x0d\x03" + content[4:], "starts with 00 00 08 03"),
+        (IDX[0], lambda content: content[:9], "starts with 00 00 08 03"),
+        (IDX[0], lambda content: content[:-5], "1437 x 8 x 8 bytes"),
+        (IDX[2], lambda content: content + b"x", "360 x 8 x 8 bytes"),
+        (IDX[1], lambda content: b"", "starts with 00 00 08 01"),
+        (IDX[3], lambda content: content[:-1], "360 bytes"),
+    ],
+)
+def test_spoilt_idx_files(idx: Path, name: str, spoil, words: str, packed: bool) -> None:
+    content = spoil((idx / name).read_bytes())
+    (idx / name).unlink()
+    file = idx / (name + ".gz" * packed)
+    file.write_bytes(gzip.compress(content) if packed else content)
+    refused(idx, str(file), words)
+
+
+@pytest.mark.parametrize("name", IDX)
+def test_missing_idx_files(idx: Path, name: str) -> None:
+    (idx / name).unlink()
+    refused(idx, str(idx / name), "no such file")
+
+
+def test_packed_files_that_are_cut_or_corrupt(idx: Path) -> None:
+    packed = gzip.compress((idx / IDX[0]).read_bytes())
+    (idx / IDX[0]).unlink()
+    middle = len(packed) // 2
+    flipped = packed[:middle] + bytes(255 - value for value in packed[middle : middle + 40]) + packed[middle + 40 :]
+    for content in (packed[:-100], packed[:5], flipped, b"not packed at all"):
+        (idx / (IDX[0] + ".gz")).write_bytes(content)
+        refused(idx, IDX[0] + ".gz", "gzip")
+
+
+def test_idx_images_and_labels_of_different_counts(idx: Path) -> None:
+    shutil.copy(idx / IDX[3], idx / IDX[1])
+    refused(idx, "train", "360", "1437")
+
+
+def test_idx_labels_out_of_range(idx: Path) -> None:
+    content = bytearray((idx / IDX[3]).read_bytes())
+    content[-1] = 11
+    (idx / IDX[3]).write_bytes(bytes(content))
+    refused(idx, "t10k labels must be below 10", "11")
+
+
+def test_idx_images_of_two_sizes(idx: Path) -> None:
+    content = (idx / IDX[2]).read_bytes()
+    (idx / IDX[2]).write_bytes(content[:8] + bytes([0, 0, 0, 4, 0, 0, 0, 16]) + content[16:])
+    refused(idx, "differ in size")
+    assert open_images(idx, image_size=8)[1].shape == (1, 8, 8)
+
+
+def test_two_sets_of_idx_files(idx: Path) -> None:
+    shutil.copytree(idx, idx.parent / "other")
+    refused(idx.parent, "one set of IDX files", "idx", "other")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "webp"])
+@pytest.mark.parametrize("keep", [0, 10, 0.5])
+def test_pictures_that_are_cut(folder: Path, suffix: str, keep: float) -> None:
+    path = picture(folder / "train" / "dog" / f"0.{suffix}", size=(64, 64))
+    content = path.read_bytes()
+    path.write_bytes(content[: keep if isinstance(keep, int) else int(len(content) * keep)])
+    refused(folder, str(path), "whole picture")
+
+
+def test_pictures_that_are_corrupt(folder: Path) -> None:
+    path = picture(folder / "val" / "dog" / "0.png", size=(64, 64))
+    content = bytearray(path.read_bytes())
+    content[2000:2050] = bytes(50)
+    path.write_bytes(bytes(content))
+    refused(folder, str(path), "whole picture")
+
+
+def test_a_class_without_pictures(folder: Path) -> None:
+    (folder / "train" / "bird").mkdir()
+    refused(folder, str(folder / "train" / "bird"), "found none")
+
+
+def test_classes_that_do_not_match(folder: Path) -> None:
+    picture(folder / "val" / "bird" / "0.png")
+    refused(folder, str(folder / "val" / "bird"), "cat, dog")
+    shutil.rmtree(folder / "val" / "bird")
+    shutil.rmtree(folder / "train" / "dog")
+    shutil.rmtree(folder / "val" / "dog")
+    refused(folder, "two classes")
+
+
+def test_nothing_to_test_on(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "0.png")
+    picture(tmp_path / "b" / "0.png")
+    refused(tmp_path, "two or more pictures")
+
+
+def test_options_out_of_range() -> None:
+    refused(bundled("digits"), "image_size", image_size=0)
+
+
+def test_torchvision_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(opener, "CACHE", tmp_path / "cache")
+    noise = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+
+    def colours(root: Path, train: bool, download: bool) -> SimpleNamespace:
+        assert (root, download) == (tmp_path / "cache", True)
+        return SimpleNamespace(data=noise, targets=[0, 1] * 3, classes=["plane", "car"])
+
+    def house_numbers(root: Path, split: str, download: bool) -> SimpleNamespace:
+        assert split in ("train", "test")
+        return SimpleNamespace(data=noise.transpose(0, 3, 1, 2), labels=np.array([0, 1] * 3))
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", colours)
+    monkeypatch.setattr(torchvision.datasets, "SVHN", house_numbers)
+    cifar, _ = open_images("torchvision:CIFAR10")
+    svhn, _ = open_images("torchvision:SVHN", normalize=False)
+    assert (cifar.classes, svhn.classes, cifar.shape) == (["plane", "car"], ["0", "1"], (3, 8, 8))
+    assert torch.equal(cifar.images, svhn.images)
+    assert np.array_equal(cifar.images[2, :, 3, 4].numpy(), noise[2, 3, 4])
+    assert open_images("torchvision:CIFAR10", image_size=4)[1].shape == (3, 4, 4)
+
+
+def test_torchvision_sets_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(opener, "CACHE", tmp_path / "cache")
+    refused("torchvision:CIFAR11", "CIFAR11", "CIFAR10,")
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no route to host\nand a second line")
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", unreachable)
+    refused("torchvision:CIFAR10", "torchvision:CIFAR10", "cannot be downloaded", "no route to host")
+
+
+needs_real = pytest.mark.skipif(REAL is None, reason="RECIPES_REAL_DATA is not set")
+
+
+@pytest.mark.real
+@needs_real
+def test_real_fashion_mnist() -> None:
+    train, test = open_images(Path(str(REAL)) / "fashion_mnist")
+    assert (len(train), len(test), train.shape) == (60_000, 10_000, (1, 28, 28))
+    assert train.labels.bincount().tolist() == [6000] * 10
+    assert train.classes[9] == "Ankle boot"
+    torch.testing.assert_close(train.mean, torch.tensor([0.2860]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(train.std, torch.tensor([0.3530]), atol=1e-4, rtol=0)
+
+
+@pytest.mark.real
+@needs_real
+def test_real_fashion_mnist_as_torchvision_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Path(str(REAL)) / "fashion_mnist"
+    shutil.copytree(source, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(opener, "CACHE", tmp_path)
+    for ours, theirs in zip(open_images(source), open_images("torchvision:FashionMNIST"), strict=True):
+        assert torch.equal(ours.images, theirs.images)
+        assert torch.equal(ours.labels, theirs.labels)
+        assert ours.classes == theirs.classes
+    raw = source / "FashionMNIST" / "raw"
+    assert read_idx(raw / "t10k-labels-idx1-ubyte.gz", 1)[:3].tolist() == [9, 2, 1]
+
+
+@pytest.mark.real
+@needs_real
+def test_real_cifar10_jpg(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(str(REAL)) / "cifar10_jpg"
+    train, test = open_images(folder)
+    assert (len(train), len(test), train.shape, len(train.classes)) == (6000, 2000, (3, 32, 32), 10)
+    reference = torchvision.datasets.ImageFolder(str(folder / "train"))
+    assert reference.classes == train.classes
+    for i in (0, 777, 5999):
+        expected, label = reference[i]
+        assert np.array_equal(train.images[i].permute(1, 2, 0).numpy(), np.asarray(expected))
+        assert train.labels[i] == label
+    monkeypatch.setattr(opener, "IN_MEMORY", 0)
+    streamed, _ = open_images(folder)
+    assert isinstance(streamed, ImageFiles)
+    assert train.mean is not None
+    torch.testing.assert_close(streamed.mean, train.mean, atol=0.02, rtol=0)
+
+
+@pytest.mark.real
+@needs_real
+def test_real_hymenoptera() -> None:
+    train, test = open_images(Path(str(REAL)) / "hymenoptera_data")
+    assert (len(train), len(test), train.shape) == (244, 153, (3, 224, 224))
+    assert train.classes == ["ants", "bees"]
+    assert train.labels.bincount().tolist() == [123, 121]

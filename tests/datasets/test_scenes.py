@@ -1,0 +1,485 @@
+"""Opening scenes with boxes and masks: the bundled set, each format, and what is refused."""
+
+import importlib.util
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+
+from recipes.core.errors import InputError
+from recipes.datasets.bundled import bundled
+from recipes.datasets.loading import batches
+from recipes.datasets.scenes import VOID, Boxes, Masks, open_boxes, open_masks
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
+real = pytest.mark.real
+REAL = os.environ.get("RECIPES_REAL_DATA")
+needs_real = pytest.mark.skipif(not REAL, reason="RECIPES_REAL_DATA is not set")
+
+
+@pytest.fixture(scope="module")
+def maker() -> Any:
+    path = Path(__file__).parents[2] / "data" / "make_scenes.py"
+    spec = importlib.util.spec_from_file_location("make_scenes", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def boxes() -> tuple[Boxes, Boxes]:
+    return open_boxes()
+
+
+@pytest.fixture(scope="module")
+def masks() -> tuple[Masks, Masks]:
+    return open_masks()
+
+
+def save_picture(path: Path, size: tuple[int, int] = (20, 20), seed: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+def save_mask(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values.astype(np.uint8)).save(path)
+
+
+def rectangle(left: int, top: int, right: int, bottom: int, value: int = 1, size: int = 20) -> np.ndarray:
+    values = np.zeros((size, size), np.uint8)
+    values[top:bottom, left:right] = value
+    return values
+
+
+def coco(folder: Path, split: str = "train", pictures: int = 2, **changes: Any) -> Path:
+    """Writes a small COCO set of 20 x 20 pictures, one box each, and gives the JSON's path."""
+    for i in range(pictures):
+        save_picture(folder / split / f"{i}.png", seed=i)
+    content: dict[str, Any] = {
+        "images": [{"id": i, "file_name": f"{i}.png", "width": 20, "height": 20} for i in range(pictures)],
+        "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}],
+        "annotations": [
+            {
+                "id": 100 + i,
+                "image_id": i,
+                "category_id": 7,
+                "bbox": [2, 4, 6, 8],
+                "iscrowd": 0,
+                "segmentation": [[2, 4, 8, 4, 8, 12, 2, 12]],
+            }
+            for i in range(pictures)
+        ],
+    }
+    content.update({key: value for key, value in changes.items() if key in content})
+    content["annotations"][0].update(changes.get("annotation", {}))
+    content["images"][0].update(changes.get("image", {}))
+    path = folder / "annotations" / f"instances_{split}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{box[0]}</xmin>
+<ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox></object>"""
+SIZE = "<size><width>20</width><height>20</height><depth>3</depth></size>"
+
+
+def voc(home: Path, stem: str, objects: str, size: str = SIZE) -> Path:
+    save_picture(home / "JPEGImages" / f"{stem}.jpg", seed=len(stem))
+    path = home / "Annotations" / f"{stem}.xml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"<annotation>{size}{objects}</annotation>")
+    return path
+
+
+def voc_object(name: str = "cat", box: tuple[int, ...] = (3, 5, 8, 12), difficult: int = 0) -> str:
+    return OBJECT.format(name=name, box=box, difficult=difficult)
+
+
+def refused(folder: Path, *texts: str, opener: Any = open_boxes) -> None:
+    with pytest.raises(InputError) as caught:
+        opener(folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    for text in texts:
+        assert text in message
+
+
+class TestBundled:
+    def test_shapes_and_counts(self, boxes: tuple[Boxes, Boxes], masks: tuple[Masks, Masks]) -> None:
+        for part, count in zip((*boxes, *masks), (640, 160) * 2, strict=True):
+            assert len(part) == len(part.files) == count
+            assert part.images.shape == (count, 3, 64, 64)
+            assert part.images.dtype == torch.uint8
+        assert boxes[0].classes == ["zero", "one", "four", "seven"]
+        assert masks[0].classes == ["background", *boxes[0].classes]
+        assert masks[0].masks.unique().tolist() == [0, 1, 2, 3, 4]
+        assert all(1 <= len(labels) <= 4 for part in boxes for labels in part.labels)
+        assert torch.cat(boxes[0].labels).bincount().min() > 300
+
+    def test_batches(self, boxes: tuple[Boxes, Boxes], masks: tuple[Masks, Masks]) -> None:
+        images, targets = next(iter(batches(boxes[0], 8)))
+        assert images.shape == (8, 3, 64, 64)
+        assert images.dtype == torch.float32
+        assert 0.5 < images.max() <= 1
+        assert set(targets[0]) == {"boxes", "labels"}
+        images, labels = next(iter(batches(masks[0], 8)))
+        assert labels.shape == (8, 64, 64)
+        assert labels.dtype == torch.int64
+        image, target = boxes[0][3]
+        assert torch.equal(image, boxes[0].images[3] / 255)
+        assert torch.equal(target["boxes"], boxes[0].boxes[3])
+        assert torch.equal(masks[0][3][1], masks[0].masks[3].long())
+
+    def test_boxes_are_tight(self, boxes: tuple[Boxes, Boxes], masks: tuple[Masks, Masks]) -> None:
+        reference = COCO(bundled("scenes") / "annotations" / "instances_test.json")
+        for annotation in reference.anns.values():
+            shape = reference.annToMask(annotation)
+            rows, columns = shape.any(1).nonzero()[0], shape.any(0).nonzero()[0]
+            box = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+            assert box in boxes[1].boxes[annotation["image_id"] - 1].int().tolist()
+            assert shape.sum() == annotation["area"]
+            mask = masks[1].masks[annotation["image_id"] - 1].numpy()
+            assert (mask[shape > 0] == annotation["category_id"]).all()
+
+    def test_no_source_in_both_parts(self, maker: Any) -> None:
+        sources = {}
+        for split in ("train", "test"):
+            path = bundled("scenes") / "annotations" / f"instances_{split}.json"
+            sources[split] = {record["source"] for record in json.loads(path.read_text())["annotations"]}
+            assert sources[split] <= set(maker.SOURCES[split])
+        assert not sources["train"] & sources["test"]
+        assert not set(maker.SOURCES["train"]) & set(maker.SOURCES["test"])
+
+    def test_maker_gives_the_same_scenes(self, maker: Any, tmp_path: Path) -> None:
+        maker.make(tmp_path, {"train": 6, "test": 3})
+        for split in ("train", "test"):
+            for path in sorted((tmp_path / split).iterdir()):
+                ours = np.asarray(Image.open(bundled("scenes") / split / path.name).convert("RGB"))
+                assert np.array_equal(np.asarray(Image.open(path).convert("RGB")), ours)
+            name = f"annotations/instances_{split}.json"
+            lines = {line.rstrip(",") for line in (bundled("scenes") / name).read_text().splitlines()}
+            assert {line.rstrip(",") for line in (tmp_path / name).read_text().splitlines()} <= lines
+
+    def test_overlap_is_small(self, boxes: tuple[Boxes, Boxes], maker: Any) -> None:
+        for part in boxes:
+            for found in part.boxes:
+                corners = [(l, t, r - l, b - t) for l, t, r, b in found.tolist()]
+                for i, one in enumerate(corners):
+                    # a digit in front can hide the edge of another, which makes that one's box smaller
+                    assert all(maker.overlap(one, two) <= 0.3 for two in corners[:i])
+
+    def test_colour_does_not_tell_the_class(self, masks: tuple[Masks, Masks]) -> None:
+        pictures = masks[0].images.float().permute(0, 2, 3, 1)
+        means = torch.stack([pictures[masks[0].masks == label].mean(0) for label in range(1, 5)])
+        assert (means - means.mean(0)).abs().max() < 20
+
+
+class TestFormats:
+    def test_coco_polygons_and_run_lengths(self, tmp_path: Path) -> None:
+        shape = rectangle(2, 4, 8, 12)
+        packed = rle.encode(np.asfortranarray(shape))
+        runs = np.diff(np.flatnonzero(np.diff(shape.T.ravel(), prepend=1 - shape[0, 0], append=2)))
+        for name, outline in (
+            ("polygon", [[2, 4, 8, 4, 8, 12, 2, 12]]),
+            ("packed", {"size": [20, 20], "counts": packed["counts"].decode()}),
+            ("plain", {"size": [20, 20], "counts": runs.tolist()}),
+        ):
+            folder = tmp_path / name
+            coco(folder, "train2017", annotation={"segmentation": outline})
+            coco(folder, "val2017")
+            train, test = open_masks(folder)
+            assert train.files == ["train2017/0.png", "train2017/1.png"]
+            assert torch.equal(train.masks[0], torch.from_numpy(shape) * 2)  # cat is the second by its id
+            assert len(test) == 2
+            train_boxes, _ = open_boxes(folder)
+            assert train_boxes.classes == ["dog", "cat"]
+            assert train_boxes.boxes[0].tolist() == [[2, 4, 8, 12]]
+            assert train_boxes.labels[0].tolist() == [1]
+
+    def test_coco_one_file_with_pictures_beside(self, tmp_path: Path) -> None:
+        path = coco(tmp_path, pictures=10)
+        for picture in (tmp_path / "train").iterdir():
+            picture.rename(tmp_path / picture.name)
+        path.rename(tmp_path / "labels.json")
+        train, test = open_boxes(tmp_path)
+        assert (len(train), len(test)) == (8, 2)
+        assert not set(train.files) & set(test.files)
+        assert open_boxes(tmp_path)[1].files == test.files
+        assert any(open_boxes(tmp_path, seed=seed)[1].files != test.files for seed in range(1, 4))
+
+    def test_coco_crowd_and_empty_pictures(self, tmp_path: Path) -> None:
+        coco(tmp_path, annotation={"iscrowd": 1})
+        coco(tmp_path, "test")
+        train, _ = open_boxes(tmp_path)
+        assert train.boxes[0].shape == (0, 4)
+        assert train.labels[0].shape == (0,)
+        assert not open_masks(tmp_path)[0].masks[0].any()
+
+    def test_coco_folders_with_their_own_json(self, tmp_path: Path) -> None:
+        for split in ("train", "valid"):
+            path = coco(tmp_path, split)
+            path.rename(tmp_path / split / "_annotations.coco.json")
+        train, test = open_boxes(tmp_path)
+        assert train.files[0] == "train/0.png"
+        assert test.files[0] == "valid/0.png"
+
+    def test_pictures_are_warped_with_their_boxes(self, tmp_path: Path) -> None:
+        path = coco(tmp_path)
+        coco(tmp_path, "test")
+        content = json.loads(path.read_text())
+        content["images"][0].update(width=40, height=10)
+        content["annotations"][0].update(bbox=[10, 5, 20, 5], segmentation=[[10, 5, 30, 5, 30, 10, 10, 10]])
+        path.write_text(json.dumps(content))
+        save_picture(tmp_path / "train" / "0.png", (40, 10))
+        train, test = open_boxes(tmp_path, image_size=80)
+        assert train.images.shape == test.images.shape == (2, 3, 80, 80)
+        assert train.boxes[0].tolist() == [[20, 40, 60, 80]]
+        assert torch.equal(open_masks(tmp_path, image_size=80)[0].masks[0].nonzero()[0], torch.tensor([40, 20]))
+        assert open_boxes(tmp_path)[0].images.shape[-1] == 128  # sizes differ
+
+    def test_voc(self, tmp_path: Path) -> None:
+        home = tmp_path / "VOCdevkit" / "VOC2007"
+        voc(home, "a", voc_object() + voc_object("dog", (1, 1, 20, 20)) + voc_object("bat", difficult=1))
+        voc(home, "bb", voc_object("dog", (4, 4, 4, 4)))
+        lists = home / "ImageSets" / "Main"
+        lists.mkdir(parents=True)
+        (lists / "train.txt").write_text("a\n")
+        (lists / "val.txt").write_text("bb 1\n")
+        (lists / "trainval.txt").write_text("a\nbb\n")
+        for folder in (tmp_path, home):
+            train, test = open_boxes(folder)
+            assert train.classes == test.classes == ["cat", "dog"]
+            assert train.boxes[0].tolist() == [[2, 4, 8, 12], [0, 0, 20, 20]]
+            assert train.labels[0].tolist() == [0, 1]
+            assert test.boxes[0].tolist() == [[3, 3, 4, 4]]  # one pixel
+        refused(tmp_path, "boxes only", opener=open_masks)
+        save_mask(home / "SegmentationClass" / "a.png", rectangle(2, 4, 8, 12, 2) + rectangle(0, 0, 1, 20, VOID))
+        save_mask(home / "SegmentationClass" / "bb.png", rectangle(3, 3, 4, 4, 1))
+        masks, _ = open_masks(tmp_path)
+        assert masks.classes == ["background", "class 1", "class 2"]
+        assert masks.masks.unique().tolist() == [0, 2, VOID]
+
+    def test_voc_without_lists(self, tmp_path: Path) -> None:
+        for stem in ("a", "bb", "ccc", "dddd", "eeeee"):
+            voc(tmp_path, stem, voc_object())
+        train, test = open_boxes(tmp_path)
+        assert (len(train), len(test)) == (4, 1)
+
+    def test_numbered_objects(self, tmp_path: Path) -> None:
+        for i in range(5):
+            save_picture(tmp_path / "PNGImages" / f"p{i}.png", seed=i)
+            values = rectangle(2, 4, 8, 12, 1) + rectangle(10, 0, 20, 3, 2)
+            save_mask(tmp_path / "PedMasks" / f"p{i}_mask.png", values)
+        train, test = open_boxes(tmp_path)
+        assert (len(train), len(test), train.classes) == (4, 1, ["object"])
+        assert train.boxes[0].tolist() == [[2, 4, 8, 12], [10, 0, 20, 3]]
+        masks, _ = open_masks(tmp_path)
+        assert masks.classes == ["background", "object"]
+        assert masks.masks[0].sum() == 48 + 30
+
+    def test_class_values(self, tmp_path: Path) -> None:
+        for split in ("train", "test"):
+            save_picture(tmp_path / split / "a.png")
+            values = rectangle(0, 0, 20, 20, 1) + rectangle(2, 2, 4, 4, 1)
+            save_mask(tmp_path / f"{split}annot" / "a.png", values)
+        train, _ = open_masks(tmp_path)
+        assert train.classes == ["class 0", "class 1", "class 2"]
+        assert train.masks.unique().tolist() == [1, 2]
+        (tmp_path / "classes.txt").write_text("void\nroad\ncar\n")
+        train, _ = open_masks(tmp_path)
+        assert train.classes == ["road", "car"]
+        assert train.masks.unique().tolist() == [0, 1]
+        (tmp_path / "classes.txt").write_text("sky\nroad\n")
+        refused(tmp_path, "a.png", "value 2", opener=open_masks)
+        refused(tmp_path, str(tmp_path), "boxes cannot be derived")
+
+    def test_camvid_void(self, tmp_path: Path) -> None:
+        for split in ("train", "val"):
+            save_picture(tmp_path / split / "a.png")
+            save_mask(tmp_path / f"{split}annot" / "a.png", rectangle(5, 5, 9, 9, 11))
+        train, _ = open_masks(tmp_path)
+        assert len(train.classes) == 11
+        assert train.masks.unique().tolist() == [0, VOID]
+
+    def test_images_and_masks_within_splits(self, tmp_path: Path) -> None:
+        for split in ("train", "val"):
+            save_picture(tmp_path / split / "images" / "a.jpg")
+            save_mask(tmp_path / split / "masks" / "a.png", rectangle(5, 5, 9, 9))
+        train, test = open_masks(tmp_path)
+        assert train.files == ["train/images/a.jpg"]
+        assert test.files == ["val/images/a.jpg"]
+        for split in ("train", "val"):
+            save_mask(tmp_path / split / "masks" / "a.png", rectangle(5, 5, 9, 9, 255))
+        refused(tmp_path, str(tmp_path), "255", opener=open_masks)
+
+
+class TestRefused:
+    def test_folders(self, tmp_path: Path) -> None:
+        refused(tmp_path / "missing", "missing")
+        refused(tmp_path, str(tmp_path), "found no scenes")
+        (tmp_path / "PNGImages").mkdir()
+        (tmp_path / "PedMasks").mkdir()
+        refused(tmp_path, str(tmp_path), "no picture")
+
+    @pytest.mark.parametrize("suffix", ["png", "jpg"])
+    def test_damaged_pictures(self, tmp_path: Path, suffix: str) -> None:
+        coco(tmp_path, image={"file_name": f"whole.{suffix}"})
+        coco(tmp_path, "test")
+        picture = tmp_path / "train" / f"whole.{suffix}"
+        save_picture(picture)
+        content = picture.read_bytes()
+        open_boxes(tmp_path)
+        for length in (0, 10, len(content) // 2, len(content) - 30):
+            picture.write_bytes(content[:length])
+            refused(tmp_path, f"whole.{suffix}")
+        if suffix == "png":
+            picture.write_bytes(content[:500] + bytes([content[500] ^ 1]) + content[501:])
+            refused(tmp_path, "whole.png")
+        picture.write_text("not a picture")
+        refused(tmp_path, f"whole.{suffix}")
+
+    @pytest.mark.parametrize(
+        ("change", "text"),
+        [
+            ({"image": {"file_name": "none.png"}}, "none.png"),
+            ({"image": {"file_name": "../train/0.png"}}, "leaves the folder"),
+            ({"image": {"file_name": "/etc/hosts"}}, "leaves the folder"),
+            ({"image": {"file_name": "C:\\0.png"}}, "leaves the folder"),
+            ({"image": {"file_name": 3}}, "file_name"),
+            ({"image": {"width": 30}}, "0.png"),
+            ({"image": {"id": 1}}, "twice"),
+            ({"annotation": {"bbox": [8, 4, 0, 8]}}, "annotation 100"),
+            ({"annotation": {"bbox": [8, 4, -3, 8]}}, "annotation 100"),
+            ({"annotation": {"bbox": [18, 4, 6, 8]}}, "annotation 100"),
+            ({"annotation": {"bbox": [30, 4, 6, 8]}}, "annotation 100"),
+            ({"annotation": {"bbox": [1, 2, 3]}}, "annotation 100"),
+            ({"annotation": {"bbox": [1, 2, 3, "4"]}}, "annotation 100"),
+            ({"annotation": {"bbox": [1, 2, 3, float("nan")]}}, "annotation 100"),
+            ({"annotation": {"bbox": None}}, "annotation 100"),
+            ({"annotation": {"category_id": 5}}, "category_id"),
+            ({"annotation": {"image_id": 5}}, "image_id"),
+            ({"categories": 4}, "categories"),
+            ({"categories": [{"id": 7}]}, "category 0"),
+            ({"images": [{}]}, "image 0"),
+            ({"annotations": [{}]}, "annotation 0"),
+        ],
+    )
+    def test_coco_records(self, tmp_path: Path, change: dict[str, Any], text: str) -> None:
+        coco(tmp_path, **change)
+        coco(tmp_path, "test")
+        file = "0.png" if "width" in change.get("image", {}) else "instances_train.json"
+        refused(tmp_path, file, text)
+
+    @pytest.mark.parametrize(
+        "outline",
+        [
+            None,
+            [],
+            [[1, 2, 3, 4]],
+            [[1, 2, 3, 4, 5, 6, 7]],
+            [[1, 2, 3, 4, 5, 900]],
+            [["a"]],
+            "text",
+            {"size": [20, 20]},
+            {"size": [10, 20], "counts": [200]},
+            {"size": [20, 20], "counts": [200]},
+            {"size": [20, 20], "counts": [500, -100]},
+            {"size": [20, 20], "counts": "00000"},
+            {"size": [20, 20], "counts": "~~~~~~~~~~~"},
+        ],
+    )
+    def test_coco_outlines(self, tmp_path: Path, outline: Any) -> None:
+        coco(tmp_path, annotation={"segmentation": outline})
+        coco(tmp_path, "test")
+        refused(tmp_path, "instances_train.json", "annotation 100", opener=open_masks)
+
+    def test_coco_json(self, tmp_path: Path) -> None:
+        path = coco(tmp_path)
+        coco(tmp_path, "test")
+        text = path.read_text()
+        for broken in (text[:-5], "[]", "3", ""):
+            path.write_text(broken)
+            refused(tmp_path, "instances_train.json")
+        path.write_text(text.replace("dog", "cow"))
+        refused(tmp_path, "categories differ")
+
+    def test_rounding_is_clipped(self, tmp_path: Path) -> None:
+        coco(tmp_path, annotation={"bbox": [-0.6, 4, 21.5, 8]})
+        coco(tmp_path, "test")
+        assert open_boxes(tmp_path)[0].boxes[0].tolist() == [[0, 4, 20, 12]]
+
+    def test_one_picture_cannot_be_split(self, tmp_path: Path) -> None:
+        coco(tmp_path, pictures=1)
+        refused(tmp_path, str(tmp_path), "test part")
+
+    def test_voc_records(self, tmp_path: Path) -> None:
+        for content, size, text in (
+            ("", SIZE, "at least one object"),
+            (voc_object(), "", "size"),
+            (voc_object(name=""), SIZE, "object 1"),
+            (voc_object(box=(9, 5, 3, 12)), SIZE, "object 1"),
+            (voc_object() + voc_object(box=(9, 5, 30, 12)), SIZE, "object 2"),
+            ("<object><name>cat</name></object>", SIZE, "object 1"),
+            ("<object>", SIZE, "XML"),
+        ):
+            for stem in ("a", "bb"):
+                voc(tmp_path, stem, voc_object())
+            voc(tmp_path, "bb", content, size)
+            refused(tmp_path, "bb.xml", text)
+        voc(tmp_path, "bb", voc_object())
+        (tmp_path / "JPEGImages" / "bb.jpg").unlink()
+        refused(tmp_path, "bb.jpg", "missing")
+        (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+        (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("../a\n")
+        refused(tmp_path, "train.txt", "leaves the folder")
+
+    def test_masks(self, tmp_path: Path) -> None:
+        for i in range(3):
+            save_picture(tmp_path / "images" / f"{i}.png", seed=i)
+            save_mask(tmp_path / "masks" / f"{i}.png", rectangle(1, 1, 5, 5))
+        mask = tmp_path / "masks" / "1.png"
+        save_mask(mask, rectangle(1, 1, 5, 5, size=30))
+        refused(tmp_path, "masks/1.png", "30 x 30", opener=open_masks)
+        save_picture(mask)
+        refused(tmp_path, "masks/1.png", "one value a pixel", opener=open_masks)
+        mask.write_bytes((tmp_path / "masks" / "0.png").read_bytes()[:60])
+        refused(tmp_path, "masks/1.png", opener=open_masks)
+        mask.unlink()
+        refused(tmp_path, "images/1.png", "mask is missing", opener=open_masks)
+        shutil.rmtree(tmp_path / "images")
+        refused(tmp_path, "found no scenes", opener=open_masks)
+
+
+@real
+@needs_real
+class TestReal:
+    def test_bccd(self) -> None:
+        train, test = open_boxes(Path(str(REAL)) / "BCCD")
+        assert (len(train), len(test)) == (205, 72)
+        assert train.classes == ["Platelets", "RBC", "WBC"]
+        assert all(boxes[:, 2:].max() <= 128 for boxes in train.boxes)
+
+    def test_penn_fudan(self) -> None:
+        train, test = open_boxes(Path(str(REAL)) / "PennFudanPed")
+        assert (len(train), len(test)) == (32, 8)
+        masks, _ = open_masks(Path(str(REAL)) / "PennFudanPed")
+        assert masks.masks.unique().tolist() == [0, 1]
+
+    def test_camvid(self) -> None:
+        train, test = open_masks(Path(str(REAL)) / "CamVid")
+        assert (len(train), len(test), len(train.classes)) == (30, 10, 11)
+        assert train.classes[0] == "sky"
+        assert set(train.masks.unique().tolist()) <= {*range(11), VOID}
