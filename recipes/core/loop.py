@@ -264,7 +264,6 @@ class Loop:
         whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights, optimizer = get_state_dict(self.module, self.optimizer, options=whole)
         state = {
-            "format": "recipes-1",
             "model": weights,
             "optimizer": optimizer,
             "schedule": self.schedule.state_dict(),
@@ -282,23 +281,20 @@ class Loop:
         """Takes up the saved training, if there is one; gives the random state it was saved in."""
         if self.file is None or not self.file.exists():
             return None
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
+        from torch.distributed.checkpoint import state_dict as whole
 
+        options = whole.StateDictOptions(full_state_dict=True)
         try:
             state = torch.load(self.file, map_location="cpu", weights_only=True)
-            assert state["format"] == "recipes-1"
-            whole = StateDictOptions(full_state_dict=True)
-            set_state_dict(
-                self.module,
-                self.optimizer,
-                model_state_dict=state["model"],
-                optim_state_dict=state["optimizer"],
-                options=whole,
-            )
+            whole.set_model_state_dict(self.module, state["model"], options=options)
+            if state["optimizer"]["state"]:  # plain SGD has none
+                whole.set_optimizer_state_dict(self.module, self.optimizer, state["optimizer"], options=options)
+            self.schedule.load_state_dict(state["schedule"])
         except Exception as error:
             reason = str(error).strip().partition("\n")[0][:200]
             raise InputError(f"{self.file}: expected a checkpoint of this training ({reason})") from None
-        self.schedule.load_state_dict(state["schedule"])
+        for group, lr in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
+            group["lr"] = lr
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.batch, self.steps = state["place"]
         self._sum, self._count = state["losses"]

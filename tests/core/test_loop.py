@@ -1,0 +1,343 @@
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recipes.core.errors import InputError
+from recipes.core.loop import Loop, one_cycle
+from recipes.datasets.loading import batches
+
+CPU = torch.device("cpu")
+
+
+class Points:
+    """A small learnable set: two classes on either side of a plane."""
+
+    def __init__(self, count: int = 96) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.inputs = torch.randn(count, 5, generator=generator)
+        self.labels = (self.inputs @ torch.arange(5.0) > 0).long()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        return self.inputs[indices], self.labels[indices]
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 2))
+
+
+def train(model: nn.Module, epochs: int = 3, batch_size: int = 16, **options: object) -> Loop:
+    torch.manual_seed(7)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    loop = Loop(model, optimizer, batches(Points(), batch_size), epochs=epochs, schedule=one_cycle, **options)
+    for inputs, labels in loop:
+        loop.step(F.cross_entropy(loop.model(inputs), labels))
+    return loop
+
+
+def equal(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(mine, theirs) for mine, theirs in pairs)
+
+
+def test_equals_the_loop_written_by_hand() -> None:
+    model, by_hand = network(), network()
+    train(model)
+
+    torch.manual_seed(7)
+    optimizer = torch.optim.AdamW(by_hand.parameters(), lr=0.01)
+    loader = batches(Points(), 16)
+    total = 3 * len(loader)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(min(step / total, 1.0)))
+    by_hand.train()
+    for epoch in range(3):
+        loader.sampler.set_epoch(epoch)
+        for inputs, labels in loader:
+            optimizer.zero_grad()
+            F.cross_entropy(by_hand(inputs), labels).backward()
+            optimizer.step()
+            schedule.step()
+    assert equal(model, by_hand)
+
+
+def test_history_has_a_row_an_epoch() -> None:
+    loop = train(network(), evaluate=lambda: {"accuracy": 0.5})
+    assert [row["epoch"] for row in loop.history] == [1, 2, 3]
+    assert all(row["accuracy"] == 0.5 and row["loss"] > 0 for row in loop.history)
+    assert loop.history[-1]["loss"] < loop.history[0]["loss"]
+    assert loop.steps == 18
+
+
+@pytest.mark.parametrize("batch_size", [16, 20])  # six batches, and four with a last group of one
+def test_accumulated_gradients_equal_those_of_a_large_batch(batch_size: int) -> None:
+    """Without dropout, N accumulated batches are one batch N times as large."""
+    model = nn.Linear(5, 2)
+    whole = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loop = Loop(model, optimizer, batches(Points(), batch_size), epochs=1, accumulate=3)
+    seen: list[tuple[Tensor, Tensor]] = []
+    for inputs, labels in loop:
+        seen.append((inputs, labels))
+        loop.step(F.cross_entropy(loop.model(inputs), labels))
+    for start in range(0, len(seen), 3):
+        group = seen[start : start + 3]
+        inputs, labels = (torch.cat(parts) for parts in zip(*group, strict=True))
+        whole.zero_grad()
+        F.cross_entropy(whole(inputs), labels).backward()
+        with torch.no_grad():
+            for parameter in whole.parameters():
+                parameter -= 0.1 * parameter.grad
+    torch.testing.assert_close(model.weight, whole.weight, rtol=0, atol=1e-6)
+
+
+def test_clipping_bounds_the_step() -> None:
+    model = nn.Linear(5, 2)
+    before = copy.deepcopy(model)
+    loop = Loop(model, torch.optim.SGD(model.parameters(), lr=1.0), batches(Points(), 96), epochs=1, clip=0.01)
+    for inputs, labels in loop:
+        loop.step(100 * F.cross_entropy(loop.model(inputs), labels))
+    moved = torch.cat([(a - b).flatten() for a, b in zip(model.parameters(), before.parameters(), strict=True)])
+    assert moved.norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "auto"])
+def test_half_precision_learns_and_gives_the_loss_in_float32(precision: str) -> None:
+    model = network()
+    loop = Loop(
+        model, torch.optim.AdamW(model.parameters(), lr=0.01), batches(Points(), 16), epochs=10, precision=precision
+    )
+    for inputs, labels in loop:
+        logits = loop.model(inputs)
+        assert logits.dtype == torch.float32
+        loop.step(F.cross_entropy(logits, labels))
+    assert loop.history[-1]["loss"] < 0.6 * loop.history[0]["loss"]
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_place() -> None:
+    model = network()
+    loop = Loop(model, torch.optim.SGD(model.parameters(), lr=0.5), batches(Points(), 16), epochs=2)
+    place = r"loss became nan in epoch 1, batch 3, at learning rate 0\.5"
+    with pytest.raises(FloatingPointError, match=place):  # noqa: PT012
+        for number, (inputs, labels) in enumerate(loop):
+            loss = F.cross_entropy(loop.model(inputs), labels)
+            loop.step(loss * float("nan") if number == 2 else loss)
+
+
+def test_a_forgotten_step_is_an_error() -> None:
+    model = network()
+    loop = Loop(model, torch.optim.SGD(model.parameters(), lr=0.5), batches(Points(), 16), epochs=1)
+    with pytest.raises(RuntimeError, match=r"one loop\.step"):
+        for _ in loop:
+            pass
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "fp8"}, "option precision: expected one of"),
+        ({"accumulate": 0}, "at least 1"),
+        ({"shard": True}, "option shard: expected a run under torchrun"),
+    ],
+)
+def test_options_that_cannot_be(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        train(network(), **options)
+
+
+def test_too_few_samples_for_a_batch_still_train() -> None:
+    loop = train(network(), batch_size=500)
+    assert loop.steps == 3
+
+
+@pytest.mark.parametrize("save_every", [None, 4])
+def test_a_finished_training_is_not_trained_again(tmp_path: Path, save_every: int | None) -> None:
+    first = network()
+    train(first, checkpoint=tmp_path, save_every=save_every)
+    second = network()
+    loop = train(second, checkpoint=tmp_path)
+    assert equal(first, second)
+    assert len(loop.history) == 3
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "SGD", "momentum"])
+@pytest.mark.parametrize("stop", [1, 5, 6, 7, 11, 17])
+def test_interrupted_and_resumed_to_the_bit(tmp_path: Path, stop: int, optimizer: str) -> None:
+    """Six steps an epoch: in the middle of one, at its end, just after it."""
+
+    def go(model: nn.Module, folder: Path | None, stop: int | None = None) -> Loop:
+        torch.manual_seed(7)
+        parameters = model.parameters()
+        chosen = (
+            torch.optim.AdamW(parameters, lr=0.01)
+            if optimizer == "AdamW"
+            else torch.optim.SGD(parameters, lr=0.1, momentum=0.9 if optimizer == "momentum" else 0.0)
+        )
+        loop = Loop(model, chosen, batches(Points(), 16), epochs=3, schedule=one_cycle, checkpoint=folder, save_every=1)
+        for inputs, labels in loop:
+            if loop.steps == stop:
+                raise Interrupted
+            loop.step(F.cross_entropy(loop.model(inputs), labels))
+        return loop
+
+    whole = network()
+    history = go(whole, None).history
+    with pytest.raises(Interrupted):
+        go(network(), tmp_path, stop)
+    torch.manual_seed(123)  # a new process knows nothing of the old random state
+    resumed = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 2))
+    loop = go(resumed, tmp_path)
+    assert equal(whole, resumed)
+    assert [row["loss"] for row in loop.history] == [row["loss"] for row in history]
+
+
+KILLED = """
+import sys, time, torch
+sys.path[:0] = [{root!r}]
+torch.set_num_threads(1)
+from tests.core.test_loop import network, train
+import recipes.core.loop
+inner = recipes.core.loop.Loop.step
+def slow(self, loss):
+    inner(self, loss)
+    print(self.steps, flush=True)
+    time.sleep(0.005)
+recipes.core.loop.Loop.step = slow
+model = network()
+train(model, epochs=5, checkpoint={folder!r}, save_every=1)
+torch.save(model.state_dict(), {folder!r} + "/end.pt")
+"""
+
+
+def kill_and_resume(folder: Path, kills: list[int]) -> nn.Module:
+    """Kills the training at these steps, one process after the other, and lets the last one finish."""
+    script = KILLED.format(root=str(Path(__file__).parents[2]), folder=str(folder))
+    for kill in [*kills, None]:
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if kill is not None and int(line) >= kill:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+        process.wait()
+    assert process.returncode == 0
+    model = network()
+    model.load_state_dict(torch.load(folder / "end.pt", weights_only=True))
+    return model
+
+
+def test_killed_five_times_and_resumed_to_the_bit(tmp_path: Path) -> None:
+    whole = network()
+    train(whole, epochs=5)
+    assert equal(whole, kill_and_resume(tmp_path, [3, 9, 14, 20, 27]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("turn", range(4))
+def test_killed_twenty_times_and_resumed_to_the_bit(tmp_path: Path, turn: int) -> None:
+    steps = torch.randint(1, 30, (5,), generator=torch.Generator().manual_seed(turn)).sort().values.tolist()
+    whole = network()
+    train(whole, epochs=5)
+    assert equal(whole, kill_and_resume(tmp_path, steps))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut"])
+def test_a_file_that_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.pt").write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.pt: expected a checkpoint of this training"):
+        train(network(), checkpoint=tmp_path)
+    assert (tmp_path / "model.pt").read_bytes() == content
+
+
+class Evil:
+    def __reduce__(self) -> tuple:
+        return (os.system, ("touch " + str(Path(os.environ["PYTEST_EVIL"])),))
+
+
+def test_a_pickle_with_code_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = tmp_path / "ran"
+    monkeypatch.setenv("PYTEST_EVIL", str(trace))
+    torch.save({"model": Evil()}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match="expected a checkpoint of this training"):
+        train(network(), checkpoint=tmp_path)
+    assert not trace.exists()
+
+
+def test_a_checkpoint_of_another_model(tmp_path: Path) -> None:
+    train(nn.Sequential(nn.Linear(5, 2)), checkpoint=tmp_path)
+    with pytest.raises(InputError, match="expected a checkpoint of this training"):
+        train(network(), checkpoint=tmp_path)
+
+
+DISTRIBUTED = """
+import json, sys, torch
+sys.path[:0] = [{root!r}]
+torch.set_num_threads(1)
+from tests.core.test_loop import Points, batches
+from torch import nn
+from torch.nn import functional as F
+from recipes.core.device import rank_and_world, setup
+from recipes.core.evaluation import predict
+from recipes.core.loop import Loop, one_cycle
+device = setup("cpu", 0)
+model = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 2))
+optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+loader = batches(Points(), 16)
+loop = Loop(model, optimizer, loader, epochs=3, schedule=one_cycle, **{options!r})
+seen = []
+for inputs, labels in loop:
+    seen.append(inputs.sum().item())
+    loop.step(F.cross_entropy(loop.model(inputs), labels))
+outputs = torch.stack(predict(model, Points(97), device, batch_size=10))
+weights = [p.full_tensor() if hasattr(p, "full_tensor") else p for p in model.parameters()]
+if rank_and_world()[0] == 0:
+    json.dump({{"weights": [p.tolist() for p in weights], "outputs": outputs.tolist(),
+               "loss": [row["loss"] for row in loop.history]}}, open({out!r}, "w"))
+"""
+
+
+def run_processes(folder: Path, count: int, options: dict) -> dict:
+    out = folder / f"{count}.json"
+    script = folder / "train.py"
+    script.write_text(DISTRIBUTED.format(root=str(Path(__file__).parents[2]), options=options, out=str(out)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("options", [{}, {"shard": True}, {"accumulate": 2}], ids=str)
+def test_two_processes_train_as_one(tmp_path: Path, options: dict) -> None:
+    one = run_processes(tmp_path, 1, {key: value for key, value in options.items() if key != "shard"})
+    two = run_processes(tmp_path, 2, options)
+    assert two["loss"] == pytest.approx(one["loss"], abs=1e-6)
+    for mine, theirs in zip(one["weights"], two["weights"], strict=True):
+        torch.testing.assert_close(torch.tensor(mine), torch.tensor(theirs), rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.tensor(one["outputs"]), torch.tensor(two["outputs"]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
+def test_learns_on_cuda() -> None:
+    model = network()
+    loop = Loop(model, torch.optim.AdamW(model.parameters(), lr=0.01), batches(Points(), 16), epochs=10, device="cuda")
+    for inputs, labels in loop:
+        assert inputs.is_cuda
+        loop.step(F.cross_entropy(loop.model(inputs), labels))
+    assert loop.history[-1]["loss"] < 0.6 * loop.history[0]["loss"]
