@@ -12,7 +12,9 @@ import typer
 from recipes import catalog
 from recipes.core.errors import InputError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Runnable PyTorch recipes.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Runnable PyTorch recipes."
+)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -136,9 +138,18 @@ def doctor() -> None:
 def main() -> None:
     """Entry point: input that cannot be used is answered with one line and exit code 2."""
     try:
-        app()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(app(standalone_mode=False))
+    except typer.Abort:
+        sys.exit(130)
     except BrokenPipeError:  # `recipes list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if isinstance(error, InputError):
+            message = str(error)
+        elif hasattr(error, "format_message"):  # the command line itself is wrong
+            message = error.format_message()
+        else:
+            raise
+        if message:  # none where the help was printed instead
+            print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)

@@ -26,10 +26,11 @@ def report() -> tuple[str, bool]:
 
         devices = ["cpu"] + [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
         devices += ["mps"] if torch.mps.is_available() else []
+        instructions = torch.backends.cpu.get_cpu_capability()
         lines += [
             f"torch        {torch.__version__}",
             f"devices      {', '.join(devices)}",
-            f"threads      {torch.get_num_threads()} of {os.cpu_count()} cores ({torch.backends.cpu.get_cpu_capability()})",
+            f"threads      {torch.get_num_threads()} on {os.cpu_count()} cores, {instructions}",
         ]
     except Exception as error:
         healthy = False

@@ -101,7 +101,7 @@ class Loop:
             raise InputError("no whole batch to train on: expected more samples or a smaller batch_size")
         self.device = torch.device(device)
         self.layout = torch.channels_last if channels_last else torch.preserve_format
-        self.module = model.to(self.device, memory_format=self.layout)
+        self.module = model.to(self.device).to(memory_format=self.layout)
         self.optimizer, self.batches = optimizer, batches
         self.epochs, self.evaluate = epochs, evaluate
         self.accumulate, self.clip, self.save_every = accumulate, clip, save_every
@@ -139,7 +139,7 @@ class Loop:
         restored = self._load()
         if self.rank > 0:  # the same model everywhere, but not the same dropout
             torch.manual_seed(torch.initial_seed() + self.rank)
-        for self.epoch in range(self.epoch, self.epochs):
+        while self.epoch < self.epochs:
             if hasattr(getattr(self.batches, "sampler", None), "set_epoch"):
                 self.batches.sampler.set_epoch(self.epoch)
             self.module.train()
@@ -159,10 +159,10 @@ class Loop:
                 yield map_tensors(self._place, batch)
                 if not self._stepped:
                     raise RuntimeError("every batch of a Loop needs one loop.step(loss)")
-                if self.save_every and self._closes_group() and self.steps % self.save_every == 0:
+                inside = self._closes_group() and self.batch < len(self.batches)  # at the end it is saved anyway
+                if self.save_every and inside and self.steps % self.save_every == 0:
                     self._save()
             self._end_epoch(time.perf_counter() - started)
-        self.epoch = self.epochs
 
     def step(self, loss: Tensor) -> None:
         """Backward pass and, when a group of `accumulate` batches is complete, an optimizer step.
@@ -195,8 +195,8 @@ class Loop:
         """Gradients travel between processes only with the last batch of a group."""
         if isinstance(self.engine, nn.parallel.DistributedDataParallel):
             self.engine.require_backward_grad_sync = wanted
-        elif hasattr(self.engine, "set_requires_gradient_sync"):
-            self.engine.set_requires_gradient_sync(wanted)
+        elif callable(sharded := getattr(self.engine, "set_requires_gradient_sync", None)):
+            sharded(wanted)
 
     def _autocast(self, model: Callable[..., Any], dtype: torch.dtype) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:

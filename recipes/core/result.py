@@ -101,10 +101,9 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the model and the figure, in types that JSON knows (NaN becomes null)."""
-        names = ("recipe", "title", "metrics", "baseline", "baseline_name", "bars")
-        names += ("history", "rows", "seconds", "seed", "options", "device", "versions")
+        names = "recipe title metrics baseline baseline_name bars history rows seconds seed options device versions"
         return finite(
-            {name: getattr(self, name) for name in names}
+            {name: getattr(self, name) for name in names.split()}
             | {"claims": [claim.to_dict() for claim in self.claims], "shortfalls": self.shortfalls()}
         )
 
@@ -219,16 +218,11 @@ def short(value: Any) -> str:
 
 def columns(rows: list[list[str]], left: set[int] | None = None) -> str:
     """Rows of text under each other, the columns in `left` (the first, if not said) flush left."""
-    left = {0} if left is None else left
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = (
-        [
-            cell.ljust(width) if place in left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths))
-        ]
-        for row in rows
-    )
-    return "\n".join("  ".join(line).rstrip() for line in lines)
+    placed = []
+    for number, column in enumerate(zip(*rows, strict=True)):
+        width = max(map(len, column))
+        placed.append([cell.ljust(width) if number in (left or {0}) else cell.rjust(width) for cell in column])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*placed, strict=True))
 
 
 def finite(value: Any) -> Any:

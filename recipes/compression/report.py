@@ -1,0 +1,128 @@
+"""What all compression recipes print: one table, the same numbers before and after."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recipes.core.errors import InputError
+from recipes.core.loop import Engine
+from recipes.core.measure import interleaved, macs, parameter_count, ratio
+
+
+@dataclass
+class Version:
+    """One version of a network, as it would be shipped.
+
+    Attributes:
+        name: its row in the table.
+        model: whose parameters and multiply-accumulates are counted.
+        accuracy: on held-out data, between 0 and 1.
+        bytes: of its file.
+        call: what is timed, where that is not the model itself (a compiled one); None leaves it untimed.
+    """
+
+    name: str
+    model: nn.Module
+    accuracy: float
+    bytes: int
+    call: Callable[[Tensor], Any] | None
+
+
+def compare(versions: Sequence[Version], picture: Tensor, *, rounds: int = 15) -> list[dict[str, Any]]:
+    """A row for each version. Latencies are ratios to the first version's: below 1 is faster.
+
+    Each latency is the median over rounds in which all versions run in turn, with its quartiles.
+
+    Args:
+        versions: the dense network first.
+        picture: one input (C, H, W), on the device where the versions live.
+        rounds: how often each version runs at each batch size.
+    """
+    was_training = [version.model.training for version in versions]
+    for version in versions:
+        version.model.eval()
+    rows: list[dict[str, Any]] = [
+        {
+            "version": version.name,
+            "accuracy": version.accuracy,
+            "bytes": version.bytes,
+            "parameters": parameter_count(version.model),
+            "non-zero": nonzero_count(version.model),
+            "macs": macs(version.model, picture.unsqueeze(0).to(next(version.model.parameters()).device)),
+        }
+        for version in versions
+    ]
+    for batch_size in (1, 32):
+        images = picture.expand(batch_size, *picture.shape).contiguous()
+        # Two hundred calls of a picture, six of a batch: short runs are lost in the clock's noise.
+        calls = {
+            version.name: repeated(version.call, images, 200 // batch_size) for version in versions if version.call
+        }
+        with torch.no_grad():
+            seconds = interleaved(calls, rounds=rounds, device=picture.device.type)
+        for row in rows:
+            low, median, high = (None,) * 3
+            if row["version"] in seconds:
+                low, median, high = ratio(seconds[row["version"]], seconds[versions[0].name])
+            row[f"latency_ratio_{batch_size}"] = median
+            row[f"quartiles_{batch_size}"] = None if low is None else f"{low:.2f}–{high:.2f}"
+    for version, training in zip(versions, was_training, strict=True):
+        version.model.train(training)
+    return rows
+
+
+def repeated(call: Callable[[Tensor], Any], images: Tensor, times: int) -> Callable[[], None]:
+    """A function that makes the call so many times."""
+
+    def repeat() -> None:
+        for _ in range(times):
+            call(images)
+
+    return repeat
+
+
+def nonzero_count(model: nn.Module) -> int:
+    """Parameters that are not zero, shared ones once."""
+    return sum(int(parameter.count_nonzero()) for parameter in model.parameters())
+
+
+def own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What a file must hold to bring the model back: its state dict on the CPU, tied tensors once."""
+    kept = dict(model.named_parameters()) | dict(model.named_buffers())
+    state = model.state_dict()
+    return {name: state[name].cpu().contiguous() for name in state if name in kept}
+
+
+def save_dense(model: nn.Module, path: Path) -> None:
+    """Writes the model's safetensors file, every number in full."""
+    from safetensors.torch import save_file
+
+    save_file(own_tensors(model), path)
+
+
+def file_bytes(model: nn.Module, save: Callable[[nn.Module, Path], object] = save_dense) -> int:
+    """Size of the file that `save` writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save(model, path)
+        return path.stat().st_size
+
+
+def in_subfolder(engine: Engine, name: str) -> Engine:
+    """The same options, with the checkpoints of one training among several in a folder of its own."""
+    inside: Engine = {**engine}
+    if engine.get("checkpoint") is not None:
+        inside["checkpoint"] = str(Path(engine["checkpoint"]) / name)
+    return inside
+
+
+def check_counts(**options: int) -> None:
+    """Raises an InputError for the first option that is no whole number of at least 1."""
+    for name, value in options.items():
+        if not (isinstance(value, int) and value >= 1):
+            raise InputError(f"option {name}: expected a whole number of at least 1, got {value!r}")

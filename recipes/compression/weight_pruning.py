@@ -1,0 +1,380 @@
+"""Weight pruning: most of a trained network's weights are not needed.
+
+The weights of smallest magnitude are set to zero, all at once or a few at a time, and the others go on
+training while a mask keeps the zeros at zero. Done gradually, the network adapts to each small loss before
+it meets the next.
+
+A zero costs as much as any other number: the file stays as large and the network as slow. What shrinks is
+a file that leaves the zeros out, here as one bit a weight, which tells where the others belong.
+
+Notes: 86
+Paper: Han, Pool, Tran, Dally (2015), "Learning both Weights and Connections for Efficient Neural Networks",
+    https://arxiv.org/abs/1506.02626; Zhu, Gupta (2017), "To prune, or not to prune: exploring the efficacy
+    of pruning for model compression", https://arxiv.org/abs/1710.01878
+Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, or torchvision:NAME.
+"""
+
+import copy
+import functools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recipes.compression.report import Version, check_counts, compare, file_bytes, in_subfolder, own_tensors, save_dense
+from recipes.core.device import rank_and_world, setup
+from recipes.core.errors import InputError
+from recipes.core.figures import new_figure
+from recipes.core.files import write_whole
+from recipes.core.loop import Engine, Loop, one_cycle
+from recipes.core.result import Claim, Result, recipe
+from recipes.datasets.images import ImageFiles, Images, open_images
+from recipes.datasets.loading import batches
+from recipes.options import main
+from recipes.vision.classification.task import SmallCNN, evaluate, train
+
+PRUNED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Weights of the linear and convolutional layers by name, one that layers share once.
+
+    Raises:
+        InputError: there is no such layer, or the weight of one is no plain parameter; names the layer.
+    """
+    weights: dict[str, nn.Parameter] = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, PRUNED_LAYERS):
+            weight = layer._parameters.get("weight")
+            if type(weight) is not nn.Parameter:
+                kind = type(layer).__name__
+                raise InputError(
+                    f"layer {name or kind}: expected a plain weight, found one that is computed or sharded"
+                )
+            if all(weight is not other for other in weights.values()):
+                weights[f"{name}.weight".lstrip(".")] = weight
+    if not weights:
+        raise InputError(
+            f"model: expected a linear or convolutional layer to prune, found none in {type(model).__name__}"
+        )
+    return weights
+
+
+@torch.no_grad()
+def prune(model: nn.Module, sparsity: float) -> dict[str, Tensor]:
+    """Sets the weights of smallest magnitude to zero, in place, by one threshold for all layers.
+
+    Biases, norms and embeddings stay as they are. Weights that were zero before are the first to go, so
+    pruning the same model again and further only adds zeros.
+
+    Args:
+        model: any network with linear or convolutional layers.
+        sparsity: share of the weights that are zero afterwards, at least 0 and below 1.
+
+    Returns:
+        The masks by the weights' names: bool tensors of their shapes, false where a weight is zero now.
+
+    Raises:
+        InputError: the sparsity is out of range, or the model has no weight that can be pruned.
+    """
+    if not 0 <= sparsity < 1:
+        raise InputError(f"option sparsity: expected a share of at least 0 and below 1, got {sparsity!r}")
+    weights = prunable(model)
+    magnitudes = torch.cat([weight.abs().flatten() for weight in weights.values()])  # (weights of all layers,)
+    count = round(sparsity * len(magnitudes))
+    threshold = magnitudes.kthvalue(count).values if count else -1.0
+    masks = {name: weight.abs() > threshold for name, weight in weights.items()}
+    apply_masks(model, masks)
+    return masks
+
+
+@torch.no_grad()
+def apply_masks(model: nn.Module, masks: dict[str, Tensor]) -> None:
+    """Sets to zero, in place, the weights at which their mask is false."""
+    for name, mask in masks.items():
+        model.get_parameter(name).masked_fill_(~mask, 0)  # multiplying would leave negative zeros
+
+
+def one_shot(progress: float, sparsity: float) -> float:
+    """Everything at once, before the first step."""
+    return sparsity
+
+
+def gradual(progress: float, sparsity: float) -> float:
+    """The cubic schedule: fast while many weights are idle, ever slower, complete after 70 % of the steps.
+
+    Args:
+        progress: share of the training done, 0 to 1.
+        sparsity: at the end.
+    """
+    t = min(progress / 0.7, 1.0)
+    # s(t) = s_end + (s_start - s_end) (1 - t)³, Zhu and Gupta's equation 1, from s_start = 0
+    return sparsity - sparsity * (1 - t) ** 3
+
+
+def fine_tune(
+    model: nn.Module,
+    train_set: Images | ImageFiles,
+    sparsity: float,
+    *,
+    schedule: Callable[[float, float], float] = gradual,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    device: torch.device,
+    seed: int = 0,
+    **engine: Unpack[Engine],
+) -> Loop:
+    """Trains on while weights are pruned, in place; the pruned ones stay zero.
+
+    Args:
+        model: a trained network that gives logits (batch, classes).
+        train_set: pictures with a class.
+        sparsity: share of the weights that are zero at the end.
+        schedule: from the share of training done and the sparsity at the end to the sparsity so far.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
+    loader = batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0)
+    loop = Loop(model, optimizer, loader, epochs=epochs, device=device, schedule=one_cycle, **engine)
+    steps = epochs * -(-len(loader) // loop.accumulate)
+    for images, labels in loop:
+        masks = prune(model, schedule(loop.steps / steps, sparsity))
+        loss = F.cross_entropy(loop.model(images), labels)
+        loop.step(loss)
+        apply_masks(model, masks)  # the optimizer's momentum moves zeros too
+    return loop
+
+
+def save_sparse(model: nn.Module, path: str | Path) -> None:
+    """Writes a safetensors file without the zeros of pruned weights.
+
+    Each is stored as its other values in order, and one bit for every position: 1 where a value belongs.
+    """
+    from safetensors.torch import save_file
+
+    tensors = own_tensors(model)
+    for name in prunable(model):
+        weight = tensors.pop(name).flatten()
+        tensors[f"{name}.values"] = weight[weight != 0]
+        tensors[f"{name}.bits"] = torch.from_numpy(np.packbits((weight != 0).numpy()))  # (⌈weights / 8⌉,) uint8
+    write_whole(Path(path), lambda target: save_file(tensors, target))
+
+
+def load_sparse(model: nn.Module, path: str | Path) -> None:
+    """Reads a file of `save_sparse` into a model of the same shape, whatever it held before.
+
+    Raises:
+        InputError: the file is not one, or is another network's.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+        for name, parameter in prunable(model).items():
+            values, bits = tensors.pop(f"{name}.values"), tensors.pop(f"{name}.bits")
+            mask = torch.from_numpy(np.unpackbits(bits.numpy(), count=parameter.numel())).bool()
+            tensors[name] = torch.zeros(parameter.numel(), dtype=values.dtype).masked_scatter_(mask, values)
+            tensors[name] = tensors[name].view(parameter.shape)
+        if tensors.keys() != own_tensors(model).keys():
+            raise KeyError(*sorted(tensors.keys() ^ own_tensors(model).keys())[:1])
+        model.load_state_dict(tensors, strict=False)  # of tied tensors, only the first has a name here
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"{path}: expected a sparse file of this network ({reason})") from None
+
+
+WAYS: dict[str, Callable[[float, float], float] | None] = {
+    "pruned, not trained on": None,
+    "pruned at once, trained on": one_shot,
+    "pruned gradually": gradual,
+}
+
+
+def mean_of(records: list[dict[str, Any]], way: str, sparsity: float, name: str) -> float:
+    """Accuracy or bytes of that way and sparsity, averaged over the trainings."""
+    values = [record[name] for record in records if (record["way"], record["sparsity"]) == (way, sparsity)]
+    return sum(values) / len(values)
+
+
+def draw_pruning(records: list[dict[str, Any]]) -> Any:
+    """Accuracy against the share of weights left, and against the bytes of the file."""
+    figure, axes = new_figure(1, 2, width=4.8, height=3.6)
+    for way in dict.fromkeys(record["way"] for record in records):
+        levels = sorted({record["sparsity"] for record in records if record["way"] == way})
+        accuracy = [mean_of(records, way, level, "accuracy") for level in levels]
+        kilobytes = [mean_of(records, way, level, "bytes") / 1000 for level in levels]
+        style = {"linestyle": "", "marker": "*", "markersize": 11} if len(levels) == 1 else {"marker": "o"}
+        axes[0, 0].plot([1 - level for level in levels], accuracy, label=way, **style)
+        axes[0, 1].plot(kilobytes, accuracy, label=way, **style)
+    ticks = [1, 0.5, 0.2, 0.1, 0.05, 0.02]
+    axes[0, 0].set(xscale="log", xlabel="weights left", ylabel="accuracy")
+    axes[0, 0].set_xticks(ticks, [f"{tick:.0%}" for tick in ticks])
+    axes[0, 0].set_xticks([], minor=True)
+    axes[0, 0].invert_xaxis()
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    axes[0, 1].set(xscale="log", xlabel="kilobytes on disk, zeros left out", ylabel="accuracy", ylim=(0.85, 1))
+    for place in axes.flatten():
+        place.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+@recipe
+def run(
+    *,
+    data: str | None = None,
+    image_size: int | None = None,
+    width: int = 32,
+    sparsity: float = 0.8,
+    epochs: int = 8,
+    fine_tune_epochs: int = 4,
+    batch_size: int = 64,
+    lr: float = 1e-2,
+    seeds: int = 3,
+    device: str = "auto",
+    seed: int = 0,
+    out: str | None = None,
+    **engine: Unpack[Engine],
+) -> Result:
+    """Prunes a trained classifier in three ways to several sparsities, and measures what that saves.
+
+    Args:
+        data: folder of your pictures, or torchvision:NAME; the bundled digits if not given.
+        image_size: side in pixels that your pictures are brought to; their own size if not given.
+        width: channels of the first convolution; the others have two and four times as many.
+        sparsity: share of the weights to remove, at least 0 and below 1.
+        epochs: passes over the training pictures before pruning.
+        fine_tune_epochs: passes while and after pruning.
+        batch_size: pictures in an optimizer step, over all processes.
+        lr: highest learning rate of the one-cycle schedules.
+        seeds: trainings that every accuracy is the mean of.
+        device: auto, cpu, cuda or mps.
+        seed: of the first training's weights and order of pictures; the others count up from it.
+        out: folder for result.json, figure.png, model.safetensors and pruned.safetensors, the sparse file.
+    """
+    if not 0 < sparsity < 1:
+        raise InputError(f"option sparsity: expected a share above 0 and below 1, got {sparsity!r}")
+    check_counts(width=width, fine_tune_epochs=fine_tune_epochs, seeds=seeds)
+    place = setup(device, seed)
+    train_set, test_set = open_images(data, image_size=image_size, seed=seed)
+    options: Engine = {"precision": "auto", "channels_last": True, **engine}
+    records: list[dict[str, Any]] = []
+    networks: dict[str, nn.Module] = {}  # of the first seed, dense or at the sparsity asked for
+    history: list[dict[str, float]] = []
+
+    def train_dense(name: str, width: int, epochs: int, number: int) -> nn.Module:
+        torch.manual_seed(number)
+        model = SmallCNN(train_set.shape[0], len(train_set.classes), width=width)
+        own = in_subfolder(options, f"{name}-{number}")
+        train(model, train_set, test_set, epochs=epochs, batch_size=batch_size, lr=lr, device=place, seed=number, **own)
+        return model
+
+    def train_on(way: str, model: nn.Module, level: float, number: int) -> nn.Module:
+        model = copy.deepcopy(model)
+        if schedule := WAYS[way]:
+            loop = fine_tune(
+                model,
+                train_set,
+                level,
+                schedule=schedule,
+                epochs=fine_tune_epochs,
+                batch_size=batch_size,
+                lr=lr,
+                device=place,
+                seed=number,
+                **in_subfolder(options, f"{way}-{level}-{number}"),
+            )
+            if (way, level) == ("pruned gradually", sparsity):
+                history[:] = history or loop.history
+        prune(model, level)
+        return model
+
+    def note(way: str, level: float, model: nn.Module, save: Callable[[nn.Module, Path], object]) -> None:
+        model.to(memory_format=torch.contiguous_format)  # as it will be when loaded: the same sums in the same order
+        accuracy = evaluate(model, test_set, place)["accuracy"]
+        records.append({"way": way, "sparsity": level, "accuracy": accuracy, "bytes": file_bytes(model, save)})
+        if level in (0, sparsity):
+            networks.setdefault(way, model)
+
+    for number in range(seed, seed + seeds):
+        trained = train_dense("dense", width, epochs, number)
+        note("dense", 0, train_on("pruned at once, trained on", trained, 0, number), save_dense)
+        for level in sorted({0.5, 0.8, 0.9, 0.95, 0.98, sparsity}):
+            for way in WAYS:
+                note(way, level, train_on(way, trained, level, number), save_sparse)
+        narrow = max(1, round(width * (1 - sparsity) ** 0.5))  # weights grow with the width's square
+        small = train_dense("small", narrow, epochs + fine_tune_epochs, number)
+        note("small dense network", sparsity, small, save_dense)
+
+    dense, pruned, small = (networks[way] for way in ("dense", "pruned gradually", "small dense network"))
+    loaded = copy.deepcopy(trained)
+    with tempfile.TemporaryDirectory() as folder:
+        sparse_file = Path(folder) / "pruned.safetensors"
+        save_sparse(pruned, sparse_file)
+        load_sparse(loaded, sparse_file)
+    if out is not None and rank_and_world()[0] == 0:
+        save_sparse(pruned, Path(out) / "pruned.safetensors")
+
+    mean = functools.partial(mean_of, records)
+    accuracy, before = mean("pruned gradually", sparsity, "accuracy"), mean("dense", 0, "accuracy")
+    alone = mean("pruned, not trained on", sparsity, "accuracy")
+    zeros, sizes = f"{sparsity:.0%} zeros", {"dense": file_bytes(dense), "sparse": file_bytes(pruned, save_sparse)}
+    versions = [
+        Version("dense", dense, before, sizes["dense"], dense),
+        Version(f"{zeros}, dense file", pruned, accuracy, file_bytes(pruned), pruned),
+        Version(f"{zeros}, sparse file", loaded, accuracy, sizes["sparse"], loaded),
+        Version(
+            "small dense network", small, mean("small dense network", sparsity, "accuracy"), file_bytes(small), small
+        ),
+    ]
+    images = test_set.__getitems__(range(min(256, len(test_set))))[0].to(place)
+    rows = compare(versions, images[0])
+    with torch.no_grad():
+        changed = int((pruned.eval()(images) != loaded.eval()(images)).sum())
+    return Result(
+        metrics={
+            "accuracy": accuracy,
+            "bytes": sizes["sparse"],
+            "parameters": rows[1]["parameters"],
+            "macs": rows[1]["macs"],
+        },
+        baseline={"accuracy": alone, "bytes": sizes["dense"]},
+        baseline_name="not trained on, dense file",
+        bars={"accuracy": 0.96},
+        claims=[
+            Claim(
+                f"points that {zeros} cost after fine-tuning, mean of {seeds} trainings",
+                100 * (before - accuracy),
+                "<=",
+                1,
+            ),
+            Claim("fine-tuning wins back what removing weights had cost", accuracy, ">", alone),
+            Claim(
+                "with its zeros written out, the file is no smaller: share of the dense one",
+                versions[1].bytes / sizes["dense"],
+                ">=",
+                1,
+            ),
+            Claim(
+                "and the network no faster: share of the dense one's time, 32 pictures",
+                rows[1]["latency_ratio_32"],
+                ">",
+                0.9,
+            ),
+            Claim("without its zeros, the file shrinks", sizes["sparse"] / sizes["dense"], "<", 1.4 * (1 - sparsity)),
+            Claim("answers that change when the sparse file is read back", changed, "<=", 0),
+        ],
+        history=history,
+        rows=rows,
+        model=pruned,
+        draw=lambda: draw_pruning(records),
+    )
+
+
+if __name__ == "__main__":
+    main(run)

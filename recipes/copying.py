@@ -1,0 +1,335 @@
+"""Makes one stand-alone file of a recipe: the recipe, preceded by just those parts it uses.
+
+A part is a top-level definition of another module of this package, with the comment above it. Names
+are followed from the recipe through imports to their definitions, and through those to all that they
+name in turn; what is reached is written down in the order of the modules' dependence.
+"""
+
+import ast
+import filecmp
+import json
+import re
+import shutil
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+
+from recipes import catalog
+from recipes.core.errors import InputError
+from recipes.core.files import write_whole
+from recipes.datasets.bundled import bundled
+
+LINE_LENGTH = 120
+
+
+@dataclass(frozen=True)
+class Part:
+    """A top-level statement: its text with the comment above it, what it defines and what it names."""
+
+    text: str
+    defines: frozenset[str]
+    uses: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Import:
+    """Where an imported name comes from; `attribute` is None for `import module`."""
+
+    module: str
+    attribute: str | None
+    name: str
+    for_types: bool = False  # under `if TYPE_CHECKING:`
+
+
+@dataclass(frozen=True)
+class Source:
+    """A module of this package, taken apart."""
+
+    name: str
+    path: Path
+
+    @cached_property
+    def text(self) -> str:
+        return self.path.read_text("utf-8")
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
+
+    @cached_property
+    def imports(self) -> dict[str, Import]:
+        found: dict[str, Import] = {}
+        for node in self.tree.body:
+            checked = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            for statement in node.body if checked and isinstance(node, ast.If) else [node]:
+                if isinstance(statement, ast.Import):
+                    for alias in statement.names:
+                        name = alias.asname or alias.name.partition(".")[0]
+                        found[name] = Import(alias.name, None, name, checked)
+                elif isinstance(statement, ast.ImportFrom):
+                    for alias in statement.names:
+                        name = alias.asname or alias.name
+                        found[name] = Import(statement.module or "", alias.name, name, checked)
+        return found
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """All that is not the docstring, an import or the main guard."""
+        lines = self.text.splitlines()
+        found, above = [], 0
+        for node in self.tree.body:
+            start = min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", []))]) - 1
+            while start > above and lines[start - 1].startswith("#"):
+                start -= 1
+            above = node.end_lineno or node.lineno
+            text = "\n".join(lines[start:above])
+            skipped = isinstance(node, (ast.Import, ast.ImportFrom)) or (
+                isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'")
+            )
+            if not skipped and not (node is self.tree.body[0] and ast.get_docstring(self.tree) is not None):
+                found.append(Part(text, defined_names(node), used_names(node)))
+        return found
+
+
+def defined_names(node: ast.stmt) -> frozenset[str]:
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
+        return frozenset({node.name})
+    return frozenset(one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store))
+
+
+def used_names(node: ast.AST) -> frozenset[str]:
+    """Every name read in it, those in quoted annotations too."""
+    names = {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+    for one in ast.walk(node):
+        if isinstance(one, ast.Constant) and isinstance(one.value, str) and len(one.value) < 100:
+            names |= set(re.findall(r"\b[A-Z]\w*\b", one.value))  # a type in quotes begins with a capital
+    return frozenset(names)
+
+
+@dataclass
+class Gathered:
+    """What a recipe needs: parts by module, and imports from outside this package."""
+
+    parts: dict[str, list[Part]] = field(default_factory=dict)
+    imports: set[Import] = field(default_factory=set)
+
+
+def module_source(module: str) -> Source:
+    base = catalog.ROOT.parent.joinpath(*module.split("."))
+    path = base.with_suffix(".py")
+    return Source(module, path if path.is_file() else base / "__init__.py")
+
+
+def gather(recipe: Source) -> Gathered:
+    """Follows every name the recipe uses to its definition."""
+    sources: dict[str, Source] = {recipe.name: recipe}
+    wanted: dict[str, set[str]] = {}  # module: names of its parts that are used
+    imports: set[Import] = set()
+    order: list[str] = []
+
+    def need(source: Source, name: str) -> None:
+        part = next((one for one in source.parts if name in one.defines), None)
+        if part is not None:
+            if source is not recipe and name not in wanted.setdefault(source.name, set()):
+                wanted[source.name] |= part.defines
+                for used in sorted(part.uses - part.defines):
+                    need(source, used)
+        elif name in source.imports:
+            found = source.imports[name]
+            if found.module.partition(".")[0] != "recipes":
+                imports.add(found)
+            else:
+                if found.attribute != found.name:
+                    raise ValueError(f"{source.path}: recipes.{name} must be imported by its own name to be copied")
+                target = sources.setdefault(found.module, module_source(found.module))
+                need(target, name)
+                if not any(name in one.defines for one in target.parts) and name not in target.imports:
+                    raise ValueError(f"{source.path}: imports {name} from {found.module}, which does not define it")
+        if source.name not in order and source is not recipe:
+            order.append(source.name)
+
+    for part in recipe.parts:
+        for name in sorted(part.uses):
+            need(recipe, name)
+    for name in sorted(used_names(main_guard(recipe))):
+        need(recipe, name)
+
+    gathered = Gathered(imports=imports)
+    for module in by_dependence(order, sources, wanted):
+        gathered.parts[module] = [part for part in sources[module].parts if part.defines & wanted[module]]
+    gathered.parts[recipe.name] = recipe.parts
+    refuse_collisions(gathered)
+    return gathered
+
+
+def main_guard(recipe: Source) -> ast.AST:
+    guards = [node for node in recipe.tree.body if "__main__" in ast.unparse(node) and isinstance(node, ast.If)]
+    return guards[-1] if guards else ast.Module(body=[], type_ignores=[])
+
+
+def by_dependence(modules: list[str], sources: dict[str, Source], wanted: dict[str, set[str]]) -> list[str]:
+    """Modules with wanted parts, each after those it imports from."""
+    done: list[str] = []
+
+    def visit(module: str) -> None:
+        if module in done or module not in sources:
+            return
+        for found in sources[module].imports.values():
+            if found.module != module:
+                visit(found.module)
+        if module in wanted and module not in done:
+            done.append(module)
+
+    for module in modules:
+        visit(module)
+    return done
+
+
+def refuse_collisions(gathered: Gathered) -> None:
+    owner: dict[str, str] = {found.name: found.module for found in gathered.imports}
+    for module, parts in gathered.parts.items():
+        for name in {name for part in parts for name in part.defines}:
+            if owner.setdefault(name, module) != module:
+                raise ValueError(
+                    f"{name} is defined in both {owner[name]} and {module}: one of them needs another name"
+                )
+
+
+def import_lines(imports: set[Import]) -> str:
+    """Sorted import statements, the standard library's first."""
+    groups: dict[bool, list[str]] = {True: [], False: []}
+    types = sorted({f"    from {one.module} import {one.name}" for one in imports if one.for_types})
+    plain = sorted((one for one in imports if not one.for_types), key=lambda one: (one.module, one.name))
+    for module in dict.fromkeys(one.module for one in plain):
+        group = groups[module.partition(".")[0] in sys.stdlib_module_names]
+        here = [one for one in plain if one.module == module]
+        for one in here:
+            if one.attribute is None:
+                renamed = one.name != module.partition(".")[0]
+                group.append(f"import {module} as {one.name}" if renamed else f"import {module}")
+        names = [
+            one.attribute if one.attribute == one.name else f"{one.attribute} as {one.name}"
+            for one in here
+            if one.attribute is not None
+        ]
+        if names:
+            line = f"from {module} import {', '.join(map(str, names))}"
+            wrapped = f"from {module} import (\n    " + ",\n    ".join(map(str, names)) + ",\n)"
+            group.append(line if len(line) <= LINE_LENGTH else wrapped)
+    order = lambda line: (line.startswith("from"), line)  # noqa: E731
+    text = "\n\n".join("\n".join(sorted(groups[first], key=order)) for first in (True, False) if groups[first])
+    return text + ("\n\nif TYPE_CHECKING:\n" + "\n".join(types) if types else "")
+
+
+def stand_alone(name: str) -> tuple[str, set[str]]:
+    """The text of a stand-alone file of that recipe, and the names of the bundled data it reads."""
+    entry = catalog.find(name)
+    recipe = Source(entry.module, entry.path)
+    gathered = gather(recipe)
+    pieces = [
+        f'"""{entry.docstring}\n\n{provenance(name)}\n"""',
+        import_lines(with_type_checking(gathered.imports)),
+    ]
+    for module, parts in gathered.parts.items():
+        label = "the recipe" if module == recipe.name else f"from {module}"
+        pieces.append(f"# {label}\n\n" + joined(parts))
+    pieces.append('if __name__ == "__main__":\n    main(run)')
+    return "\n\n\n".join(pieces) + "\n", data_names(gathered)
+
+
+def provenance(name: str) -> str:
+    return (
+        f"Made by `recipes copy {name}` of PyTorch Recipes (MIT licence) to stand alone: first the parts of that\n"
+        "library which the recipe uses, then the recipe."
+    )
+
+
+def with_type_checking(imports: set[Import]) -> set[Import]:
+    if any(one.for_types for one in imports):
+        return imports | {Import("typing", "TYPE_CHECKING", "TYPE_CHECKING")}
+    return imports
+
+
+def joined(parts: list[Part]) -> str:
+    """The parts' texts: functions and classes two lines apart, constants under each other."""
+    text = parts[0].text
+    for before, after in pairwise(parts):
+        plain = not any(re.match(r"(#.*\n)*(@|def |class )", part.text) for part in (before, after))
+        text += ("\n" if plain else "\n\n\n") + after.text
+    return text
+
+
+def data_names(gathered: Gathered) -> set[str]:
+    texts = [part.text for parts in gathered.parts.values() for part in parts]
+    return {name for text in texts for name in re.findall(r'\bbundled\("([\w-]+)"\)', text)}
+
+
+def notebook(name: str, file_name: str) -> tuple[str, set[str]]:
+    """The same as a Jupyter notebook (nbformat 4.5): a cell a part of the recipe, and the run at the end."""
+    entry = catalog.find(name)
+    recipe = Source(entry.module, entry.path)
+    gathered = gather(recipe)
+    title, _, body = entry.docstring.partition("\n")
+    cells: list[tuple[str, str]] = [("markdown", f"# {title}\n{body}\n\n{provenance(name)}")]
+    place = f"__doc__, __file__ = {title!r}, {file_name!r}  # which scripts have, and notebooks lack"
+    cells.append(("code", f"{import_lines(with_type_checking(gathered.imports))}\n\n{place}"))
+    for module, parts in gathered.parts.items():
+        if module == recipe.name:
+            cells.append(("markdown", "## The recipe"))
+            cells += [("code", part.text) for part in parts]
+        else:
+            cells.append(("code", f"# from {module}\n\n{joined(parts)}"))
+    cells += [("markdown", "## Run it"), ("code", "result = run()\nprint(result)"), ("code", "result.figure()")]
+    content = {
+        "cells": [
+            {"id": f"cell-{number}", "cell_type": kind, "metadata": {}, "source": text.splitlines(keepends=True)}
+            | ({"execution_count": None, "outputs": []} if kind == "code" else {})
+            for number, (kind, text) in enumerate(cells)
+        ],
+        "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n", data_names(gathered)
+
+
+def copy(name: str, target: str | Path, *, force: bool = False) -> list[Path]:
+    """Writes a stand-alone copy of a recipe, and beside it the bundled data it reads.
+
+    Args:
+        name: of the recipe.
+        target: file to write, ending in .py or .ipynb.
+        force: overwrite what is there.
+
+    Returns:
+        The file, and the folders of data.
+
+    Raises:
+        InputError: there is no such recipe, the file's ending is another, or something is there already.
+    """
+    target = Path(target)
+    if target.suffix not in (".py", ".ipynb"):
+        raise InputError(f"{target}: expected a file that ends in .py or .ipynb")
+    if target.is_dir():
+        raise InputError(f"{target}: is a folder, expected a file")
+    text, data = stand_alone(name) if target.suffix == ".py" else notebook(name, target.name)
+    if target.exists() and not force:
+        raise InputError(f"{target}: is there already; --force overwrites it")
+    folders = {target.parent / "data" / one: bundled(one) for one in sorted(data)}
+    for folder, source in folders.items():
+        if not force and folder.exists() and not same_files(source, folder):
+            raise InputError(f"{folder}: is there already, with other content; --force overwrites it")
+    for folder, source in folders.items():
+        if folder.resolve() != source.resolve():
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+    write_whole(target, lambda path: path.write_text(text, "utf-8"))
+    return [target, *folders]
+
+
+def same_files(source: Path, folder: Path) -> bool:
+    """Whether all of `source` is in `folder` unchanged."""
+    files = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
+    equal, _, _ = filecmp.cmpfiles(source, folder, [str(path) for path in files], shallow=False)
+    return len(equal) == len(files)

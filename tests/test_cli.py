@@ -1,0 +1,166 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import recipes
+
+ROOT = Path(__file__).parents[1]
+
+
+def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command as a user's shell runs it."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "recipes", *words],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=300,
+        env=environment,
+    )
+
+
+def test_list_names_every_recipe_without_torch() -> None:
+    done = command("list")
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()] == recipes.names()
+    assert "(notes 42, 81)" in done.stdout
+    script = "import sys, recipes.cli; recipes.names(); assert 'torch' not in sys.modules and 'rich' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_list_as_json() -> None:
+    listed = json.loads(command("list", "--json").stdout)
+    assert {"name": "vision.classification", "title": recipes.catalog.find("vision.classification").title} == {
+        key: next(one for one in listed if one["name"] == "vision.classification")[key] for key in ("name", "title")
+    }
+
+
+def test_show_prints_the_source() -> None:
+    done = command("show", "vision.classification")
+    assert done.stdout == recipes.catalog.find("vision.classification").source
+
+
+def test_run_as_json_and_into_a_folder(tmp_path: Path) -> None:
+    done = command(
+        "run", "vision.classification", "--epochs", "2", "--json", "--out", str(tmp_path / "out"), "--seed=3"
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    for key in (
+        "recipe",
+        "metrics",
+        "baseline",
+        "claims",
+        "history",
+        "seconds",
+        "seed",
+        "options",
+        "device",
+        "versions",
+    ):
+        assert key in result
+    assert result["seed"] == 3
+    assert len(result["history"]) == 2
+    assert result["options"]["epochs"] == 2
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"result.json", "figure.png", "model.safetensors"}
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
+
+
+def test_run_prints_a_table_and_writes_nothing(tmp_path: Path) -> None:
+    done = command("run", "vision.classification", "--epochs", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for word in ("accuracy", "majority class", "bar", "claim", "this recipe"):
+        assert word in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_of_a_recipe_lists_its_options() -> None:
+    text = command("run", "vision.classification", "--help").stdout
+    assert "--batch-size" in text
+    assert "--precision" in text
+    assert "passes over the training pictures" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "vision.clasification"], "unknown recipe 'vision.clasification', did you mean vision.classification?"),
+        (["show", "unet2"], "unknown recipe 'unet2'"),
+        (["run", "vision.classification", "--epoch", "3"], "unknown option --epoch, did you mean --epochs?"),
+        (["run", "vision.classification", "--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
+        (["run", "vision.classification", "--epochs", "0"], "option epochs: expected a whole number of at least 1"),
+        (["run", "vision.classification", "--lr", "nan"], "option lr: expected a number above 0"),
+        (["run", "vision.classification", "--device", "gpu"], "option device: expected auto, cpu"),
+        (["run", "vision.classification", "--device", "cuda:77"], "option device: expected auto, cpu"),
+        (["run", "vision.classification", "--model", "resnet18"], "option model: expected small_cnn, timm:NAME"),
+        (["run", "vision.classification", "--model", "timm:resnet99"], "option model: timm has no 'resnet99'"),
+        (["run", "vision.classification", "--model", "torchvision:resnet19"], "did you mean resnet"),
+        (["run", "vision.classification", "--precision", "fp8"], "argument --precision: invalid choice: 'fp8'"),
+        (["run", "vision.classification", "--data", "nowhere"], "nowhere: no such folder"),
+        (["run", "vision.classification", "--shard"], "option shard: expected a run under torchrun"),
+        (["copy", "vision.classification", "x.txt"], "x.txt: expected a file that ends in .py or .ipynb"),
+        (["smoke", "--only", "visual"], "option only: no recipe's name starts with 'visual'"),
+        (["lst"], "No such command 'lst'"),
+        (["run"], "Missing argument"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(words: list[str], message: str, tmp_path: Path) -> None:
+    done = command(*words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert done.stdout == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_out_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    done = command("run", "vision.classification", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "option out: out is a file, expected a folder" in done.stderr
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_checkpoint_that_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"something else")
+    done = command("run", "vision.classification", "--checkpoint", str(tmp_path))
+    assert done.returncode == 2
+    assert "model.pt: expected a checkpoint of this training" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert (tmp_path / "model.pt").read_bytes() == b"something else"
+
+
+def test_smoke_of_one_recipe() -> None:
+    done = command("smoke", "--only", "vision.classification.none")
+    assert done.returncode == 2
+    done = command("smoke", "--only", "nlp.text_classification.classical", "--json")
+    assert done.returncode == 0, done.stdout
+    (result,) = json.loads(done.stdout)
+    assert result["shortfalls"] == []
+
+
+def test_doctor() -> None:
+    done = command("doctor")
+    assert done.returncode == 0
+    for word in ("python", "torch", "devices", "threads", "torchvision", "compiler"):
+        assert word in done.stdout
+
+
+def test_torchrun_gives_one_result(tmp_path: Path) -> None:
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "recipes", "run"]
+    words += ["vision.classification", "--device", "cpu", "--epochs", "2", "--json", "--out", str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    two = json.loads(line)
+    one = json.loads(command("run", "vision.classification", "--device", "cpu", "--epochs", "2", "--json").stdout)
+    # batch norm sees half the batch in each process, so the two are alike, not equal
+    assert two["metrics"]["accuracy"] == pytest.approx(one["metrics"]["accuracy"], abs=0.05)
+    assert json.loads((tmp_path / "result.json").read_text())["metrics"] == two["metrics"]

@@ -1,0 +1,98 @@
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import recipes
+from recipes.copying import Source, copy, gather, stand_alone
+from recipes.core.errors import InputError
+
+NAME = "vision.classification"
+
+
+def test_copy_holds_only_what_is_used() -> None:
+    text, data = stand_alone(NAME)
+    defined = {node.name for node in ast.parse(text).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    assert {"SmallCNN", "Loop", "open_images", "bundled", "main"} <= defined
+    assert not {"interleaved", "open_texts", "Boxes"} & defined
+    assert data == {"digits"}
+
+
+def test_copy_keeps_comments_and_the_recipe_to_the_letter() -> None:
+    text, _ = stand_alone(NAME)
+    source = recipes.catalog.find(NAME).source
+    start = source.index("class SmallCNN")
+    assert source[start : source.index("def majority")] in text
+
+
+def test_copies_need_no_name_that_they_lack() -> None:
+    for name in recipes.names():
+        script = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F,E9", "--quiet", "-"]
+        done = subprocess.run(script, input=stand_alone(name)[0], capture_output=True, text=True)
+        assert done.returncode == 0, f"{name}: {done.stdout}"
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_notebook_cells_are_the_recipe(name: str, tmp_path: Path) -> None:
+    target = copy(name, tmp_path / "recipe.ipynb")[0]
+    content = json.loads(target.read_text("utf-8"))
+    assert (content["nbformat"], content["nbformat_minor"]) == (4, 5)
+    for cell in content["cells"]:
+        if cell["cell_type"] == "code":
+            compile("".join(cell["source"]), target.name, "exec")
+    assert len({cell["id"] for cell in content["cells"]}) == len(content["cells"])
+
+
+@pytest.mark.xdist_group(NAME)
+def test_notebook_runs_alone(tmp_path: Path) -> None:
+    target = copy(NAME, tmp_path / "recipe.ipynb")[0]
+    cells = [cell for cell in json.loads(target.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+    script = "\n".join("".join(cell["source"]) for cell in cells).replace("run()", "run(epochs=1, device='cpu')")
+    done = subprocess.run(
+        [sys.executable, "-I", "-"], input=script, cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "recipe: Image classification" in done.stdout
+
+
+def test_nothing_is_overwritten_unless_forced(tmp_path: Path) -> None:
+    target = tmp_path / "mine.py"
+    target.write_text("mine")
+    with pytest.raises(InputError, match=r"mine\.py: is there already"):
+        copy(NAME, target)
+    assert target.read_text() == "mine"
+    assert not (tmp_path / "data").exists()
+    copy(NAME, target, force=True)
+    assert "SmallCNN" in target.read_text()
+    copy(NAME, tmp_path / "second.py")  # shares the data that is there, unchanged
+    (tmp_path / "data" / "digits" / "train-labels-idx1-ubyte").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"digits: is there already, with other content"):
+        copy(NAME, tmp_path / "third.py")
+    assert not (tmp_path / "third.py").exists()
+
+
+@pytest.mark.parametrize("target", ["recipe.txt", "recipe"])
+def test_other_endings(tmp_path: Path, target: str) -> None:
+    with pytest.raises(InputError, match=r"expected a file that ends in \.py or \.ipynb"):
+        copy(NAME, tmp_path / target)
+
+
+def test_two_definitions_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "clash.py"
+    path.write_text(
+        '"""T."""\nfrom recipes.core.loop import Loop\n\n\ndef one_cycle(): ...\n\n\ndef run():\n    Loop\n'
+    )
+    gather(Source("clash", path))  # Loop itself does not need one_cycle
+    path.write_text(path.read_text().replace("one_cycle", "map_tensors"))
+    with pytest.raises(ValueError, match="map_tensors is defined in both"):
+        gather(Source("clash", path))
+
+
+def test_renamed_imports_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "renamed.py"
+    path.write_text("from recipes.core.loop import Loop as Other\n\n\ndef run():\n    Other\n")
+    with pytest.raises(ValueError, match="must be imported by its own name"):
+        gather(Source("renamed", path))

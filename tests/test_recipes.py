@@ -1,0 +1,130 @@
+"""What holds for every recipe there is: each is found by reading the source tree, so none escapes."""
+
+import ast
+import inspect
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import recipes
+from recipes.catalog import entries, find
+from recipes.copying import copy
+from recipes.core.result import Result
+from recipes.options import option_sentences
+
+NAMES = recipes.names()
+SHARED = {"data": None, "device": "auto", "seed": 0, "out": None}
+every_recipe = pytest.mark.parametrize("name", NAMES)
+
+
+def shortened(name: str) -> dict[str, int]:
+    """Options for a run that only has to go through, not to learn."""
+    return {"epochs": 1} if "epochs" in find(name).options else {}
+
+
+def weights(model: object) -> dict[str, torch.Tensor]:
+    return model.state_dict() if isinstance(model, nn.Module) else {}
+
+
+@every_recipe
+def test_contract(name: str) -> None:
+    entry = find(name)
+    run = recipes.load(name).run
+    parameters = inspect.signature(run).parameters
+    options = {key: one for key, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
+    assert all(one.kind is one.KEYWORD_ONLY for one in options.values())
+    assert all(one.annotation is not one.empty and one.default is not one.empty for one in options.values())
+    assert {key: options[key].default for key in SHARED if key in options} == {
+        key: value for key, value in SHARED.items() if key in options
+    }
+    assert {"data", "seed", "out"} <= set(options)
+    assert set(option_sentences(run.__doc__)) >= set(options), "every option has a sentence"
+    assert entry.title
+    assert len(entry.title) < 100
+    assert "\nData:" in entry.docstring
+    assert len(entry.source.splitlines()) <= 300
+    assert ast.unparse(ast.parse(entry.source).body[-1]) == "if __name__ == '__main__':\n    main(run)"
+
+
+@every_recipe
+def test_imports_nothing_heavy(name: str) -> None:
+    """A demo that trains for seconds must not import for longer: heavy packages are imported where used."""
+    script = f"import recipes, sys; recipes.load({name!r}); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    heavy = {"torchvision", "timm", "transformers", "sklearn", "matplotlib", "pycocotools", "torchao", "torchmetrics"}
+    assert not heavy & set(loaded)
+
+
+@every_recipe
+def test_learned(name: str, default_run: Callable[[str], Result]) -> None:
+    """The bar and the baseline, on held-out data, by the default run."""
+    result = default_run(name)
+    assert result.shortfalls() == []
+    first = next(iter(result.metrics))
+    assert first in result.baseline, "a plain baseline of the same metric"
+    assert first in result.bars, "a bar"
+    assert all(math.isfinite(value) for value in result.metrics.values())
+    assert result.claims
+
+
+@every_recipe
+def test_result_prints_and_turns_into_json_and_a_figure(name: str, default_run: Callable[[str], Result]) -> None:
+    result = default_run(name)
+    content = json.loads(result.to_json())
+    assert content["recipe"] == name
+    assert content["title"] == find(name).title
+    assert set(content["versions"]) >= {"python", "torch"}
+    assert {"text", "measured", "expected", "holds"} == set(content["claims"][0])
+    assert name in str(result)
+    figure = result.figure()
+    assert figure.axes
+
+
+@every_recipe
+def test_repeats_to_the_bit(name: str, default_run: Callable[[str], Result]) -> None:
+    options = shortened(name)
+    first = recipes.run(name, device="cpu", seed=1, **options) if options else default_run(name)
+    second = recipes.run(name, device="cpu", seed=1 if options else 0, **options)
+    timed = {"latency_ratio"}
+    assert {k: v for k, v in first.metrics.items() if k not in timed} == {
+        k: v for k, v in second.metrics.items() if k not in timed
+    }
+    for key, value in weights(first.model).items():
+        assert torch.equal(value, weights(second.model)[key]), key
+
+
+@every_recipe
+def test_copy_runs_alone(name: str, tmp_path: Path) -> None:
+    target = copy(name, tmp_path / "alone" / "recipe.py")[0]
+    for node in ast.walk(ast.parse(target.read_text())):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            assert not any(module.partition(".")[0] == "recipes" for module in modules)
+    words = [f"--{key}={value}" for key, value in shortened(name).items()]
+    command = [sys.executable, "-I", target.name, "--device", "cpu", "--json", *words]
+    done = subprocess.run(command, cwd=target.parent, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout)["metrics"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
+@every_recipe
+def test_learned_on_cuda(name: str) -> None:
+    result = recipes.run(name, device="cuda")
+    assert result.shortfalls() == []
+
+
+def test_every_module_of_a_family_is_a_recipe_or_has_no_run() -> None:
+    """The catalogue and the source tree agree: a `run` that is not found would never be tested."""
+    listed = {entry.path for entry in entries()}
+    for family in ("training", "vision", "nlp", "audio", "compression"):
+        for path in (Path(recipes.__file__).parent / family).rglob("*.py"):
+            runs = [node for node in ast.parse(path.read_text()).body if getattr(node, "name", "") == "run"]
+            assert bool(runs) == (path in listed), path
