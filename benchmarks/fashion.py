@@ -18,10 +18,10 @@ from benchmarks.row import Row
 from recipes.core.loop import Loop, one_cycle
 from recipes.datasets.images import open_images
 from recipes.datasets.loading import batches
-from recipes.vision.classification.task import FAST, SmallCNN, evaluate
+from recipes.vision.classification.task import FAST, SmallCNN, evaluate, run
 
 CPU = torch.device("cpu")
-TARGET, EVERY, EPOCHS = 0.90, 200, 8
+TARGET, EVERY = 0.90, 200
 
 
 class Usual(nn.Module):
@@ -82,9 +82,10 @@ def usual_way(folder: Path, accuracy: Callable[[nn.Module], float]) -> Iterator[
 def our_way(folder: Path, accuracy: Callable[[nn.Module], float]) -> Iterator[float]:
     train_set, _ = open_images(folder)
     torch.manual_seed(0)
+    defaults = run.__kwdefaults__
     model = SmallCNN(1, 10)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.05)
-    loop = Loop(model, optimizer, batches(train_set, 64), epochs=EPOCHS, schedule=one_cycle, **FAST)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=defaults["lr"], weight_decay=0.05)
+    loop = Loop(model, optimizer, batches(train_set, defaults["batch_size"]), epochs=defaults["epochs"], schedule=one_cycle, **FAST)
     trained, start = 0.0, time.perf_counter()
     for images, labels in loop:
         loop.step(F.cross_entropy(loop.model(images), labels))

@@ -126,3 +126,14 @@ def check_counts(**options: int) -> None:
     for name, value in options.items():
         if not (isinstance(value, int) and value >= 1):
             raise InputError(f"option {name}: expected a whole number of at least 1, got {value!r}")
+
+
+def logarithmic(axes: Any, label: str) -> None:
+    """Axes of accuracy over a quantity of several orders, with plain numbers along it."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set(xscale="log", xlabel=label, ylabel="accuracy")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,5 +1,6 @@
 """The training loop's iterator: everything around the loss, on torch's own engines."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -54,22 +55,22 @@ class Loop:
         loop.step(loss)
     ```
 
-    Under torchrun the model is replicated or sharded and gradients are averaged. `history` holds a
-    row an epoch: epoch, loss (mean over the epoch), lr, seconds, and what `evaluate` gives.
+    Under torchrun the model is replicated or sharded, and gradients are averaged. `history` holds a row an
+    epoch: epoch, loss (mean over the epoch), lr, seconds, and what `evaluate` gives.
 
     Args:
         model: to train; call it as `loop.model`, which adds precision, compilation and processes.
         optimizer: over the model's parameters.
-        batches: a sized iterable of batches, such as a DataLoader. Its sampler's `set_epoch` is called.
+        batches: a sized iterable of batches, such as a DataLoader; its sampler's `set_epoch` is called.
         epochs: passes over the batches.
         device: where to train.
         schedule: from the share of training done, 0 to 1, to a factor on the learning rate.
         evaluate: called after each epoch; its metrics join the history.
         name: of this training's file in the checkpoint folder, where a recipe trains several models.
-        **engine: see `Engine`.
+        precision, …: see `Engine`.
 
     Raises:
-        FloatingPointError: the loss is not finite; names epoch, step and learning rate.
+        FloatingPointError: the loss is not finite; names the epoch, the batch and the learning rate.
         InputError: an option that cannot be, or a checkpoint that is not this training's.
     """
 
@@ -81,8 +82,8 @@ class Loop:
         *,
         epochs: int,
         device: torch.device | str = "cpu",
-        schedule: Callable[[float], float] | None = None,
-        evaluate: Callable[[], dict[str, float]] | None = None,
+        schedule: Callable[[float], float] = lambda progress: 1.0,
+        evaluate: Callable[[], dict[str, float]] = dict,
         name: str = "model",
         precision: str = "fp32",
         channels_last: bool = False,
@@ -99,20 +100,16 @@ class Loop:
             raise InputError("options accumulate and save_every: expected whole numbers of at least 1")
         if len(batches) == 0:
             raise InputError("no whole batch to train on: expected more samples or a smaller batch_size")
-        self.device = torch.device(device)
+        self.device, (self.rank, self.world) = torch.device(device), rank_and_world()
         self.layout = torch.channels_last if channels_last else torch.preserve_format
         self.module = model.to(self.device).to(memory_format=self.layout)
-        self.optimizer, self.batches = optimizer, batches
-        self.epochs, self.evaluate = epochs, evaluate
+        self.optimizer, self.batches, self.epochs, self.evaluate = optimizer, batches, epochs, evaluate
         self.accumulate, self.clip, self.save_every = accumulate, clip, save_every
         self.file = Path(checkpoint) / f"{name}.pt" if checkpoint is not None else None
         self.history: list[dict[str, float]] = []
-        self.epoch = 0  # of the batch in hand
-        self.batch = 0  # batches done in this epoch
-        self.steps = 0  # optimizer steps done
+        self.epoch = self.batch = self.steps = 0  # epochs done, batches done in this one, optimizer steps done
 
-        self.rank, self.world = rank_and_world()
-        self.engine: nn.Module = model  # what takes part in synchronising gradients
+        self.engine: nn.Module = model  # what synchronises gradients
         if shard:
             self._shard()
         elif self.world > 1:
@@ -122,13 +119,10 @@ class Loop:
         self.model = called if dtype == torch.float32 else self._autocast(called, dtype)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         total = epochs * -(-len(batches) // accumulate)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, (lambda step: schedule(min(step / total, 1.0))) if schedule else (lambda step: 1.0)
-        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(min(step / total, 1.0)))
         self._stepped = True
         self._losses: list[Tensor] = []  # not yet looked at: looking waits for the device
-        self._sum, self._count = 0.0, 0
-        self._shown = 0.0
+        self._sum, self._count, self._shown = 0.0, 0, 0.0
 
     @property
     def lr(self) -> float:
@@ -136,24 +130,23 @@ class Loop:
         return self.optimizer.param_groups[0]["lr"]
 
     def __iter__(self) -> Iterator[Any]:
-        restored = self._load()
+        resumed = self._load()
         if self.rank > 0:  # the same model everywhere, but not the same dropout
             torch.manual_seed(torch.initial_seed() + self.rank)
         while self.epoch < self.epochs:
             if hasattr(getattr(self.batches, "sampler", None), "set_epoch"):
                 self.batches.sampler.set_epoch(self.epoch)
             self.module.train()
-            started = time.perf_counter()
-            done, self.batch = self.batch, 0
-            if not done:
-                self._epoch_random = self._random()
+            started, done, self.batch = time.perf_counter(), self.batch, 0
+            if not resumed:
+                self._epoch_random = random_state(self.device)
             for batch in self.batches:
                 self.batch += 1
                 if self.batch <= done:
                     continue  # the interrupted run had these
-                if restored is not None:
-                    self._set_random(restored)
-                    restored = None
+                if resumed:
+                    set_random_state(resumed, self.device)
+                    resumed = None
                 self._synchronise_if(self._closes_group())
                 self._stepped = False
                 yield map_tensors(self._place, batch)
@@ -211,56 +204,53 @@ class Loop:
         return tensor.to(self.device, non_blocking=True, memory_format=layout)
 
     def _shard(self) -> None:
-        """FSDP2: each stack of blocks is sharded block by block, and the optimizer follows."""
+        """FSDP2: every stack of blocks is sharded block by block, and the optimizer follows."""
         if self.world == 1:
             raise InputError("option shard: expected a run under torchrun with at least two processes")
         from torch.distributed.fsdp import fully_shard
 
         names = {parameter: name for name, parameter in self.module.named_parameters()}
-        for part in self.module.modules():
-            if isinstance(part, nn.ModuleList):
-                for block in part:
-                    fully_shard(block)
+        for block in [block for part in self.module.modules() if isinstance(part, nn.ModuleList) for block in part]:
+            fully_shard(block)
         fully_shard(self.module)
         sharded = dict(self.module.named_parameters())
         for group in self.optimizer.param_groups:
             group["params"] = [sharded[names[parameter]] for parameter in group["params"]]
 
     def _look_at_losses(self) -> None:
-        values = torch.stack(self._losses).tolist()
+        values = [loss.item() for loss in self._losses]
         self._losses.clear()
-        for back, value in enumerate(reversed(values)):
-            if value != value or value in (float("inf"), float("-inf")):
+        for back, value in enumerate(values, start=1 - len(values)):
+            if not math.isfinite(value):
                 raise FloatingPointError(
-                    f"the loss became {value} in epoch {self.epoch + 1}, batch {self.batch - back}, at learning rate "
+                    f"the loss became {value} in epoch {self.epoch + 1}, batch {self.batch + back}, at learning rate "
                     f"{self.lr:.3g}: expected a finite number; a lower lr, clip, or a look at the data may help"
                 )
         self._sum, self._count = self._sum + sum(values), self._count + len(values)
         if self.rank == 0 and sys.stderr.isatty() and time.perf_counter() - self._shown > 0.2:
             self._shown = time.perf_counter()
             place = f"epoch {self.epoch + 1}/{self.epochs}, batch {self.batch}/{len(self.batches)}"
-            print(f"\r{place}, loss {self._sum / self._count:.4f} \033[K", end="", file=sys.stderr)
+            print(f"\r{place}, loss {self._sum / self._count:.4f}\033[K\r", end="", file=sys.stderr)
 
     def _end_epoch(self, seconds: float) -> None:
-        self._look_at_losses() if self._losses else None
-        mean = torch.tensor([self._sum, self._count], dtype=torch.float64)
+        self._look_at_losses()
+        mean = self._sum / self._count
         if self.world > 1:
-            mean = mean.to(self.device, torch.float32)
-            dist.all_reduce(mean)
-        row = {"epoch": self.epoch + 1, "loss": float(mean[0] / mean[1]), "lr": self.lr, "seconds": seconds}
-        self.history.append(row | (self.evaluate() if self.evaluate else {}))
+            means = torch.tensor(mean, device=self.device)
+            dist.all_reduce(means)
+            mean = means.item() / self.world
+        row = {"epoch": self.epoch + 1, "loss": mean, "lr": self.lr, "seconds": seconds}
+        self.history.append(row | self.evaluate())
         self._sum, self._count, self.batch = 0.0, 0, 0
         self.epoch += 1
         self._save()
-        if self.rank == 0 and sys.stderr.isatty():
-            print("\r\033[K", end="", file=sys.stderr)
 
     def _save(self) -> None:
         if self.file is None:
             return
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 
-        self._look_at_losses() if self._losses else None  # never save what is not finite
+        self._look_at_losses()  # never save what is not finite
         whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights, optimizer = get_state_dict(self.module, self.optimizer, options=whole)
         state = {
@@ -268,17 +258,16 @@ class Loop:
             "optimizer": optimizer,
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "place": [self.epoch, self.batch, self.steps],
-            "losses": [self._sum, self._count],
+            "place": (self.epoch, self.batch, self.steps, self._sum, self._count),
             "history": self.history,
-            "random": self._random(),
+            "random": random_state(self.device),
             "epoch_random": self._epoch_random,
         }
         if self.rank == 0:
             write_whole(self.file, lambda path: torch.save(state, path))
 
-    def _load(self) -> dict[str, Tensor] | None:
-        """Takes up the saved training, if there is one; gives the random state it was saved in."""
+    def _load(self) -> list[Tensor] | None:
+        """Takes up the saved training, if there is one; gives the random state in the middle of an epoch."""
         if self.file is None or not self.file.exists():
             return None
         from torch.distributed.checkpoint import state_dict as whole
@@ -290,30 +279,27 @@ class Loop:
             if state["optimizer"]["state"]:  # plain SGD has none
                 whole.set_optimizer_state_dict(self.module, self.optimizer, state["optimizer"], options=options)
             self.schedule.load_state_dict(state["schedule"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.epoch, self.batch, self.steps, self._sum, self._count = state["place"]
+            self.history, self._epoch_random = state["history"], state["epoch_random"]
         except Exception as error:
             reason = str(error).strip().partition("\n")[0][:200]
             raise InputError(f"{self.file}: expected a checkpoint of this training ({reason})") from None
         for group, lr in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = lr
-        self.scaler.load_state_dict(state["scaler"])
-        self.epoch, self.batch, self.steps = state["place"]
-        self._sum, self._count = state["losses"]
-        self.history = state["history"]
-        self._epoch_random = state["epoch_random"]
         # In the middle of an epoch the loader starts as the epoch did, and is read up to the place.
-        self._set_random(self._epoch_random if self.batch else state["random"])
+        set_random_state(self._epoch_random if self.batch else state["random"], self.device)
         return state["random"] if self.batch else None
 
-    def _random(self) -> dict[str, Tensor]:
-        states = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(self.device)
-        return states
 
-    def _set_random(self, states: dict[str, Tensor]) -> None:
-        torch.set_rng_state(states["cpu"])
-        if self.device.type == "cuda" and "cuda" in states:
-            torch.cuda.set_rng_state(states["cuda"], self.device)
+def random_state(device: torch.device) -> list[Tensor]:
+    return [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
+
+
+def set_random_state(states: list[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda" and len(states) > 1:
+        torch.cuda.set_rng_state(states[1], device)
 
 
 def computes_in_bf16(device: torch.device) -> bool:

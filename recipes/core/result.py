@@ -3,7 +3,6 @@
 import functools
 import inspect
 import json
-import math
 import operator
 import platform
 import sys
@@ -11,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import Any, ParamSpec
 
 import torch
 
@@ -19,11 +18,9 @@ from recipes.core.device import pick_device, rank_and_world
 from recipes.core.errors import InputError
 from recipes.core.files import write_whole
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 RELATIONS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 LOWER_IS_BETTER = {"loss", "perplexity", "word_error_rate", "bytes", "macs", "parameters", "latency_ratio"}
+PACKAGES = ("torch", "torchvision", "timm", "transformers", "sklearn", "torchao")
 
 
 @dataclass(frozen=True)
@@ -46,9 +43,6 @@ class Claim:
     def expected(self) -> str:
         return f"{self.relation} {short(self.reference)}"
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"text": self.text, "measured": self.measured, "expected": self.expected, "holds": self.holds}
-
 
 @dataclass
 class Result:
@@ -65,7 +59,7 @@ class Result:
     history: list[dict[str, float]] = field(default_factory=list)  # one row an epoch
     rows: list[dict[str, Any]] = field(default_factory=list)  # a table of what was compared
     model: Any = None
-    draw: "Callable[[], Figure] | None" = None
+    draw: Callable[[], Any] | None = None  # gives a matplotlib Figure
 
     recipe: str = ""
     title: str = ""
@@ -76,77 +70,64 @@ class Result:
     versions: dict[str, str] = field(default_factory=dict)
 
     def shortfalls(self) -> list[str]:
-        """What keeps this run from counting as learned: bars missed, the baseline not beaten.
-
-        Bars are for the bundled data, and do not count on another's.
-        """
+        """What keeps this run from counting as learned: bars missed (on the bundled data), the baseline not beaten."""
+        missed = []
+        for name, bar in self.bars.items() if self.options.get("data") is None else []:
+            if not RELATIONS[better(name) + "="](self.metrics[name], bar):
+                missed.append(f"{name} {short(self.metrics[name])} misses the bar {better(name)}= {short(bar)}")
         name, value = next(iter(self.metrics.items()))
-        missed = [
-            f"{metric} {short(self.metrics[metric])} misses the bar {bar_relation(metric)} {bar}"
-            for metric, bar in (self.bars if self.options.get("data") is None else {}).items()
-            if not RELATIONS[bar_relation(metric)](self.metrics[metric], bar)
-        ]
-        if name in self.baseline and not RELATIONS[bar_relation(name)[0]](value, self.baseline[name]):
-            missed.append(f"{name} {short(value)} does not beat {self.baseline_name} ({short(self.baseline[name])})")
+        if name in self.baseline and not RELATIONS[better(name)](value, self.baseline[name]):
+            missed.append(f"{name} {short(value)} does not beat {self.baseline_name}, {short(self.baseline[name])}")
         return missed
 
-    def figure(self, path: str | Path | None = None) -> "Figure":
-        """The recipe's picture; with a path, also saved there (PNG, PDF, SVG, by its ending)."""
+    def figure(self) -> Any:
+        """The recipe's picture, a matplotlib Figure drawn without a display."""
         if self.draw is None:
             raise ValueError(f"{self.recipe or 'this result'} has no figure")
-        figure = self.draw()
-        if path is not None:
-            write_whole(Path(path), lambda target: figure.savefig(target, dpi=120))
-        return figure
+        return self.draw()
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the model and the figure, in types that JSON knows (NaN becomes null)."""
-        names = "recipe title metrics baseline baseline_name bars history rows seconds seed options device versions"
-        return finite(
-            {name: getattr(self, name) for name in names.split()}
-            | {"claims": [claim.to_dict() for claim in self.claims], "shortfalls": self.shortfalls()}
-        )
+        """Everything but the model and the figure, as JSON will have it: NaN is null."""
+        fields = {key: value for key, value in vars(self).items() if key not in ("model", "draw")}
+        told = ("text", "measured", "expected", "holds")
+        fields["claims"] = [{key: getattr(claim, key) for key in told} for claim in self.claims]
+        fields["shortfalls"] = self.shortfalls()
+        return json.loads(json.dumps(fields, default=str), parse_constant=lambda _: None)
 
     def to_json(self) -> str:
-        return json.dumps(self.to_dict(), ensure_ascii=False, default=str)
+        return json.dumps(self.to_dict(), ensure_ascii=False)
 
     def save(self, out: str | Path) -> None:
-        """Writes result.json, figure.png and the weights (model.safetensors) into the folder `out`."""
-        folder = Path(out)
-        write_whole(folder / "result.json", lambda path: path.write_text(self.to_json() + "\n", "utf-8"))
-        if self.draw is not None:
-            self.figure(folder / "figure.png")
-        if isinstance(self.model, torch.nn.Module):
-            from safetensors.torch import save_model
+        """Writes result.json, figure.png and the weights (model.safetensors) into the folder `out`.
 
-            write_whole(folder / "model.safetensors", lambda path: save_model(self.model, str(path)))
+        Under torchrun every process calls it, since figure and weights may need them all, and the main one writes.
+        """
+        from safetensors.torch import save_file
+
+        figure = self.draw() if self.draw else None
+        weights = whole_weights(self.model) if isinstance(self.model, torch.nn.Module) else None
+        if rank_and_world()[0] > 0:
+            return
+        write_whole(Path(out) / "result.json", lambda path: path.write_text(self.to_json() + "\n", "utf-8"))
+        if figure is not None:
+            write_whole(Path(out) / "figure.png", lambda path: figure.savefig(path, dpi=120))
+        if weights is not None:
+            write_whole(Path(out) / "model.safetensors", lambda path: save_file(weights, path))
 
     def __str__(self) -> str:
         names = list(self.metrics)
-        measured = [["this recipe", *(short(self.metrics[name]) for name in names)]]
-        if self.baseline:
-            measured.append([self.baseline_name, *(short(self.baseline.get(name)) for name in names)])
-        if self.bars and self.options.get("data") is None:
-            bars = {name: f"{bar_relation(name)} {short(bar)}" for name, bar in self.bars.items()}
-            measured.append(["bar", *(bars.get(name, "") for name in names)])
-        parts = [f"{self.recipe}: {self.title}", columns([["", *names], *measured])]
+        table = [["", *names], ["this recipe", *(short(self.metrics[name]) for name in names)]]
+        table.append([self.baseline_name, *(short(self.baseline.get(name)) for name in names)])
+        if self.options.get("data") is None:
+            table.append(["bar", *(f"{better(n)}= {short(self.bars[n])}" if n in self.bars else "" for n in names)])
+        parts = [f"{self.recipe}: {self.title}", columns(table)]
         if self.rows:
             header = list(self.rows[0])
             parts.append(columns([header, *([short(row.get(name)) for name in header] for row in self.rows)]))
         if self.claims:
-            lines = [
-                [
-                    "holds" if claim.holds else "does NOT hold",
-                    short(claim.measured),
-                    claim.expected,
-                    claim.text,
-                ]
-                for claim in self.claims
-            ]
+            lines = [[("DOES NOT HOLD", "holds")[c.holds], short(c.measured), c.expected, c.text] for c in self.claims]
             parts.append(columns([["claim", "measured", "expected", ""], *lines], left={0, 2, 3}))
-        parts += self.shortfalls()
-        parts.append(f"{self.seconds:.1f} s on {self.device}, seed {self.seed}")
-        return "\n\n".join(parts)
+        return "\n\n".join([*parts, *self.shortfalls(), f"{self.seconds:.1f} s on {self.device}, seed {self.seed}"])
 
 
 P = ParamSpec("P")
@@ -155,17 +136,15 @@ P = ParamSpec("P")
 def recipe(run: Callable[P, Result]) -> Callable[P, Result]:
     """Completes what `run` returns: times it, notes its options, and saves it where `out` says.
 
-    The options that all recipes share are checked before anything is read, and torch's random state
-    is left as it was found.
+    The options that recipes share are checked first; torch's random state is left as it was found.
     """
-    signature = inspect.signature(run)
 
     @functools.wraps(run)
     def completed(*args: P.args, **given: P.kwargs) -> Result:
-        bound = signature.bind(*args, **given)
+        bound = inspect.signature(run).bind(*args, **given)
         bound.apply_defaults()
-        options = bound.arguments | bound.arguments.get("engine", {})
-        options.pop("engine", None)
+        options = dict(bound.arguments)
+        options |= options.pop("engine", {})
         check_shared_options(options)
         gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
         started = time.perf_counter()
@@ -173,18 +152,14 @@ def recipe(run: Callable[P, Result]) -> Callable[P, Result]:
             result = run(*args, **given)
         result.seconds = time.perf_counter() - started
         module = sys.modules[run.__module__]
-        file = Path(module.__file__ or "recipe")
-        result.recipe = run.__module__.removeprefix("recipes.").removesuffix(".task").replace("__main__", file.stem)
+        script = Path(getattr(module, "__file__", None) or "recipe").stem
+        result.recipe = run.__module__.removeprefix("recipes.").removesuffix(".task").replace("__main__", script)
         result.title = (module.__doc__ or "").strip().partition("\n")[0].rstrip(".")
-        result.options = options
-        result.seed = options.get("seed", 0)
+        result.options, result.seed = options, options.get("seed", 0)
         result.device = str(pick_device(options.get("device", "cpu")))
-        result.versions = {"python": platform.python_version()} | {
-            name: sys.modules[name].__version__
-            for name in ("torch", "torchvision", "timm", "transformers", "sklearn", "torchao")
-            if hasattr(sys.modules.get(name), "__version__")
-        }
-        if options.get("out") is not None and rank_and_world()[0] == 0:
+        loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in PACKAGES}
+        result.versions = {"python": platform.python_version()} | {k: str(v) for k, v in loaded.items() if v}
+        if options.get("out") is not None:
             result.save(options["out"])
         return result
 
@@ -192,28 +167,35 @@ def recipe(run: Callable[P, Result]) -> Callable[P, Result]:
 
 
 def check_shared_options(options: dict[str, Any]) -> None:
-    """Holds `epochs`, `batch_size`, `lr` and `out` against what every recipe can use."""
-    for name in ("epochs", "batch_size"):
-        if name in options and not (isinstance(options[name], int) and options[name] >= 1):
+    for name in {"epochs", "batch_size"} & options.keys():
+        if not isinstance(options[name], int) or options[name] < 1:
             raise InputError(f"option {name}: expected a whole number of at least 1, got {options[name]!r}")
-    if "lr" in options and not (options["lr"] > 0 and math.isfinite(options["lr"])):
+    if not 0 < options.get("lr", 1) < float("inf"):
         raise InputError(f"option lr: expected a number above 0, got {options['lr']!r}")
-    out = options.get("out")
-    if out is not None and Path(out).exists() and not Path(out).is_dir():
-        raise InputError(f"option out: {out} is a file, expected a folder")
+    if options.get("out") is not None and Path(options["out"]).is_file():
+        raise InputError(f"option out: {options['out']} is a file, expected a folder")
 
 
-def bar_relation(metric: str) -> str:
-    return "<=" if metric in LOWER_IS_BETTER else ">="
+def whole_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The model's state, gathered where it is sharded; what two names share stands under the first."""
+    whole: dict[str, torch.Tensor] = {}
+    first: dict[int, str] = {}
+    for name, tensor in model.state_dict().items():
+        tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+        if not tensor.numel() or first.setdefault(tensor.data_ptr(), name) == name:
+            whole[name] = tensor.detach().cpu().contiguous()
+    return whole
+
+
+def better(metric: str) -> str:
+    return "<" if metric in LOWER_IS_BETTER else ">"
 
 
 def short(value: Any) -> str:
-    """A number in four significant digits, whole numbers whole; a dash for what is missing."""
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value.is_integer() and abs(value) >= 1000 else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    """A number in four significant digits, whole ones in full; a dash for what is missing."""
+    if isinstance(value, float) and not (value.is_integer() and abs(value) >= 1000):
+        return f"{value:.4g}"
+    return "–" if value is None else f"{value:,.0f}" if type(value) in (int, float) else str(value)
 
 
 def columns(rows: list[list[str]], left: set[int] | None = None) -> str:
@@ -223,12 +205,3 @@ def columns(rows: list[list[str]], left: set[int] | None = None) -> str:
         width = max(map(len, column))
         placed.append([cell.ljust(width) if number in (left or {0}) else cell.rjust(width) for cell in column])
     return "\n".join("  ".join(row).rstrip() for row in zip(*placed, strict=True))
-
-
-def finite(value: Any) -> Any:
-    """The same structure with numbers that JSON cannot write (NaN, infinity) as None."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

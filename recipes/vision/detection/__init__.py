@@ -1,20 +1,15 @@
 """Object detection: the task with a centre-point detector, and one module an architecture."""
 
 from recipes.catalog import submodules
-from recipes.vision.detection.task import (
-    CenterNet,
-    box_iou,
+from recipes.vision.detection.boxes import Detections, box_iou, nms, shift_and_zoom
+from recipes.vision.detection.drawing import draw_detections, draw_frames, show_boxes
+from recipes.vision.detection.scoring import (
     commonest_places,
-    draw_detections,
     evaluate,
     mean_average_precision,
-    nms,
     precision_curves,
-    run,
-    shift_and_zoom,
-    show_boxes,
-    train,
     truths,
 )
+from recipes.vision.detection.task import CenterNet, TorchvisionDetector, centre_loss, run, train
 
 __getattr__ = submodules(__name__)

@@ -14,7 +14,7 @@ Data: scenes with handwritten digits on clutter, 64×64; yours as COCO, Pascal V
 """
 
 import math
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -22,28 +22,23 @@ from torch.nn import functional as F
 
 from recipes.core.device import setup
 from recipes.core.evaluation import predict
+from recipes.core.figures import draw_curves, new_figure, show_picture
 from recipes.core.loop import Engine, Loop, one_cycle
 from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.loading import batches
 from recipes.datasets.scenes import Boxes, open_boxes
 from recipes.options import main
-from recipes.vision.detection.task import (
-    Detections,
-    box_iou,
-    commonest_places,
-    conv_block,
-    draw_detections,
-    evaluate,
-    nms,
-    shift_and_zoom,
-    truths,
-)
+from recipes.vision.detection.boxes import Detections, box_iou, nms, shift_and_zoom
+from recipes.vision.detection.drawing import draw_frames, show_boxes
+from recipes.vision.detection.scoring import commonest_places, evaluate, truths
+from recipes.vision.detection.task import FAST, conv_block
 
+Mining = Literal["hard", "random", "all"]
 VARIANCES = (0.1, 0.1, 0.2, 0.2)  # the usual spread of each code, which they are divided by
 
 
 class SSD(nn.Module):
-    """A small convolutional backbone, whose maps at strides 4, 8, 16, … each predict boxes.
+    """A small convolutional backbone, of which every map (at strides 4, 8, 16, …) predicts boxes.
 
     In training it gives class logits and codes of all default boxes, in evaluation `Detections`, with
     the number of the map that found each box under `levels`.
@@ -54,9 +49,13 @@ class SSD(nn.Module):
         width: channels of the first convolution.
     """
 
+    defaults: Tensor
+    levels: Tensor
+
     def __init__(self, num_classes: int, image_size: int, *, width: int = 16) -> None:
         super().__init__()
         self.num_classes, self.image_size = num_classes, image_size
+        self.overlap = 0.45  # where two boxes of a class overlap by more, the less sure one is removed
         self.stem = nn.Sequential(conv_block(3, width, 2), conv_block(width, width))
         levels = max(2, round(math.log2(image_size / 8)))
         channels = [width, 2 * width] + [4 * width] * (levels - 1)
@@ -64,25 +63,19 @@ class SSD(nn.Module):
             nn.Sequential(conv_block(channels[i], channels[i + 1], 2), conv_block(channels[i + 1], channels[i + 1]))
             for i in range(levels)
         )
-        shapes = 4  # default boxes over a cell
-        self.heads = nn.ModuleList(
-            nn.Conv2d(count, shapes * (num_classes + 1 + 4), 3, padding=1) for count in channels[1:]
-        )
-        rows = image_size
-        boxes, numbers = [], []
-        for level in range(levels):
-            stride = 4 * 2**level
-            rows = -(-image_size // stride)
-            boxes.append(default_boxes(rows, stride))
-            numbers.append(torch.full((len(boxes[-1]),), level))
+        # Each of the four default boxes over a cell gets a logit for background and every class, and four codes.
+        self.heads = nn.ModuleList(nn.Conv2d(count, 4 * (1 + num_classes + 4), 3, padding=1) for count in channels[1:])
+        self.strides = [4 * 2**level for level in range(levels)]
+        boxes = [default_boxes(math.ceil(image_size / stride), stride) for stride in self.strides]
+        numbers = [torch.full((len(some),), level) for level, some in enumerate(boxes)]
         self.register_buffer("defaults", torch.cat(boxes), persistent=False)  # (D, 4) centre, width, height
-        self.register_buffer("levels", torch.cat(numbers), persistent=False)  # (D,)
+        self.register_buffer("levels", torch.cat(numbers), persistent=False)  # (D,) the map each one belongs to
 
     def forward(self, images: Tensor) -> Any:
         features, answers = self.stem(images), []
         for stage, head in zip(self.stages, self.heads, strict=True):
-            features = stage(features)  # (batch, channels, rows, columns), half the rows of the stage before
-            maps = head(features)  # (batch, shapes * (1 + classes + 4), rows, columns)
+            features = stage(features)  # (batch, channels, rows, columns), half as many rows as before
+            maps = head(features)  # (batch, 4 * (1 + classes + 4), rows, columns)
             answers.append(maps.permute(0, 2, 3, 1).reshape(len(images), -1, self.num_classes + 5))
         logits, codes = torch.cat(answers, dim=1).split([self.num_classes + 1, 4], dim=2)  # (batch, D, …)
         return (logits, codes) if self.training else self.detect(logits, codes)
@@ -96,14 +89,10 @@ class SSD(nn.Module):
             surest = picture_scores.flatten().topk(min(4 * most, picture_scores.numel()))
             places = surest.indices[surest.values > 0.02]
             chosen, labels = places // self.num_classes, places % self.num_classes
-            score = picture_scores[chosen, labels]
-            stays = nms(picture_boxes[chosen], score, 0.45, labels)[:most]
-            found.append({
-                "boxes": picture_boxes[chosen[stays]],
-                "scores": score[stays],
-                "labels": labels[stays],
-                "levels": self.levels[chosen[stays]],
-            })
+            some = {"boxes": picture_boxes[chosen], "scores": picture_scores[chosen, labels], "labels": labels}
+            some["levels"] = self.levels[chosen]
+            stays = nms(some["boxes"], some["scores"], self.overlap, labels)[:most]
+            found.append({key: value[stays] for key, value in some.items()})
         return found
 
 
@@ -155,19 +144,18 @@ def match(boxes: Tensor, defaults: Tensor, threshold: float = 0.5) -> Tensor:
         threshold: least overlap (IoU) at which a default box answers for an object.
 
     Returns:
-        (D,) indices of objects, -1 for background. Each object has at least its best default box,
-        unless two objects have the same one.
+        (D,) indices of objects, -1 for background.
     """
     if len(boxes) == 0:
         return torch.full((len(defaults),), -1, device=defaults.device)
     overlaps = box_iou(boxes, corners(defaults))  # (objects, D)
-    overlap, matched = overlaps.max(dim=0)  # the best object of each default box
+    overlap, matched = overlaps.max(dim=0)  # (D,) the best object of each
     matched[overlap < threshold] = -1
-    matched[overlaps.argmax(dim=1)] = torch.arange(len(boxes), device=boxes.device)
+    matched[overlaps.argmax(dim=1)] = torch.arange(len(boxes), device=boxes.device)  # the best one of each object
     return matched
 
 
-def ssd_loss(logits: Tensor, codes: Tensor, targets: Detections, defaults: Tensor, negatives: float = 3) -> Tensor:
+def ssd_loss(logits: Tensor, codes: Tensor, targets: Detections, defaults: Tensor, mining: Mining = "hard") -> Tensor:
     """Cross-entropy of the matched default boxes and of the hardest others, and smooth L1 of the codes.
 
     Args:
@@ -175,7 +163,7 @@ def ssd_loss(logits: Tensor, codes: Tensor, targets: Detections, defaults: Tenso
         codes: (batch, D, 4).
         targets: the true boxes and labels of each picture.
         defaults: (D, 4).
-        negatives: default boxes without an object that count, for each one with an object.
+        mining: which default boxes without an object count: the hardest, random ones, or all.
     """
     labels = torch.zeros(logits.shape[:2], dtype=torch.long, device=logits.device)  # 0 is background
     goals = torch.zeros_like(codes)
@@ -187,39 +175,140 @@ def ssd_loss(logits: Tensor, codes: Tensor, targets: Detections, defaults: Tenso
     positive = labels > 0  # (batch, D)
 
     each = F.cross_entropy(logits.mT, labels, reduction="none")  # (batch, D)
-    # Hard negative mining: sort the background by its loss, and keep three for each positive.
-    hardness = each.detach().masked_fill(positive, -1)
-    rank = hardness.argsort(dim=1, descending=True).argsort(dim=1)
-    hard = (rank < negatives * positive.sum(dim=1, keepdim=True)) & ~positive
-    classification = each[positive | hard].sum()
+    # Three of the background for each box with an object: those with the highest loss, or any three.
+    hardness = torch.rand_like(each) if mining == "random" else each.detach()
+    rank = hardness.masked_fill(positive, -1).argsort(dim=1, descending=True).argsort(dim=1)
+    counted = positive | (rank < 3 * positive.sum(dim=1, keepdim=True))
+    classification = each.sum() if mining == "all" else each[counted].sum()
     location = F.smooth_l1_loss(codes[positive], goals[positive], reduction="sum")
     return (classification + location) / positive.sum().clamp(min=1)
 
 
 def train(
-    model: SSD,
-    train_set: Boxes,
-    *,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    device: torch.device,
-    seed: int = 0,
-    negatives: float = 3,
-    **engine: Unpack[Engine],
+    model: SSD, train_set: Boxes, mining: Mining, *, batch_size: int, lr: float, seed: int, **settings: Any
 ) -> Loop:
-    """Minimises the loss with AdamW; gives the loop with its history."""
-    loop = Loop(
-        model,
-        torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01),
-        batches(train_set, batch_size, seed=seed),
-        epochs=epochs,
-        device=device,
-        schedule=one_cycle,
-        **engine,
-    )
+    """Minimises `ssd_loss` with AdamW on shifted and scaled pictures; `settings` are those of `Loop`."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
+    batched = batches(train_set, batch_size, seed=seed)
+    loop = Loop(model, optimizer, batched, schedule=one_cycle, name=mining, **settings)
     for images, targets in loop:
         images, targets = shift_and_zoom(images, targets)
         logits, codes = loop.model(images)
-        loop.step(ssd_loss(logits, codes, targets, model.defaults, negatives))
+        loop.step(ssd_loss(logits, codes, targets, model.defaults, mining))
     return loop
+
+
+def sides_and_levels(found: Detections, targets: Detections) -> tuple[Tensor, Tensor]:
+    """How large each object is (the root of its area in pixels), and the level of the map that found it.
+
+    That is the level of the surest detection with its label that overlaps it by at least half, -1 if none does.
+    """
+    levels = []
+    for picture, target in zip(found, targets, strict=True):
+        right = (box_iou(target["boxes"], picture["boxes"]) >= 0.5) & (target["labels"][:, None] == picture["labels"])
+        levels += [int(picture["levels"][row][0]) if row.any() else -1 for row in right]
+    boxes = torch.cat([target["boxes"] for target in targets])
+    return (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt(), torch.tensor(levels)
+
+
+def draw(model: SSD, dataset: Boxes, device: torch.device, history: list[dict[str, float]]) -> Any:
+    """Above, the default boxes of each map that answer for an object; below, what is found, and by which map."""
+    found, targets = predict(model, dataset, device, batch_size=32), truths(dataset)
+    sides, levels = sides_and_levels(found, targets)
+    figure, axes = new_figure(2, len(model.strides) + 1, width=2.6, height=2.7)
+    draw_curves(axes[0, 0], history)
+    by_level = [sides[levels == level].tolist() for level in range(len(model.strides))]
+    axes[1, 0].hist(by_level, bins=12, stacked=True, label=[f"stride {stride}" for stride in model.strides])
+    axes[1, 0].set(xlabel="side of the object (pixels)", ylabel="objects found")
+    axes[1, 0].legend(frameon=False, fontsize=7)
+    fullest = max(range(len(dataset)), key=lambda index: len(dataset.boxes[index]))
+    answers = match(dataset.boxes[fullest], model.defaults.cpu()) >= 0
+    for level, (stride, above, below) in enumerate(zip(model.strides, axes[0, 1:], axes[1, 1:], strict=True)):
+        own = corners(model.defaults.cpu()[answers & (model.levels.cpu() == level)])
+        show_picture(above, dataset.images[fullest], f"stride {stride}: {len(own)} default boxes")
+        draw_frames(above, own, "gold")
+        draw_frames(above, dataset.boxes[fullest], "white", "--")
+        show_boxes(below, dataset.images[level], found[level], targets[level], dataset.classes)
+    return figure
+
+
+@recipe
+def run(
+    *,
+    data: str | None = None,
+    image_size: int | None = None,
+    compare: bool = True,
+    epochs: int = 10,
+    batch_size: int = 16,
+    lr: float = 8e-3,
+    device: str = "auto",
+    seed: int = 0,
+    out: str | None = None,
+    **engine: Unpack[Engine],
+) -> Result:
+    """Trains SSD and scores it on held-out scenes.
+
+    Args:
+        data: folder of your pictures with boxes; the bundled scenes if not given.
+        image_size: side in pixels that pictures are warped to; small square ones keep their own if not given.
+        compare: train again without hard negative mining, once with random background and once with all of it.
+        epochs: passes over the training pictures.
+        batch_size: pictures in an optimizer step, over all processes.
+        lr: highest learning rate of the one-cycle schedule.
+        device: auto, cpu, cuda or mps.
+        seed: of the weights, of the order of the pictures and of their shifts.
+        out: folder for result.json, figure.png and model.safetensors.
+    """
+    place = setup(device, seed)
+    train_set, test_set = open_boxes(data, image_size=image_size, seed=seed)
+    options: Engine = {**FAST, **engine}
+
+    def trained(mining: Mining) -> tuple[SSD, Loop, dict[str, float]]:
+        torch.manual_seed(seed)  # the same weights and shifts for each choice
+        model = SSD(len(train_set.classes), train_set.images.shape[-1])
+        optimization: dict[str, Any] = {"batch_size": batch_size, "lr": lr, "seed": seed, "epochs": epochs}
+        loop = train(model, train_set, mining, device=place, **optimization, **options)
+        return model, loop, evaluate(model, test_set, place)
+
+    model, loop, metrics = trained("hard")
+    model.overlap = 1.0
+    repeated = evaluate(model, test_set, place)["map_50"]
+    model.overlap = 0.45
+    sides, levels = sides_and_levels(predict(model, test_set, place, batch_size=32), truths(test_set))
+    small, strides = sides <= sides.median(), torch.tensor(model.strides)[levels].double()
+    of_small, of_large = (strides[half & (levels >= 0)].mean().item() for half in (small, ~small))
+    answering = torch.cat([match(boxes, model.defaults.cpu()) >= 0 for boxes in train_set.boxes]).double().mean()
+    claims = [
+        Claim("smaller objects are found on finer maps: mean stride for either half", of_small, "<", of_large),
+        Claim("without non-maximum suppression objects are found twice: map_50", repeated, "<", metrics["map_50"]),
+        Claim("few default boxes answer for an object: share", answering.item(), "<", 0.05),
+    ]
+    if compare:
+        every, few = trained("all")[2]["map_50"], trained("random")[2]["map_50"]
+        claims += [
+            Claim("the others drown them: map_50 with all, with three random ones for each", every, "<", few),
+            Claim("the hardest three teach more: map_50 with random ones, with those", few, "<", metrics["map_50"]),
+        ]
+    return Result(
+        metrics=metrics,
+        baseline=commonest_places(train_set, test_set),
+        baseline_name="commonest places",
+        bars={"map_50": 0.8},
+        claims=claims,
+        history=loop.history,
+        rows=[
+            {
+                "map of stride": stride,
+                "default side": 2.5 * stride,
+                "finds of smaller objects": (levels[small] == level).double().mean().item(),
+                "of larger": (levels[~small] == level).double().mean().item(),
+            }
+            for level, stride in enumerate(model.strides)
+        ],
+        model=model,
+        draw=lambda: draw(model, test_set, place, loop.history),
+    )
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,72 @@
+"""Boxes: how far they overlap, thinning those found twice, and moving them with their picture."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# For each picture boxes (n, 4) as left, top, right, bottom in pixels, labels (n,) and, of a detector, scores (n,).
+Detections = list[dict[str, Tensor]]
+
+
+def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Shared area over joined area of every box with every other.
+
+    Args:
+        boxes: (N, 4) left, top, right, bottom.
+        others: (M, 4).
+
+    Returns:
+        (N, M), from 0 to 1.
+    """
+    corner = torch.maximum(boxes[:, None, :2], others[:, :2])  # (N, M, 2)
+    opposite = torch.minimum(boxes[:, None, 2:], others[:, 2:])
+    shared = (opposite - corner).clamp(min=0).prod(dim=2)
+    areas, other_areas = ((some[:, 2:] - some[:, :2]).prod(dim=1) for some in (boxes, others))
+    return shared / (areas[:, None] + other_areas - shared)
+
+
+def nms(boxes: Tensor, scores: Tensor, threshold: float, labels: Tensor | None = None) -> Tensor:
+    """Non-maximum suppression: from the surest box down, each removes those that overlap it too much.
+
+    Args:
+        boxes: (N, 4).
+        scores: (N,).
+        threshold: the largest overlap (IoU) at which both boxes stay.
+        labels: (N,); boxes with different labels leave each other alone.
+
+    Returns:
+        Indices of the boxes that stay, the surest first.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    boxes = boxes[order]
+    removes = box_iou(boxes, boxes) > threshold  # (N, N)
+    if labels is not None:
+        removes &= labels[order, None] == labels[order]
+    removes, stays = removes.cpu(), torch.ones(len(order), dtype=torch.bool)
+    for i in range(len(order)):
+        if stays[i]:
+            stays[i + 1 :] &= ~removes[i, i + 1 :]
+    return order[stays.to(order.device)]
+
+
+def shift_and_zoom(images: Tensor, targets: Detections) -> tuple[Tensor, Detections]:
+    """Each picture moved by up to an eighth of its side and scaled by 0.8 to 1.25, its boxes with it.
+
+    What enters from outside is black; a box is clipped, and dropped where less than half of it is left.
+    """
+    count, _, height, width = images.shape
+    zoom = torch.empty(count, device=images.device).uniform_(-1, 1).mul_(math.log(1.25)).exp_()
+    shift = torch.empty(count, 2, device=images.device).uniform_(-0.25, 0.25)  # in halves of a side, as grids count
+    matrix = torch.cat([torch.eye(2, device=images.device) / zoom[:, None, None], shift[:, :, None]], dim=2)
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)  # (batch, height, width, 2): where to look
+    moved = F.grid_sample(images, grid, align_corners=False)
+    middle = torch.tensor([width, height], device=images.device) / 2
+    follow: Detections = []
+    for target, z, s in zip(targets, zoom, shift, strict=True):
+        boxes = ((target["boxes"].view(-1, 2, 2) - middle * (1 + s)) * z + middle).view(-1, 4)
+        seen = boxes.clamp(min=0).minimum(middle.repeat(2) * 2)
+        stays = (seen[:, 2:] - seen[:, :2]).prod(1) >= 0.5 * (boxes[:, 2:] - boxes[:, :2]).prod(1)
+        follow.append({"boxes": seen[stays], "labels": target["labels"][stays]})
+    return moved, follow
