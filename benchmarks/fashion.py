@@ -4,6 +4,7 @@ The other way is what tutorials show: two convolutions and two linear layers, a 
 and transforms one picture at a time, Adadelta, batches of 64. The clock stops while either is tested.
 """
 
+import inspect
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -82,10 +83,17 @@ def usual_way(folder: Path, accuracy: Callable[[nn.Module], float]) -> Iterator[
 def our_way(folder: Path, accuracy: Callable[[nn.Module], float]) -> Iterator[float]:
     train_set, _ = open_images(folder)
     torch.manual_seed(0)
-    defaults = run.__kwdefaults__
+    defaults = {name: option.default for name, option in inspect.signature(run).parameters.items()}
     model = SmallCNN(1, 10)
     optimizer = torch.optim.AdamW(model.parameters(), lr=defaults["lr"], weight_decay=0.05)
-    loop = Loop(model, optimizer, batches(train_set, defaults["batch_size"]), epochs=defaults["epochs"], schedule=one_cycle, **FAST)
+    loop = Loop(
+        model,
+        optimizer,
+        batches(train_set, defaults["batch_size"]),
+        epochs=defaults["epochs"],
+        schedule=one_cycle,
+        **FAST,
+    )
     trained, start = 0.0, time.perf_counter()
     for images, labels in loop:
         loop.step(F.cross_entropy(loop.model(images), labels))

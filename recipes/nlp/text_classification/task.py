@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recipes.core.device import setup
+from recipes.core.errors import InputError
 from recipes.core.evaluation import predict
 from recipes.core.figures import draw_curves, new_figure
 from recipes.core.loop import Engine, Loop, one_cycle
@@ -177,6 +178,8 @@ def run(
         seed: of the weights, of the order of the texts, and of the split of a single file.
         out: folder for result.json, figure.png and model.safetensors.
     """
+    if width < 1:
+        raise InputError(f"option width: expected a whole number of at least 1, got {width}")
     place = setup(device, seed)
     train_set, test_set = open_encoded(
         data, text_column=text_column, label_column=label_column, min_freq=min_freq, max_words=max_words, seed=seed

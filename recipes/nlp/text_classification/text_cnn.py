@@ -194,6 +194,8 @@ def run(
     chosen = parse_windows(windows)
     if filters < len(chosen):
         raise InputError(f"option filters: expected at least one for each of the {len(chosen)} windows, got {filters}")
+    if width < 1 or not 0 <= dropout < 1:
+        raise InputError(f"options width and dropout: expected at least 1 and 0 to below 1, got {width} and {dropout}")
     place = setup(device, seed)
     train_set, test_set = open_encoded(
         data, text_column=text_column, label_column=label_column, min_freq=min_freq, max_words=max_words, seed=seed

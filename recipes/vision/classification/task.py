@@ -29,7 +29,6 @@ from recipes.datasets.images import ImageFiles, Images, open_images
 from recipes.datasets.loading import batches
 from recipes.options import main
 
-
 # Half precision and channels-last make these convolutions twice as fast where the device has them.
 FAST: Engine = {"precision": "auto", "channels_last": True}
 
