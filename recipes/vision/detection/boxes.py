@@ -57,7 +57,7 @@ def shift_and_zoom(images: Tensor, targets: Detections) -> tuple[Tensor, Detecti
     What enters from outside is black; a box is clipped, and dropped where less than half of it is left.
     """
     count, _, height, width = images.shape
-    zoom = torch.empty(count, device=images.device).uniform_(-1, 1).mul_(math.log(1.25)).exp_()
+    zoom = torch.empty(count, device=images.device).uniform_(math.log(0.8), math.log(1.25)).exp()
     shift = torch.empty(count, 2, device=images.device).uniform_(-0.25, 0.25)  # in halves of a side, as grids count
     matrix = torch.cat([torch.eye(2, device=images.device) / zoom[:, None, None], shift[:, :, None]], dim=2)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)  # (batch, height, width, 2): where to look
@@ -66,7 +66,7 @@ def shift_and_zoom(images: Tensor, targets: Detections) -> tuple[Tensor, Detecti
     follow: Detections = []
     for target, z, s in zip(targets, zoom, shift, strict=True):
         boxes = ((target["boxes"].view(-1, 2, 2) - middle * (1 + s)) * z + middle).view(-1, 4)
-        seen = boxes.clamp(min=0).minimum(middle.repeat(2) * 2)
+        seen = boxes.clamp(min=0).minimum(2 * middle.repeat(2))
         stays = (seen[:, 2:] - seen[:, :2]).prod(1) >= 0.5 * (boxes[:, 2:] - boxes[:, :2]).prod(1)
         follow.append({"boxes": seen[stays], "labels": target["labels"][stays]})
     return moved, follow

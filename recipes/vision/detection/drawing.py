@@ -20,7 +20,8 @@ def draw_frames(axes: Any, boxes: Tensor, colour: str, line: str = "-", names: S
     for i, (left, top, right, bottom) in enumerate((boxes - 0.5).tolist()):  # pixel 0 is drawn from -0.5 to 0.5
         axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color=colour, linestyle=line))
         if names:
-            axes.text(left, top, names[i], color="black", backgroundcolor=colour, fontsize=6, va="bottom")
+            label = {"facecolor": colour, "edgecolor": "none", "pad": 1}
+            axes.text(left, top, names[i], fontsize=6, va="bottom", bbox=label)
 
 
 def show_boxes(
@@ -65,6 +66,7 @@ def draw_detections(
     """
     found, true = predict(model, dataset, device, batch_size=32), truths(dataset)
     curves = precision_curves(found, true)[0]  # (101, classes) at an overlap of 0.5
+    pictures = min(pictures, len(dataset))
     figure, axes = new_figure(2, 2 + (pictures - 1) // 2, width=2.6, height=2.6)
     draw_curves(axes[0, 0], history, ["loss"])
     kinds = torch.cat(dataset.labels).unique().tolist()
@@ -73,6 +75,6 @@ def draw_detections(
     axes[1, 0].set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axes[1, 0].legend(frameon=False, fontsize=7, loc="lower left")
     axes[1, 0].spines[["top", "right"]].set_visible(False)
-    for place, index in zip(axes[:, 1:].flatten(), range(pictures), strict=False):
+    for index, place in enumerate(axes[:, 1:].flatten()[:pictures]):
         show_boxes(place, dataset.images[index], found[index], true[index], dataset.classes)
     return figure

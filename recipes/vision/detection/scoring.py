@@ -95,6 +95,7 @@ def commonest_places(train_set: Boxes, test_set: Boxes, cells: int = 8) -> dict[
     column, row = (centres / side).long().clamp(0, cells - 1).T
     counts = torch.zeros(classes, cells, cells).index_put((labels, row, column), torch.ones(()), accumulate=True)
     scores, order = counts.flatten().sort(descending=True)
+    scores, order = scores[scores > 0], order[scores > 0]
     label, row, column = torch.unravel_index(order, counts.shape)
     mean_size = torch.stack([sizes[labels == kind].mean(dim=0) for kind in range(classes)]).nan_to_num()
     centre, half = (torch.stack([column, row], dim=1) + 0.5) * side, mean_size[label] / 2

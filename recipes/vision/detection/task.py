@@ -64,8 +64,8 @@ class CenterNet(nn.Module):
         self.coarse = nn.Sequential(conv_block(2 * width, 4 * width, 2), conv_block(4 * width, 4 * width))
         self.merge = conv_block(6 * width, 4 * width)
         self.heads = nn.Conv2d(4 * width, num_classes + 4, 1)
-        with torch.no_grad():
-            self.heads.bias[:num_classes] = -math.log(99)  # a centre is rare: start at 1 %
+        start = [-math.log(99)] * num_classes + [0.0] * 4  # centres are rare: the heat starts at 1 %
+        self.heads.bias = nn.Parameter(torch.tensor(start))
         self.peaks_only = True
 
     def forward(self, images: Tensor) -> Any:
@@ -205,13 +205,13 @@ def probe_metric(test_set: Boxes) -> list[Claim]:
         later.append(double | {"scores": torch.tensor([1.0, 0.5]).repeat(len(labels))})
     of = [mean_average_precision(answers, truths(test_set)) for answers in (exact, moved, twice, later)]
     return [
-        Claim("the true boxes score 1: map", of[0]["map"], ">=", 1.0),
+        Claim("the true boxes score 1: map", of[0]["map"], ">=", 0.999),
         Claim(
             "moved by a quarter of their width (overlap 0.6) they still do at 0.5: map_50", of[1]["map_50"], ">=", 0.99
         ),
         Claim("and score nothing at 0.75: map_75", of[1]["map_75"], "<=", 0.01),
         Claim("given twice with equal scores they lose nearly half: map_50", of[2]["map_50"], "<=", 0.6),
-        Claim("but nothing if every second one is less sure than all the first: map_50", of[3]["map_50"], ">=", 1.0),
+        Claim("but nothing if every second one is less sure than all the first: map_50", of[3]["map_50"], ">=", 0.999),
     ]
 
 
