@@ -1,6 +1,5 @@
 """What all compression recipes print: one table, the same numbers before and after."""
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,28 +88,6 @@ def repeated(call: Callable[[Tensor], Any], images: Tensor, times: int) -> Calla
 def nonzero_count(model: nn.Module) -> int:
     """Parameters that are not zero, shared ones once."""
     return sum(int(parameter.count_nonzero()) for parameter in model.parameters())
-
-
-def own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What a file must hold to bring the model back: its state dict on the CPU, tied tensors once."""
-    kept = dict(model.named_parameters()) | dict(model.named_buffers())
-    state = model.state_dict()
-    return {name: state[name].cpu().contiguous() for name in state if name in kept}
-
-
-def save_dense(model: nn.Module, path: Path) -> None:
-    """Writes the model's safetensors file, every number in full."""
-    from safetensors.torch import save_file
-
-    save_file(own_tensors(model), path)
-
-
-def file_bytes(model: nn.Module, save: Callable[[nn.Module, Path], object] = save_dense) -> int:
-    """Size of the file that `save` writes."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
-        save(model, path)
-        return path.stat().st_size
 
 
 def in_subfolder(engine: Engine, name: str) -> Engine:

@@ -1,11 +1,9 @@
 """Weight pruning: most of a trained network's weights are not needed.
 
 The weights of smallest magnitude are set to zero, all at once or a few at a time, and the others go on
-training while a mask keeps the zeros at zero. Done gradually, the network adapts to each small loss before
-it meets the next.
-
-A zero costs as much as any other number: the file stays as large and the network as slow. What shrinks is
-a file that leaves the zeros out, here as one bit a weight, which tells where the others belong.
+training while a mask keeps the zeros at zero. Done gradually, the network adapts to each loss before the next.
+A zero costs as much as any number: the file stays as large and the network as slow. What shrinks is a file
+that leaves the zeros out: one bit a weight tells where the others belong.
 
 Notes: 86
 Paper: Han, Pool, Tran, Dally (2015), "Learning both Weights and Connections for Efficient Neural Networks",
@@ -21,31 +19,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Unpack
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.compression.report import (
-    Version,
-    check_counts,
-    compare,
-    file_bytes,
-    in_subfolder,
-    logarithmic,
-    own_tensors,
-    save_dense,
-)
+from recipes.compression.files import file_bytes, load_sparse, save_dense, save_sparse
+from recipes.compression.report import Version, check_counts, compare, in_subfolder, logarithmic
 from recipes.core.device import rank_and_world, setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.files import write_whole
 from recipes.core.loop import Engine, Loop, one_cycle
 from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.images import ImageFiles, Images, open_images
 from recipes.datasets.loading import batches
 from recipes.options import main
-from recipes.vision.classification.task import SmallCNN, evaluate, train
+from recipes.vision.classification.task import FAST, SmallCNN, evaluate, train
 
 PRUNED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -61,16 +49,11 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
         if isinstance(layer, PRUNED_LAYERS):
             weight = layer._parameters.get("weight")
             if type(weight) is not nn.Parameter:
-                kind = type(layer).__name__
-                raise InputError(
-                    f"layer {name or kind}: expected a plain weight, found one that is computed or sharded"
-                )
+                raise InputError(f"layer {name or 'model'}: expected a plain weight, not a computed or sharded one")
             if all(weight is not other for other in weights.values()):
                 weights[f"{name}.weight".lstrip(".")] = weight
     if not weights:
-        raise InputError(
-            f"model: expected a linear or convolutional layer to prune, found none in {type(model).__name__}"
-        )
+        raise InputError(f"model: expected linear or convolutional layers, found none in {type(model).__name__}")
     return weights
 
 
@@ -163,45 +146,6 @@ def fine_tune(
     return loop
 
 
-def save_sparse(model: nn.Module, path: str | Path) -> None:
-    """Writes a safetensors file without the zeros of pruned weights.
-
-    Each is stored as its other values in order, and one bit for every position: 1 where a value belongs.
-    """
-    from safetensors.torch import save_file
-
-    tensors = own_tensors(model)
-    for name in prunable(model):
-        weight = tensors.pop(name).flatten()
-        tensors[f"{name}.values"] = weight[weight != 0]
-        tensors[f"{name}.bits"] = torch.from_numpy(np.packbits((weight != 0).numpy()))  # (⌈weights / 8⌉,) uint8
-    write_whole(Path(path), lambda target: save_file(tensors, target))
-
-
-def load_sparse(model: nn.Module, path: str | Path) -> None:
-    """Reads a file of `save_sparse` into a model of the same shape, whatever it held before.
-
-    Raises:
-        InputError: the file is not one, or is another network's.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-        for name, parameter in prunable(model).items():
-            values, bits = tensors.pop(f"{name}.values"), tensors.pop(f"{name}.bits")
-            mask = torch.from_numpy(np.unpackbits(bits.numpy(), count=parameter.numel())).bool()
-            tensors[name] = torch.zeros(parameter.numel(), dtype=values.dtype).masked_scatter_(mask, values)
-            tensors[name] = tensors[name].view(parameter.shape)
-        if tensors.keys() != own_tensors(model).keys():
-            raise KeyError(*sorted(tensors.keys() ^ own_tensors(model).keys())[:1])
-        model.load_state_dict(tensors, strict=False)  # of tied tensors, only the first has a name here
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"{path}: expected a sparse file of this network ({reason})") from None
-
-
 WAYS: dict[str, Callable[[float, float], float] | None] = {
     "pruned, not trained on": None,
     "pruned at once, trained on": one_shot,
@@ -209,7 +153,7 @@ WAYS: dict[str, Callable[[float, float], float] | None] = {
 }
 
 
-def mean_of(records: list[dict[str, Any]], way: str, sparsity: float, name: str) -> float:
+def mean_of(records: list[dict[str, Any]], way: str, sparsity: float, name: str = "accuracy") -> float:
     """Accuracy or bytes of that way and sparsity, averaged over the trainings."""
     values = [record[name] for record in records if (record["way"], record["sparsity"]) == (way, sparsity)]
     return sum(values) / len(values)
@@ -222,7 +166,7 @@ def draw_pruning(records: list[dict[str, Any]]) -> Any:
         levels = sorted({record["sparsity"] for record in records if record["way"] == way})
         left = [100 * (1 - level) for level in levels]
         kilobytes = [mean_of(records, way, level, "bytes") / 1000 for level in levels]
-        accuracy = [mean_of(records, way, level, "accuracy") for level in levels]
+        accuracy = [mean_of(records, way, level) for level in levels]
         style = {"linestyle": "", "marker": "*", "markersize": 11} if len(levels) == 1 else {"marker": "o"}
         axes[0, 0].plot(left, accuracy, label=way, **style)
         axes[0, 1].plot(kilobytes, accuracy, label=way, **style)
@@ -230,8 +174,7 @@ def draw_pruning(records: list[dict[str, Any]]) -> Any:
     logarithmic(axes[0, 1], "kilobytes on disk, zeros left out")
     axes[0, 0].invert_xaxis()
     axes[0, 0].legend(frameon=False, fontsize=8)
-    dense = mean_of(records, "dense", 0, "accuracy")
-    axes[0, 1].set_ylim(dense - 0.08, dense + 0.01)
+    axes[0, 1].set_ylim(mean_of(records, "dense", 0.0) - 0.08)
     return figure
 
 
@@ -243,7 +186,6 @@ def run(
     width: int = 32,
     sparsity: float = 0.8,
     epochs: int = 8,
-    fine_tune_epochs: int = 4,
     batch_size: int = 64,
     lr: float = 1e-2,
     fine_tune_lr: float = 5e-3,
@@ -260,11 +202,10 @@ def run(
         image_size: side in pixels that your pictures are brought to; their own size if not given.
         width: channels of the first convolution; the others have two and four times as many.
         sparsity: share of the weights to remove, at least 0 and below 1.
-        epochs: passes over the training pictures before pruning.
-        fine_tune_epochs: passes while and after pruning.
+        epochs: passes over the training pictures before pruning; half as many follow it.
         batch_size: pictures in an optimizer step, over all processes.
         lr: highest learning rate of the one-cycle schedule before pruning.
-        fine_tune_lr: the same while and after pruning.
+        fine_tune_lr: the same for what follows.
         seeds: trainings that every accuracy is the mean of.
         device: auto, cpu, cuda or mps.
         seed: of the first training's weights and order of pictures; the others count up from it.
@@ -272,114 +213,80 @@ def run(
     """
     if not 0 < sparsity < 1:
         raise InputError(f"option sparsity: expected a share above 0 and below 1, got {sparsity!r}")
-    check_counts(width=width, fine_tune_epochs=fine_tune_epochs, seeds=seeds)
+    check_counts(width=width, seeds=seeds)
     place = setup(device, seed)
     train_set, test_set = open_images(data, image_size=image_size, seed=seed)
-    options: Engine = {"precision": "auto", "channels_last": True, **engine}
+    options: Engine = {**FAST, **engine}
+    fit = functools.partial(train, train_set=train_set, test_set=test_set, batch_size=batch_size, lr=lr, device=place)
+    later = max(1, epochs // 2)
+    tune = functools.partial(fine_tune, train_set=train_set, epochs=later, batch_size=batch_size, device=place)
     records: list[dict[str, Any]] = []
-    networks: dict[str, nn.Module] = {}  # of the first seed, dense or at the sparsity asked for
+    networks: dict[tuple[str, float], nn.Module] = {}  # of the first seed
     history: list[dict[str, float]] = []
 
-    def train_dense(name: str, width: int, epochs: int, number: int) -> nn.Module:
+    def trained(name: str, width: int, epochs: int, number: int) -> nn.Module:
         torch.manual_seed(number)
         model = SmallCNN(train_set.shape[0], len(train_set.classes), width=width)
-        own = in_subfolder(options, f"{name}-{number}")
-        train(model, train_set, test_set, epochs=epochs, batch_size=batch_size, lr=lr, device=place, seed=number, **own)
-        return model
-
-    def train_on(way: str, model: nn.Module, level: float, number: int) -> nn.Module:
-        model = copy.deepcopy(model)
-        if schedule := WAYS[way]:
-            loop = fine_tune(
-                model,
-                train_set,
-                level,
-                schedule=schedule,
-                epochs=fine_tune_epochs,
-                batch_size=batch_size,
-                lr=fine_tune_lr,
-                device=place,
-                seed=number,
-                **in_subfolder(options, f"{way}-{level}-{number}"),
-            )
-            if (way, level) == ("pruned gradually", sparsity):
-                history[:] = history or loop.history
-        prune(model, level)
+        loop = fit(model, epochs=epochs, seed=number, **in_subfolder(options, f"{name}-{number}"))
+        history[:] = history or loop.history
         return model
 
     def note(way: str, level: float, model: nn.Module, save: Callable[[nn.Module, Path], object]) -> None:
         model.to(memory_format=torch.contiguous_format)  # as it will be when loaded: the same sums in the same order
         accuracy = evaluate(model, test_set, place)["accuracy"]
         records.append({"way": way, "sparsity": level, "accuracy": accuracy, "bytes": file_bytes(model, save)})
-        if level in (0, sparsity):
-            networks.setdefault(way, model)
+        networks.setdefault((way, level), model)
 
     for number in range(seed, seed + seeds):
-        trained = train_dense("dense", width, epochs, number)
-        note("dense", 0, train_on("pruned at once, trained on", trained, 0, number), save_dense)
-        for level in sorted({0.95, 0.98, sparsity}):
-            for way in WAYS:
-                note(way, level, train_on(way, trained, level, number), save_sparse)
-        narrow = max(1, round(width * (1 - sparsity) ** 0.5))  # weights grow with the width's square
-        small = train_dense("small", narrow, epochs + fine_tune_epochs, number)
-        note("small dense network", sparsity, small, save_dense)
+        dense = trained("dense", width, epochs, number)
+        ways = [(way, schedule, level) for level in sorted({0.95, 0.98, sparsity}) for way, schedule in WAYS.items()]
+        for way, schedule, level in [("dense", one_shot, 0.0), *ways]:  # the dense one trains on just as long
+            model = copy.deepcopy(dense)
+            if schedule is None:
+                prune(model, level)
+            else:
+                torch.manual_seed(number)
+                own = in_subfolder(options, f"{way}-{level}-{number}")
+                tune(model, sparsity=level, schedule=schedule, lr=fine_tune_lr, seed=number, **own)
+            note(way, level, model, save_sparse if level else save_dense)
+        narrow = max(1, round(width * (1 - sparsity) ** 0.5))  # weights grow with the square of the width
+        note("small dense network", sparsity, trained("small", narrow, epochs + later, number), save_dense)
 
-    dense, pruned, small = (networks[way] for way in ("dense", "pruned gradually", "small dense network"))
-    loaded = copy.deepcopy(dense)
+    dense, pruned = networks["dense", 0.0], networks["pruned gradually", sparsity]
+    small, loaded = networks["small dense network", sparsity], copy.deepcopy(dense)
     with tempfile.TemporaryDirectory() as folder:
-        sparse_file = Path(folder) / "pruned.safetensors"
-        save_sparse(pruned, sparse_file)
-        load_sparse(loaded, sparse_file)
+        save_sparse(pruned, Path(folder) / "pruned.safetensors")
+        load_sparse(loaded, Path(folder) / "pruned.safetensors")
     if out is not None and rank_and_world()[0] == 0:
         save_sparse(pruned, Path(out) / "pruned.safetensors")
 
-    mean = functools.partial(mean_of, records)
-    accuracy, before = mean("pruned gradually", sparsity, "accuracy"), mean("dense", 0, "accuracy")
-    alone = mean("pruned, not trained on", sparsity, "accuracy")
-    zeros, sizes = f"{sparsity:.0%} zeros", {"dense": file_bytes(dense), "sparse": file_bytes(pruned, save_sparse)}
+    before, accuracy = mean_of(records, "dense", 0.0), mean_of(records, "pruned gradually", sparsity)
+    untrained, as_small = (mean_of(records, way, sparsity) for way in ("pruned, not trained on", "small dense network"))
+    zeros = f"{sparsity:.0%} zeros"
     versions = [
-        Version("dense", dense, before, sizes["dense"], dense),
-        Version(f"{zeros}, dense file", pruned, accuracy, file_bytes(pruned), pruned),
-        Version(f"{zeros}, sparse file", loaded, accuracy, sizes["sparse"], loaded),
-        Version(
-            "small dense network", small, mean("small dense network", sparsity, "accuracy"), file_bytes(small), small
-        ),
+        Version("dense", dense, before, file_bytes(dense, save_dense), dense),
+        Version(f"{zeros}, dense file", pruned, accuracy, file_bytes(pruned, save_dense), pruned),
+        Version(f"{zeros}, sparse file", loaded, accuracy, file_bytes(pruned, save_sparse), loaded),
+        Version("small dense network", small, as_small, file_bytes(small, save_dense), small),
     ]
+    in_full, without_zeros = (version.bytes / versions[0].bytes for version in versions[1:3])
     images = test_set.__getitems__(range(min(256, len(test_set))))[0].to(place)
     rows = compare(versions, images[0])
     with torch.no_grad():
         changed = int((pruned.eval()(images) != loaded.eval()(images)).sum())
     return Result(
-        metrics={
-            "accuracy": accuracy,
-            "bytes": sizes["sparse"],
-            "parameters": rows[1]["parameters"],
-            "macs": rows[1]["macs"],
-        },
-        baseline={"accuracy": alone, "bytes": sizes["dense"]},
+        metrics={"accuracy": accuracy, "bytes": versions[2].bytes, "macs": rows[1]["macs"]},
+        baseline={"accuracy": untrained, "bytes": versions[0].bytes, "macs": rows[0]["macs"]},
         baseline_name="not trained on, dense file",
         bars={"accuracy": 0.96},
         claims=[
+            Claim(f"points that {zeros} cost after fine-tuning", 100 * (before - accuracy), "<=", 1),
+            Claim("fine-tuning wins back what removing weights had cost", accuracy, ">", untrained),
+            Claim("with its zeros written out the file is no smaller: share of the dense one", in_full, ">=", 1),
+            Claim("and 32 pictures take as long: share of the dense one's time", rows[1]["latency_ratio_32"], ">", 0.9),
             Claim(
-                f"points that {zeros} cost after fine-tuning, mean of {seeds} trainings",
-                100 * (before - accuracy),
-                "<=",
-                1,
+                "without its zeros the file shrinks: share of the dense one", without_zeros, "<", 1.4 * (1 - sparsity)
             ),
-            Claim("fine-tuning wins back what removing weights had cost", accuracy, ">", alone),
-            Claim(
-                "with its zeros written out, the file is no smaller: share of the dense one",
-                versions[1].bytes / sizes["dense"],
-                ">=",
-                1,
-            ),
-            Claim(
-                "and the network no faster: share of the dense one's time, 32 pictures",
-                rows[1]["latency_ratio_32"],
-                ">",
-                0.9,
-            ),
-            Claim("without its zeros, the file shrinks", sizes["sparse"] / sizes["dense"], "<", 1.4 * (1 - sparsity)),
             Claim("answers that change when the sparse file is read back", changed, "<=", 0),
         ],
         history=history,

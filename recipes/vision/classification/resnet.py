@@ -2,14 +2,11 @@
 
 A layer added to a network could copy its input and do no harm, yet a plain network of 50 layers fits even
 its training pictures worse than a shallow one does. A residual block computes x + f(x) where a plain one
-computes f(x): to copy, f need only be zero, and on the way back the sum hands the gradient on unchanged.
-In plain layers with batch norm each step back makes it larger (Yang et al., 2019,
-https://arxiv.org/abs/1902.08129), so that the first layers get gradients a thousand times those of the
-last. The recipe trains two networks of 50 layers that differ in nothing but this sum.
+computes f(x): to copy, f need only be zero, and on the way back the sum hands the gradient on unchanged,
+where plain layers with batch norm enlarge it at each step (https://arxiv.org/abs/1902.08129).
 
 Notes: 50
-Paper: He, Zhang, Ren, Sun (2015), "Deep Residual Learning for Image Recognition",
-    https://arxiv.org/abs/1512.03385
+Paper: He, Zhang, Ren, Sun (2015), "Deep Residual Learning for Image Recognition", https://arxiv.org/abs/1512.03385
 Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, or torchvision:NAME.
 """
 
@@ -29,7 +26,7 @@ from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.images import ImageFiles, Images, open_images
 from recipes.datasets.loading import batches
 from recipes.options import main
-from recipes.vision.classification.task import evaluate, majority
+from recipes.vision.classification.task import FAST, evaluate, majority
 
 
 class BasicBlock(nn.Module):
@@ -129,6 +126,9 @@ class ResNet(nn.Sequential):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, (BasicBlock, Bottleneck)):
+                # A block starts as almost a copy (https://arxiv.org/abs/1706.02677); plain, batch norm undoes it.
+                nn.init.constant_((module.bn2 if isinstance(module, BasicBlock) else module.bn3).weight, 0.05)
 
 
 resnet18 = partial(ResNet, BasicBlock, [2, 2, 2, 2])
@@ -255,9 +255,7 @@ def run(
     make = large[model] if model in large else partial(small_resnet, depth)
     images, labels = (each.to(place) for each in train_set.__getitems__(range(min(256, len(train_set)))))
 
-    # Half precision and channels-last make these convolutions faster where the device has them.
-    fast: Engine = {"precision": "auto", "channels_last": True}
-    options: Engine = {**fast, **engine}
+    options: Engine = {**FAST, **engine}
     norms: dict[str, list[float]] = {}
     histories: dict[str, list[dict[str, float]]] = {}
     for name in ("plain", "residual"):
