@@ -213,9 +213,9 @@ def draw(norms: dict[str, list[float]], histories: dict[str, list[dict[str, floa
     titles = ("training loss", "held-out accuracy", "gradient at the first layer", "gradients before training")
     for place, title in zip(axes[0], titles, strict=True):
         place.set(title=title, xlabel="convolution" if place is axes[0, 3] else "epoch")
+        place.xaxis.get_major_locator().set_params(integer=True)
+        place.set_yscale("log" if "gradient" in title else "linear")
         place.spines[["top", "right"]].set_visible(False)
-    axes[0, 2].set_yscale("log")
-    axes[0, 3].set_yscale("log")
     axes[0, 0].legend(frameon=False)
     return figure
 
