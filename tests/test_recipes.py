@@ -21,8 +21,6 @@ from recipes.options import option_sentences
 
 NAMES = recipes.names()
 SHARED = {"data": None, "device": "auto", "seed": 0, "out": None}
-# What a recipe still lacks, in the open: it fails `recipes smoke`, and this line goes when it is mended.
-SHORT_OF_THE_BAR = {"vision.classification.resnet": "0.969 with seed 0 against a bar of 0.97: one digit of 360"}
 every_recipe = pytest.mark.parametrize("name", NAMES)
 
 
@@ -68,8 +66,6 @@ def test_imports_nothing_heavy(name: str) -> None:
 def test_learned(name: str, default_run: Callable[[str], Result]) -> None:
     """The bar and the baseline, on held-out data, by the default run."""
     result = default_run(name)
-    if name in SHORT_OF_THE_BAR and result.shortfalls():
-        pytest.xfail(SHORT_OF_THE_BAR[name])
     assert result.shortfalls() == []
     first = next(iter(result.metrics))
     assert first in result.baseline, "a plain baseline of the same metric"

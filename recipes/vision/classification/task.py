@@ -111,7 +111,7 @@ def train(
     **engine: Unpack[Engine],
 ) -> Loop:
     """Minimises the cross-entropy with AdamW; gives the loop, whose history follows both parts."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.5)
     loop = Loop(
         model,
         optimizer,
@@ -175,8 +175,8 @@ def run(
     data: str | None = None,
     model: str = "small_cnn",
     image_size: int | None = None,
-    epochs: int = 12,
-    batch_size: int = 32,
+    epochs: int = 8,
+    batch_size: int = 64,
     lr: float = 1e-2,
     device: str = "auto",
     seed: int = 0,

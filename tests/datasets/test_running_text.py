@@ -1,0 +1,70 @@
+"""Running text: what is read, how it is cut, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from recipes.core.errors import InputError
+from recipes.datasets.running_text import Windows, different, open_running_text
+
+
+def test_the_python_reference_shares_no_paragraph() -> None:
+    text, held_out = open_running_text()
+    assert len(held_out) == pytest.approx(0.1 * len(text + held_out), abs=1)
+    paragraphs = (text + held_out).split("\n\n")
+    assert len(paragraphs) == len(set(paragraphs))
+    assert "assert_stmt" in text
+
+
+def test_paragraphs_come_once() -> None:
+    assert different(["a", "\nb", "", "a\n", "c"]) == ["a", "b", "c"]
+
+
+def test_a_file_is_cut_by_position(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_bytes("\ufeff0123456789\r\nabcdefgh…".encode())
+    assert open_running_text(file) == ("0123456789\nabcdefg", "h…")
+    assert open_running_text(str(file), held_out=0.5) == ("0123456789", "\nabcdefgh…")
+
+
+def test_files_of_a_folder_are_joined(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    for name, content in (("b.txt", "second\n"), ("a.txt", "first"), ("below/c.txt", "third"), ("d.md", "no")):
+        (tmp_path / name).write_text(content)
+    assert "".join(open_running_text(tmp_path)) == "first\n\nsecond\n\nthird"
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing.txt: no such file or folder"):
+        open_running_text(tmp_path / "nothing.txt")
+    with pytest.raises(InputError, match=r"expected a folder with files \*.txt"):
+        open_running_text(tmp_path)
+    (tmp_path / "empty.txt").write_text(" \n")
+    with pytest.raises(InputError, match=r"empty.txt: the file is empty"):
+        open_running_text(tmp_path)
+    bad = tmp_path / "bad.txt"
+    bad.write_bytes(b"fine\nna\xefve\n")
+    with pytest.raises(InputError, match=r"bad.txt, line 2: expected UTF-8"):
+        open_running_text(bad)
+    bad.write_text("a")
+    with pytest.raises(InputError, match="1 characters, expected enough"):
+        open_running_text(bad)
+
+
+def test_windows_and_their_targets() -> None:
+    windows = Windows(torch.arange(11), context=3)
+    assert len(windows) == 3
+    ids, targets = windows.__getitems__([0, 2])
+    assert ids.tolist() == [[0, 1, 2], [6, 7, 8]]
+    assert torch.equal(targets, ids + 1)
+    assert len(Windows(torch.arange(12), context=3, shift=0)) == 4
+
+
+def test_jitter_reaches_every_character_and_stays_inside() -> None:
+    torch.manual_seed(0)
+    windows = Windows(torch.arange(11), context=3, jitter=True)
+    ids, targets = windows.__getitems__([0, 1, 2] * 100)
+    assert torch.equal(targets, ids + 1)
+    assert ids.unique().tolist() == list(range(10))
+    assert (ids[:, 1:] - ids[:, :-1] == 1).all()
