@@ -1,0 +1,102 @@
+"""Networks in 8-bit integers by torchao, compiled by inductor for this processor."""
+
+import importlib.util
+import logging
+import platform
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from recipes.core.errors import InputError
+from recipes.datasets.images import ImageFiles, Images
+
+
+@contextmanager
+def quiet_and_single() -> Iterator[None]:
+    """One thread, as latencies are measured, and no warnings of what compiles; then as it was before."""
+    threads, level = torch.get_num_threads(), logging.root.manager.disable
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(level)
+        torch.set_num_threads(threads)
+
+
+def missing_for_integers() -> str:
+    """What this machine lacks to compute with 8-bit integers fast, or an empty text."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    if importlib.util.find_spec("torchao") is None:
+        return "torchao"
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return "an x86 processor"
+    if not any(torch.cpu.get_capabilities().get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8")):
+        return "VNNI instructions"
+    try:
+        get_cpp_compiler()
+    except RuntimeError:
+        return "a C++ compiler"
+    return ""
+
+
+def exported(model: nn.Module, pictures: Tensor) -> nn.Module:
+    """The model's graph, for batches of any size."""
+    sizes = ({0: torch.export.Dim("batch")},)
+    return torch.export.export(model.eval(), (pictures,), dynamic_shapes=sizes).module()
+
+
+def quantize_by_torchao(graph: nn.Module, pictures: Tensor) -> nn.Module:
+    """The exported graph with roundings around its layers, by the ranges seen while it is given the pictures.
+
+    The compiler then replaces them and the layer between them by one integer operation. A ReLU module that a
+    network uses in several places would need several ranges: give each place its own.
+
+    Raises:
+        InputError: torchao is not installed.
+    """
+    try:
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+        from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+    except ImportError:
+        raise InputError('torchao is not installed: pip install "pytorch-recipes[compression]"') from None
+    quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    observed = prepare_pt2e(graph, quantizer)
+    with torch.no_grad():
+        observed(pictures)
+    return convert_pt2e(observed)
+
+
+def compiled(graph: nn.Module, picture: Tensor) -> Callable[[Tensor], Tensor]:
+    """The exported graph compiled by inductor for batches of 1 and of 32; those between are filled up."""
+    from torch._inductor import config
+
+    fast = torch.compile(graph, dynamic=False)  # integer convolutions are not compiled for every size at once
+    # Freezing makes the weights part of the program, ready in the layout it wants. As an option of
+    # torch.compile it fails on these graphs; in the configuration it works, where no gradients are recorded.
+    with torch.no_grad(), config.patch(freezing=True):
+        for batch_size in (1, 32):
+            fast(picture.expand(batch_size, *picture.shape).contiguous())
+
+    def call(images: Tensor) -> Tensor:
+        count = len(images)
+        if count in (1, 32):
+            return fast(images)
+        return fast(torch.cat([images, images[:1].expand(32 - count, *images.shape[1:])]))[:count]
+
+    return call
+
+
+@torch.no_grad()
+def accuracy_of(call: Callable[[Tensor], Tensor], dataset: Images | ImageFiles) -> float:
+    """Share of right answers, 32 pictures at a time."""
+    right = 0
+    for rows in torch.arange(len(dataset)).split(32):
+        images, labels = dataset.__getitems__(rows)
+        right += int((call(images).argmax(dim=1) == labels).sum())
+    return right / len(dataset)

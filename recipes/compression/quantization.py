@@ -1,0 +1,295 @@
+"""Quantization: eight bits for a number instead of thirty-two.
+
+A number becomes the nearest of 256 evenly spaced values, and is stored as that value's index: q = x / s + z,
+rounded, with a scale s and the zero point z, the index that stands for zero. Weights get a scale for every
+output channel. Inputs of a layer get one for all, from the range seen in a few training pictures.
+
+Here it is written out in floating point, which shows what rounding costs and makes the file small, but gains
+no time. For that the products must be integers too: torchao finds the places in the network's graph, and the
+compiler turns them into the processor's instructions for 8-bit numbers, where it has them.
+
+Notes: 86
+Paper: Jacob, Kligys, Chen, Zhu, Tang, Howard, Adam, Kalenichenko (2018), "Quantization and Training of
+    Neural Networks for Efficient Integer-Arithmetic-Only Inference", https://arxiv.org/abs/1712.05877
+Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, or torchvision:NAME.
+"""
+
+import copy
+import math
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recipes.compression.files import file_bytes, read_tensors, save_dense
+from recipes.compression.inductor import (
+    accuracy_of,
+    compiled,
+    exported,
+    missing_for_integers,
+    quantize_by_torchao,
+    quiet_and_single,
+)
+from recipes.compression.report import Version, check_counts, compare
+from recipes.core.device import setup
+from recipes.core.errors import InputError
+from recipes.core.figures import new_figure
+from recipes.core.loop import Engine
+from recipes.core.result import Claim, Result, recipe
+from recipes.datasets.images import open_images
+from recipes.options import main
+from recipes.vision.classification.task import FAST, SmallCNN, evaluate, majority, train
+
+QUANTIZED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def to_integers(values: Tensor, scale: Tensor, zero_point: Tensor | int, low: int, high: int) -> Tensor:
+    """q = round(x / s) + z, kept between `low` and `high`: whole numbers, in floating point."""
+    return ((values / scale).round() + zero_point).clamp(low, high)
+
+
+def to_numbers(integers: Tensor, scale: Tensor, zero_point: Tensor | int) -> Tensor:
+    """x ≈ s (q - z): at most s / 2 from what it was, where nothing was cut off."""
+    return scale * (integers - zero_point)
+
+
+def weight_scale(weight: Tensor, bits: int) -> Tensor:
+    """A scale for each output channel (out,), whose largest weight gets the largest integer; z is 0."""
+    largest = weight.flatten(1).abs().amax(dim=1)  # (out,)
+    return (largest / (2 ** (bits - 1) - 1)).clamp(min=torch.finfo(weight.dtype).tiny)
+
+
+def input_scale(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and zero point that spread this range over 0 to 255.
+
+    The range is widened to hold zero, which then is met exactly: padding and ReLU give many zeros.
+    """
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    scale = ((high - low) / 255).clamp(min=torch.finfo(low.dtype).tiny)
+    return scale, (-low / scale).round()
+
+
+class QuantizedLayer(nn.Module):
+    """A linear or convolutional layer with integer weights, its inputs rounded as integers would be.
+
+    With integers, its sum is Σ s_x (q_x - z_x) s_w q_w = s_x s_w Σ (q_x - z_x) q_w: products of small whole
+    numbers, and one multiplication by the scales at the end.
+    """
+
+    layer: Any  # for its bias, stride and the like; its own weight goes
+
+    def __init__(self, layer: nn.Module, bits: int, inputs: tuple[Tensor, Tensor] | None) -> None:
+        super().__init__()
+        weight, largest = layer.get_parameter("weight").detach(), 2 ** (bits - 1) - 1
+        self.layer = layer
+        del layer.weight
+        scale = weight_scale(weight, bits).view(-1, *[1] * (weight.ndim - 1))  # (out, 1, …)
+        self.scale = nn.Buffer(scale)
+        self.integers = nn.Buffer(to_integers(weight, scale, 0, -largest, largest).to(torch.int8))
+        # A scale of zero says that the inputs' range is not known, and they stay as they are.
+        unknown = torch.zeros(()), torch.zeros(())
+        self.input_scale, self.zero_point = map(nn.Buffer, input_scale(*inputs) if inputs else unknown)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights as numbers again."""
+        return to_numbers(self.integers, self.scale, 0)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.input_scale > 0:
+            integers = to_integers(inputs, self.input_scale, self.zero_point, 0, 255)
+            inputs = to_numbers(integers, self.input_scale, self.zero_point)
+        if isinstance(self.layer, nn.Linear):
+            return F.linear(inputs, self.weight, self.layer.bias)
+        return self.layer._conv_forward(inputs, self.weight, self.layer.bias)
+
+
+def quantize(model: nn.Module, inputs: Tensor | None = None, *, bits: int = 8) -> nn.Module:
+    """A copy of the model on the CPU with integer weights, for evaluation.
+
+    Args:
+        model: any network with linear or convolutional layers; its other parts stay in floating point.
+        inputs: a batch it can take, whose ranges set the scales of the layers' inputs; these get 8 bits. If
+            not given, only weights are quantized.
+        bits: of a weight, 2 to 8; each is stored in a byte.
+
+    Raises:
+        InputError: the bits are out of range, there is no such layer, or one has no plain weight; names it.
+    """
+    if bits not in range(2, 9):
+        raise InputError(f"option bits: expected a whole number from 2 to 8, got {bits!r}")
+    model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
+    layers: dict[str, nn.Module] = {k: v for k, v in model.named_modules() if isinstance(v, QUANTIZED_LAYERS)}
+    if not layers:
+        raise InputError(f"model: expected linear or convolutional layers, found none in {type(model).__name__}")
+    for name, layer in layers.items():
+        if type(layer._parameters.get("weight")) is not nn.Parameter:
+            raise InputError(f"layer {name or 'model'}: expected a plain weight, not a computed or sharded one")
+    ranges = {} if inputs is None else input_ranges(model, layers, inputs.cpu())
+    quantized = {layer: QuantizedLayer(layer, bits, ranges.get(name)) for name, layer in layers.items()}
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child in quantized:
+                setattr(parent, name, quantized[child])
+    return quantized.get(model, model)
+
+
+@torch.no_grad()
+def input_ranges(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Smallest and largest number that each of the layers is given while the model answers."""
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def observe(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            low, high = arguments[0].aminmax()
+            before = seen.get(name, (low, high))
+            seen[name] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(observe(name)) for name, layer in layers.items()]
+    model(inputs)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def load_quantized(model: nn.Module, path: str | Path) -> nn.Module:
+    """The quantized network in a file that `save_dense` wrote of it.
+
+    Args:
+        model: the network before it was quantized, whatever its weights.
+        path: of the file.
+
+    Raises:
+        InputError: the file is no safetensors file, or is another network's.
+    """
+    quantized, tensors = quantize(model), read_tensors(path)
+    try:
+        quantized.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: expected a quantized file of this network ({reason})") from None
+    return quantized
+
+
+def draw_quantization(by_bits: dict[int, float], dense: float, rows: list[dict[str, Any]]) -> Any:
+    """Accuracy against the bits of a weight, and the time that each version takes."""
+    figure, axes = new_figure(1, 2, width=4.6, height=3.4)
+    axes[0, 0].plot(list(by_bits), list(by_bits.values()), marker="o")
+    axes[0, 0].axhline(dense, color="black", linewidth=0.8, linestyle="--", label="32 bits")
+    axes[0, 0].set(xlabel="bits of a weight", ylabel="accuracy", xticks=list(by_bits))
+    axes[0, 0].legend(frameon=False, loc="lower right")
+    timed = [row for row in rows if row["latency_ratio_1"] is not None]
+    for shift, batch_size in ((-0.2, 1), (0.2, 32)):
+        ratios = [row[f"latency_ratio_{batch_size}"] for row in timed]
+        places = [place + shift for place in range(len(timed))]
+        bars = axes[0, 1].barh(places, ratios, height=0.4, label=f"batch of {batch_size}")
+        axes[0, 1].bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
+    axes[0, 1].set_yticks(range(len(timed)), [row["version"] for row in timed])
+    axes[0, 1].set(xlabel="time, as a share of fp32's", ylim=(len(timed) - 0.5, -0.5))
+    axes[0, 1].legend(frameon=False, fontsize=8)
+    for place in axes.flatten():
+        place.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+@recipe
+def run(
+    *,
+    data: str | None = None,
+    image_size: int | None = None,
+    width: int = 64,
+    epochs: int = 8,
+    batch_size: int = 64,
+    lr: float = 1e-2,
+    device: str = "auto",
+    seed: int = 0,
+    out: str | None = None,
+    **engine: Unpack[Engine],
+) -> Result:
+    """Quantizes a trained classifier by hand and by torchao, and measures accuracy, bytes and time on the CPU.
+
+    Args:
+        data: folder of your pictures, or torchvision:NAME; the bundled digits if not given.
+        image_size: side in pixels that your pictures are brought to; their own size if not given.
+        width: channels of the first convolution; the others have two and four times as many.
+        epochs: passes over the training pictures, in floating point.
+        batch_size: pictures in an optimizer step, over all processes.
+        lr: highest learning rate of the one-cycle schedule.
+        device: auto, cpu, cuda or mps, for the training alone.
+        seed: of the weights, the order of the pictures, and those that ranges are taken from.
+        out: folder for result.json, figure.png and model.safetensors, the quantized network's file.
+    """
+    check_counts(width=width)
+    place, cpu = setup(device, seed), torch.device("cpu")
+    train_set, test_set = open_images(data, image_size=image_size, seed=seed)
+    network = SmallCNN(train_set.shape[0], len(train_set.classes), width=width)
+    options: Engine = {**FAST, **engine}
+    loop = train(
+        network, train_set, test_set, epochs=epochs, batch_size=batch_size, lr=lr, device=place, seed=seed, **options
+    )
+    network = network.cpu().to(memory_format=torch.contiguous_format).eval()
+    sample = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(seed))[:512]
+    pictures, _ = train_set.__getitems__(sample)
+
+    quantized = quantize(network, pictures)
+    with tempfile.TemporaryDirectory() as folder:
+        save_dense(quantized, Path(folder) / "model.safetensors")
+        loaded = load_quantized(network, Path(folder) / "model.safetensors")
+    with torch.no_grad():
+        changed = int((quantized(pictures) != loaded(pictures)).sum())
+    by_bits = {bits: evaluate(quantize(network, bits=bits), test_set, cpu)["accuracy"] for bits in range(2, 9)}
+    dense = evaluate(network, test_set, cpu)["accuracy"]
+    accuracy = evaluate(quantized, test_set, cpu)["accuracy"]
+    versions = [
+        Version("fp32", network, dense, file_bytes(network, save_dense), network),
+        Version("int8 by hand", network, accuracy, file_bytes(quantized, save_dense), quantized),
+    ]
+    lacking = missing_for_integers()
+    if lacking:
+        versions.append(Version(f"int8 by torchao: needs {lacking}", network, math.nan, 0, None))
+    else:
+        with quiet_and_single():
+            rounded = quantize_by_torchao(exported(network, pictures), pictures)
+            for name, graph in (("fp32, compiled", exported(network, pictures)), ("int8, compiled", rounded)):
+                call = compiled(graph, pictures[0])
+                versions.append(
+                    Version(name, network, accuracy_of(call, test_set), file_bytes(graph, save_dense), call)
+                )
+    rows = compare(versions, pictures[0])
+    times, share = [row["latency_ratio_32"] for row in rows], versions[1].bytes / versions[0].bytes
+    claims = [
+        Claim("points that int8 costs", 100 * (dense - accuracy), "<=", 1),
+        Claim("points that weights of 4 bits cost, without rounding the inputs", 100 * (dense - by_bits[4]), "<=", 1),
+        Claim("the int8 file as a share of fp32's", share, "<=", 0.27),
+        Claim("answers that change when the file is read back", changed, "<=", 0),
+        Claim("computed by hand it takes longer: share of fp32's time, 1 picture", rows[1]["latency_ratio_1"], ">", 1),
+    ]
+    if not lacking:
+        size, cost = versions[3].bytes / versions[0].bytes, 100 * (dense - versions[3].accuracy)
+        claims += [
+            Claim("points that int8 by torchao costs", cost, "<=", 1),
+            Claim("compiled to integers it takes a share of fp32's time, 32 pictures", times[3], "<", 1),
+            Claim("and of the time of compiled fp32", times[3] / times[2], "<", 1),
+            Claim("torchao's state dict still holds fp32 weights: share of fp32's file", size, ">", 1),
+        ]
+    return Result(
+        metrics={"accuracy": accuracy, "bytes": versions[1].bytes, "macs": rows[1]["macs"]},
+        baseline=majority(train_set, test_set),
+        baseline_name="majority class",
+        bars={"accuracy": 0.96},
+        claims=claims,
+        history=loop.history,
+        rows=rows,
+        model=quantized,
+        draw=lambda: draw_quantization(by_bits, dense, rows),
+    )
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,142 @@
+"""Rounding against torch's own, the file, and torchao's way."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from recipes.compression.files import file_bytes, save_dense
+from recipes.compression.inductor import compiled, exported, missing_for_integers, quantize_by_torchao, quiet_and_single
+from recipes.compression.quantization import input_scale, load_quantized, quantize, to_integers, to_numbers
+from recipes.core.errors import InputError
+from recipes.vision.classification.task import SmallCNN
+
+
+def network(seed: int = 0) -> SmallCNN:
+    torch.manual_seed(seed)
+    return SmallCNN(1, 10, width=8).eval()
+
+
+def pictures(count: int = 16) -> torch.Tensor:
+    return torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+
+
+def test_rounding_of_inputs_is_torchs() -> None:
+    values = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    scale, zero_point = input_scale(values.amin(), values.amax())
+    mine = to_numbers(to_integers(values, scale, zero_point, 0, 255), scale, zero_point)
+    theirs = torch.fake_quantize_per_tensor_affine(values, float(scale), int(zero_point), 0, 255)
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
+    assert (mine - values).abs().max() <= scale / 2 + 1e-6
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 3.0), (0.5, 2.0), (-3.0, -1.0), (0.0, 0.0)])
+def test_zero_is_met_exactly(low: float, high: float) -> None:
+    scale, zero_point = input_scale(torch.tensor(low), torch.tensor(high))
+    assert 0 <= zero_point <= 255
+    zero = torch.zeros(1)
+    assert to_numbers(to_integers(zero, scale, zero_point, 0, 255), scale, zero_point) == 0
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_rounding_of_weights_is_torchs(bits: int) -> None:
+    layer = nn.Conv2d(3, 5, 3)
+    largest = 2 ** (bits - 1) - 1
+    rounded: Any = quantize(layer, bits=bits)
+    theirs = torch.fake_quantize_per_channel_affine(
+        layer.weight, rounded.scale.flatten(), torch.zeros(5, dtype=torch.int32), 0, -largest, largest
+    )
+    torch.testing.assert_close(rounded.weight, theirs, rtol=0, atol=1e-6)
+
+
+def test_answers_stay_near_and_move_with_the_input() -> None:
+    model, images = network(), pictures()
+    quantized = quantize(model, images)
+    with torch.no_grad():
+        answers, exact = quantized(images), model(images)
+    assert not torch.equal(answers, exact)
+    assert (answers - exact).norm() < 0.05 * exact.norm()
+    assert not torch.equal(answers[0], answers[1])
+
+
+def test_fewer_bits_lie_further_off() -> None:
+    model, images = network(), pictures()
+    with torch.no_grad():
+        errors = [float((quantize(model, bits=bits)(images) - model(images)).norm()) for bits in (8, 6, 4, 2)]
+    assert errors == sorted(errors)
+
+
+def test_the_model_itself_is_not_changed() -> None:
+    model = network()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    quantize(model, pictures())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_every_kind_of_layer_answers() -> None:
+    for layer, shape in (
+        (nn.Linear(6, 4), (2, 6)),
+        (nn.Conv1d(3, 4, 3, padding=1), (2, 3, 9)),
+        (nn.Conv2d(4, 4, 3, stride=2, groups=2), (2, 4, 9, 9)),
+        (nn.Conv3d(2, 4, 3, padding=1, padding_mode="circular"), (2, 2, 5, 5, 5)),
+    ):
+        assert isinstance(layer, nn.Module)
+        inputs = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            exact, near = layer(inputs), quantize(layer, inputs)(inputs)
+        assert (near - exact).norm() < 0.05 * exact.norm()
+
+
+@pytest.mark.parametrize("bits", [0, 1, 9, 4.5])
+def test_refuses_bits_that_cannot_be(bits: int) -> None:
+    with pytest.raises(InputError, match="option bits"):
+        quantize(network(), bits=bits)
+
+
+def test_refuses_what_it_cannot_quantize() -> None:
+    with pytest.raises(InputError, match="found none in ReLU"):
+        quantize(nn.ReLU())
+    with pytest.raises(InputError, match="layer 0: expected a plain weight"):
+        quantize(nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))))
+
+
+def test_file_is_read_by_another_process_to_the_bit(tmp_path: Path) -> None:
+    model, images = network(), pictures()
+    quantized = quantize(model, images)
+    save_dense(quantized, tmp_path / "model.safetensors")
+    torch.save(images, tmp_path / "pictures.pt")
+    script = (
+        "import torch\n"
+        "from recipes.compression.quantization import load_quantized\n"
+        "from recipes.vision.classification.task import SmallCNN\n"
+        "torch.set_num_threads(1)\n"
+        "model = load_quantized(SmallCNN(1, 10, width=8), 'model.safetensors')\n"
+        "torch.save(model(torch.load('pictures.pt', weights_only=True)).detach(), 'answer.pt')\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    with torch.no_grad():
+        assert torch.equal(torch.load(tmp_path / "answer.pt", weights_only=True), quantized(images))
+    wide = SmallCNN(1, 10, width=64)
+    assert file_bytes(quantize(wide), save_dense) < 0.27 * file_bytes(wide, save_dense)
+
+
+def test_a_file_that_is_not_one_is_one_clear_line(tmp_path: Path) -> None:
+    save_dense(quantize(SmallCNN(1, 7, width=4)), tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match=r"other\.safetensors: expected a quantized file of this network"):
+        load_quantized(network(), tmp_path / "other.safetensors")
+
+
+@pytest.mark.skipif(bool(missing_for_integers()), reason=f"lacks {missing_for_integers()}")
+def test_torchao_compiled_agrees_with_ours() -> None:
+    model, images = network(), pictures(32)
+    with torch.no_grad(), quiet_and_single():
+        call = compiled(quantize_by_torchao(exported(model, images), images), images[0])
+        exact, theirs, mine = model(images), call(images), quantize(model, images)(images)
+        few = call(images[:5])
+    assert (theirs - exact).norm() < 0.05 * exact.norm()
+    assert (theirs - mine).norm() < 0.05 * exact.norm()
+    assert torch.equal(few, theirs[:5]), "a batch that is filled up answers as a full one"
