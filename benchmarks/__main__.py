@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.row import Row, markdown
 
-PARTS = ("startup", "loops", "fashion")
+PARTS = ("startup", "loops", "pictures", "fashion")
 
 
 def processor() -> str:

@@ -1,8 +1,10 @@
 """The training loop's iterator: everything around the loss, on torch's own engines."""
 
 import math
+import pickle
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -274,7 +276,8 @@ class Loop:
 
         options = whole.StateDictOptions(full_state_dict=True)
         try:
-            state = torch.load(self.file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # of what a foreign file may hold: the error says it
+                state = torch.load(self.file, map_location="cpu", weights_only=True)
             whole.set_model_state_dict(self.module, state["model"], options=options)
             if state["optimizer"]["state"]:  # plain SGD has none
                 whole.set_optimizer_state_dict(self.module, self.optimizer, state["optimizer"], options=options)
@@ -283,7 +286,8 @@ class Loop:
             self.epoch, self.batch, self.steps, self._sum, self._count = state["place"]
             self.history, self._epoch_random = state["history"], state["epoch_random"]
         except Exception as error:
-            reason = str(error).strip().partition("\n")[0][:200]
+            foreign = isinstance(error, pickle.UnpicklingError)  # code in it is never run
+            reason = "not one of tensors alone" if foreign else str(error).strip().partition("\n")[0][:200]
             raise InputError(f"{self.file}: expected a checkpoint of this training ({reason})") from None
         for group, lr in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = lr
