@@ -26,7 +26,7 @@ from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.images import ImageFiles, Images, open_images
 from recipes.datasets.loading import batches
 from recipes.options import main
-from recipes.vision.classification.task import FAST, evaluate, majority
+from recipes.vision.classification.task import FAST, evaluate, majority, shifted
 
 
 class BasicBlock(nn.Module):
@@ -146,20 +146,6 @@ def small_resnet(depth: int = 50, **options: Any) -> ResNet:
     if depth < 8 or depth % 6 != 2:
         raise InputError(f"option depth: expected 8, 14, 20 and so on in steps of 6, got {depth}")
     return ResNet(BasicBlock, [(depth - 2) // 6] * 3, width=16, small_pictures=True, **options)
-
-
-def shifted(images: Tensor) -> Tensor:
-    """Each picture (B, C, H, W) moved at random by up to an eighth of its side: padded with black, and cropped."""
-    count, _, height, width = images.shape
-    y, x = -(-height // 8), -(-width // 8)
-    black = images.amin()
-    padded = F.pad(images - black, (x, x, y, y)) + black
-    top = torch.randint(0, 2 * y + 1, (count, 1), device=images.device)
-    left = torch.randint(0, 2 * x + 1, (count, 1), device=images.device)
-    rows = top + torch.arange(height, device=images.device)  # (B, H)
-    columns = left + torch.arange(width, device=images.device)  # (B, W)
-    picture = torch.arange(count, device=images.device)
-    return padded[picture[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def gradient_norms(model: nn.Module, images: Tensor, labels: Tensor) -> list[float]:

@@ -98,6 +98,20 @@ class GreyToColour(nn.Module):
         return images.expand(-1, 3, -1, -1)
 
 
+def shifted(images: Tensor) -> Tensor:
+    """Each picture (B, C, H, W) moved at random by up to an eighth of its side: padded with black, and cropped."""
+    count, _, height, width = images.shape
+    y, x = -(-height // 8), -(-width // 8)
+    black = images.amin()
+    padded = F.pad(images - black, (x, x, y, y)) + black
+    top = torch.randint(0, 2 * y + 1, (count, 1), device=images.device)
+    left = torch.randint(0, 2 * x + 1, (count, 1), device=images.device)
+    rows = top + torch.arange(height, device=images.device)  # (B, H)
+    columns = left + torch.arange(width, device=images.device)  # (B, W)
+    picture = torch.arange(count, device=images.device)
+    return padded[picture[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
 def train(
     model: nn.Module,
     train_set: Images | ImageFiles,

@@ -1,0 +1,72 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from recipes.core.errors import InputError
+from recipes.core.measure import parameter_count
+from recipes.core.result import Result
+from recipes.datasets.images import open_images
+from recipes.vision.classification import lenet
+from recipes.vision.classification.lenet import MLP, LeNet, mosaic
+
+CPU = torch.device("cpu")
+NAME = "vision.classification.lenet"
+
+
+def test_shapes_and_parameters_are_the_published_ones() -> None:
+    network = LeNet()
+    assert parameter_count(network) == 61_706
+    sizes = []
+    images = torch.randn(2, 1, 32, 32)
+    for layer in network:
+        images = layer(images)
+        if isinstance(layer, (nn.Conv2d, nn.AvgPool2d, nn.Linear)):
+            sizes.append(tuple(images.shape[1:]))
+    assert sizes == [(6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5), (120, 1, 1), (84,), (10,)]
+
+
+@pytest.mark.parametrize(("channels", "classes"), [(1, 10), (3, 2), (3, 100)])
+def test_mlp_has_as_many_parameters(channels: int, classes: int) -> None:
+    wanted = parameter_count(LeNet(channels, classes))
+    network = MLP(channels, classes, parameters=wanted)
+    assert network(torch.randn(2, channels, 32, 32)).shape == (2, classes)
+    assert parameter_count(network) == pytest.approx(wanted, rel=0.03)
+
+
+def test_every_parameter_gets_a_gradient_and_the_picture_counts() -> None:
+    torch.manual_seed(0)
+    network = LeNet()
+    logits = network(torch.randn(8, 1, 32, 32))
+    assert logits.std(dim=0).min() > 1e-4
+    logits.square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+
+
+def test_shuffled_labels_fail_the_bar() -> None:
+    torch.manual_seed(0)
+    train_set, test_set = open_images(image_size=32)
+    train_set.labels = train_set.labels[torch.randperm(len(train_set))]
+    loop = lenet.train(LeNet(), train_set, test_set, 32, 1e-2, 0, moved=False, device=CPU, epochs=2)
+    assert loop.history[-1]["accuracy"] < 0.4
+
+
+def test_mosaic_stretches_each_map_and_frames_it() -> None:
+    maps = torch.arange(6.0).view(6, 1, 1) + torch.tensor([[0.0, 5.0], [10.0, 0.0]])
+    picture = mosaic(maps, 3)
+    assert picture.shape == (1, 8, 12)
+    torch.testing.assert_close(picture[0, 1:3, 1:3], torch.tensor([[0.0, 0.5], [1.0, 0.0]]))
+    assert (picture[0, 0] == 1).all()
+
+
+@pytest.mark.xdist_group(NAME)
+def test_all_claims_hold(default_run: Callable[[str], Result]) -> None:
+    result = default_run(NAME)
+    assert [claim.text for claim in result.claims if not claim.holds] == []
+    assert [row["parameters"] for row in result.rows] == [61_706, 62_110, 62_110]
+
+
+def test_impossible_option_is_named() -> None:
+    with pytest.raises(InputError, match="option seeds"):
+        lenet.run(seeds=0)
