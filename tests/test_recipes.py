@@ -4,6 +4,7 @@ import ast
 import inspect
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from safetensors.torch import load_file
 
 import recipes
 from recipes.catalog import entries, find
 from recipes.copying import copy
-from recipes.core.result import Result
+from recipes.core.result import Result, whole_weights
 from recipes.options import option_sentences
 
 NAMES = recipes.names()
@@ -27,10 +28,6 @@ every_recipe = pytest.mark.parametrize("name", NAMES)
 def shortened(name: str) -> dict[str, int]:
     """Options for a run that only has to go through, not to learn."""
     return {"epochs": 1} if "epochs" in find(name).options else {}
-
-
-def weights(model: object) -> dict[str, torch.Tensor]:
-    return model.state_dict() if isinstance(model, nn.Module) else {}
 
 
 @every_recipe
@@ -88,30 +85,32 @@ def test_result_prints_and_turns_into_json_and_a_figure(name: str, default_run: 
 
 
 @every_recipe
-def test_repeats_to_the_bit(name: str, default_run: Callable[[str], Result]) -> None:
+def test_copy_runs_alone_and_gives_the_same_to_the_bit(
+    name: str, tmp_path: Path, default_run: Callable[[str], Result]
+) -> None:
+    """The same seed in another process, by the copied file: the same metrics and the same weights."""
     options = shortened(name)
-    first = recipes.run(name, device="cpu", seed=1, **options) if options else default_run(name)
-    second = recipes.run(name, device="cpu", seed=1 if options else 0, **options)
-    timed = {"latency_ratio"}
-    assert {k: v for k, v in first.metrics.items() if k not in timed} == {
-        k: v for k, v in second.metrics.items() if k not in timed
-    }
-    for key, value in weights(first.model).items():
-        assert torch.equal(value, weights(second.model)[key]), key
-
-
-@every_recipe
-def test_copy_runs_alone(name: str, tmp_path: Path) -> None:
+    mine = recipes.run(name, device="cpu", seed=1, **options) if options else default_run(name)
     target = copy(name, tmp_path / "alone" / "recipe.py")[0]
     for node in ast.walk(ast.parse(target.read_text())):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             assert not any(module.partition(".")[0] == "recipes" for module in modules)
-    words = [f"--{key}={value}" for key, value in shortened(name).items()]
-    command = [sys.executable, "-I", target.name, "--device", "cpu", "--json", *words]
-    done = subprocess.run(command, cwd=target.parent, capture_output=True, text=True, timeout=500)
+    words = [f"--{key}={value}" for key, value in {**options, "device": "cpu", "seed": mine.seed, "out": "out"}.items()]
+    command = [sys.executable, "-I", target.name, "--json", *words]
+    threads = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=target.parent, capture_output=True, text=True, timeout=500, env=threads)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout)["metrics"]
+    theirs = json.loads(done.stdout)
+    assert theirs["metrics"].keys() == mine.metrics.keys()
+    for key in mine.metrics.keys() - {"latency_ratio"}:
+        assert theirs["metrics"][key] == mine.metrics[key], key
+    if isinstance(mine.model, torch.nn.Module):
+        saved = load_file(target.parent / "out" / "model.safetensors")
+        whole = whole_weights(mine.model)
+        assert saved.keys() == whole.keys()
+        for key, value in whole.items():
+            assert torch.equal(saved[key], value), key
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
