@@ -85,7 +85,7 @@ def our_way(folder: Path, accuracy: Callable[[nn.Module], float]) -> Iterator[fl
     torch.manual_seed(0)
     defaults = {name: option.default for name, option in inspect.signature(run).parameters.items()}
     model = SmallCNN(1, 10)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=defaults["lr"], weight_decay=0.5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=defaults["lr"], weight_decay=0.05)
     loop = Loop(
         model,
         optimizer,

@@ -125,7 +125,7 @@ def train(
     **engine: Unpack[Engine],
 ) -> Loop:
     """Minimises the cross-entropy with AdamW; gives the loop, whose history follows both parts."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
     loop = Loop(
         model,
         optimizer,
