@@ -1,0 +1,87 @@
+"""SegNet: unpooling by index puts values where pooling took them from, and its decoder needs those places."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import recipes
+from recipes.core.measure import parameter_count
+from recipes.core.result import Result
+from recipes.datasets.scenes import Masks, open_masks
+from recipes.vision.segmentation import segnet
+from recipes.vision.segmentation.scoring import evaluate
+from recipes.vision.segmentation.segnet import SegNet
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def scenes() -> tuple[Masks, Masks]:
+    return open_masks()
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_unpooling_keeps_the_largest_of_each_four_in_place(memory: torch.memory_format, dtype: torch.dtype) -> None:
+    """Torch's operators in the layout and precision of the training, against the comparison that they stand for."""
+    torch.manual_seed(0)
+    features = torch.randperm(2 * 3 * 7 * 6).view(2, 3, 7, 6).to(torch.float32)
+    if dtype == torch.bfloat16:
+        features = features % 256  # whole numbers that it holds; equal ones are too far apart to meet
+    features = features.to(dtype).to(memory_format=memory)
+    pooled, indices = F.max_pool2d(features, 2, return_indices=True)
+    unpooled = F.max_unpool2d(pooled, indices, (2, 2), output_size=features.shape[2:])
+    largest = F.interpolate(pooled.float(), scale_factor=2, mode="nearest")
+    expected = torch.zeros(2, 3, 7, 6)
+    cut = features[:, :, :6].float()
+    expected[:, :, :6] = cut.where(cut == largest, 0)
+    assert torch.equal(unpooled.float(), expected)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (37, 50), (4, 5)])
+@pytest.mark.parametrize("indices", [True, False])
+def test_sizes(size: tuple[int, int], indices: bool) -> None:
+    assert SegNet(1, 4, width=4, indices=indices).eval()(torch.rand(2, 1, *size)).shape == (2, 4, *size)
+
+
+def test_both_upsamplings_have_as_many_parameters() -> None:
+    assert parameter_count(SegNet(3, 5)) == parameter_count(SegNet(3, 5, indices=False))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("indices", [True, False])
+def test_every_parameter_gets_a_gradient(depth: int, indices: bool, scenes: tuple[Masks, Masks]) -> None:
+    torch.manual_seed(0)
+    model = SegNet(3, 5, depth=depth, indices=indices)
+    images, masks = scenes[0].__getitems__(range(4))
+    F.cross_entropy(model(images), masks).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+class TestRun:
+    @pytest.mark.xdist_group("vision.segmentation.segnet")
+    def test_the_answer_depends_on_the_picture(
+        self, default_run: Callable[[str], Result], scenes: tuple[Masks, Masks]
+    ) -> None:
+        result, test_set = default_run("vision.segmentation.segnet"), scenes[1]
+        wrong = replace(test_set, images=test_set.images.roll(1, dims=0))
+        assert evaluate(result.model, wrong, CPU)["mean_iou"] < 0.3
+
+    def test_masks_of_other_pictures_teach_nothing(
+        self, scenes: tuple[Masks, Masks], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        train_set = replace(scenes[0], masks=scenes[0].masks.roll(1, dims=0))
+        monkeypatch.setattr(segnet, "open_masks", lambda *_, **__: (train_set, scenes[1]))
+        result = segnet.run(compare=False, epochs=1, device="cpu")
+        assert result.shortfalls()
+        assert result.metrics["mean_iou"] < 0.3
+
+    @pytest.mark.real
+    def test_camvid(self, real_data: Path) -> None:
+        data = str(real_data / "CamVid")
+        result = recipes.run("vision.segmentation.segnet", data=data, compare=False, epochs=3)
+        assert result.metrics["mean_iou"] > 1.5 * result.baseline["mean_iou"]
