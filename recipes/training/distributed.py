@@ -37,7 +37,7 @@ from recipes.core.result import Claim, Result, recipe, whole_weights
 from recipes.datasets.images import open_images
 from recipes.datasets.loading import batches
 from recipes.options import main
-from recipes.vision.classification.task import evaluate, majority
+from recipes.training.scoring import evaluate, majority
 
 
 class MLP(nn.Sequential):

@@ -27,13 +27,13 @@ from torch.nn import functional as F
 
 from recipes.core.device import setup
 from recipes.core.errors import InputError
-from recipes.core.evaluation import predict
 from recipes.core.figures import new_figure
 from recipes.core.loop import Engine, Loop
 from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.images import ImageFiles, Images, open_images
 from recipes.datasets.loading import batches, holdout
 from recipes.options import main
+from recipes.training.scoring import evaluate, majority
 
 
 class Adam(torch.optim.Optimizer):
@@ -127,15 +127,6 @@ def train(
     return loop
 
 
-def evaluate(model: nn.Module, dataset: Images | ImageFiles, device: torch.device) -> dict[str, float]:
-    """Accuracy and mean cross-entropy (nats) over the whole set."""
-    logits, labels = torch.stack(predict(model, dataset, device)), dataset.labels.cpu()  # (N, num_classes), (N,)
-    return {
-        "accuracy": (logits.argmax(dim=1) == labels).double().mean().item(),
-        "loss": F.cross_entropy(logits, labels).item(),
-    }
-
-
 def largest_difference(model: nn.Module, train_set: Images | ImageFiles, *, steps: int = 100) -> float:
     """The largest difference of a weight after training with the written Adam and with torch.optim.Adam.
 
@@ -157,16 +148,6 @@ def largest_difference(model: nn.Module, train_set: Images | ImageFiles, *, step
             optimizer.step()
         ends.append(nn.utils.parameters_to_vector(network.parameters()).detach())
     return (ends[0] - ends[1]).abs().max().item()
-
-
-def majority(train_set: Images | ImageFiles, test_set: Images | ImageFiles) -> dict[str, float]:
-    """The baseline that looks at no picture: the commonest class, and the loss of the classes' shares."""
-    shares = torch.bincount(train_set.labels.cpu(), minlength=len(train_set.classes)) / len(train_set)
-    labels = test_set.labels.cpu()
-    return {
-        "accuracy": (labels == shares.argmax()).double().mean().item(),
-        "loss": -shares.clamp(min=1e-9).log()[labels].mean().item(),
-    }
 
 
 def draw_sweep(
