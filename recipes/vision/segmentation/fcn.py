@@ -210,7 +210,7 @@ def run(
         _, other_history = fit(fewer)
         claims.append(
             Claim(
-                f"with {fewer} skips it does worse than with {fewer + 1}",
+                f"skips: {fewer} do worse than {fewer + 1}",
                 rows[-1]["mean_iou"],
                 "<",
                 rows[-2]["mean_iou"],

@@ -1,0 +1,83 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from recipes.core.errors import InputError
+from recipes.core.measure import parameter_count
+from recipes.core.result import Result
+from recipes.datasets.images import open_images
+from recipes.vision.classification import efficientnet
+from recipes.vision.classification.efficientnet import SMALL_SETTINGS, EfficientNet, MBConv
+
+CPU = torch.device("cpu")
+NAME = "vision.classification.efficientnet"
+
+
+def small() -> EfficientNet:
+    torch.manual_seed(0)
+    return EfficientNet(SMALL_SETTINGS, channels=1, num_classes=10, stem=8, by=2, small_pictures=True)
+
+
+@pytest.mark.parametrize(("name", "width", "depth"), [("efficientnet_b0", 1.0, 1.0), ("efficientnet_b2", 1.1, 1.2)])
+def test_equals_torchvision(name: str, width: float, depth: float) -> None:
+    """The same names and numbers: torchvision's weights load, and give the same logits."""
+    from torchvision import models
+
+    torch.manual_seed(0)
+    theirs = models.get_model(name, weights=None)
+    for part in theirs.modules():  # batch norm starts out as the identity, which would hide a wrong order
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.normal_(part.bias, std=0.3)
+            nn.init.normal_(part.running_mean, std=0.1)
+            nn.init.uniform_(part.running_var, 0.5, 2)
+    ours = EfficientNet(width=width, depth=depth)
+    assert parameter_count(ours) == parameter_count(theirs)
+    assert name != "efficientnet_b0" or parameter_count(ours) == 5_288_548
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.eval()(images), theirs.eval()(images), rtol=1e-4, atol=1e-4)
+
+
+def test_stochastic_depth_skips_whole_pictures_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    block = MBConv(4, 4, 3, 1, 2, dropped=0.5)
+    images = torch.randn(1, 4, 6, 6).expand(400, -1, -1, -1)
+    added = block(images) - images
+    skipped = (added.abs().amax(dim=(1, 2, 3)) < 1e-6).float().mean()
+    assert 0.4 < skipped < 0.6
+    block.dropped = 0.0
+    torch.testing.assert_close(added[added.abs().amax(dim=(1, 2, 3)) > 1e-6][:1] / 2, (block(images) - images)[:1])
+
+
+def test_every_parameter_gets_a_gradient_and_the_picture_counts() -> None:
+    network = small()
+    logits = network(torch.randn(32, 1, 8, 8))
+    assert logits.std(dim=0).min() > 1e-3
+    logits.square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+
+
+def test_shuffled_labels_fail_the_bar() -> None:
+    train_set, test_set = open_images()
+    model = small()
+    train_set.labels = train_set.labels[torch.randperm(len(train_set))]
+    loop = efficientnet.train(model, train_set, test_set, 64, 1e-2, 0, device=CPU, epochs=2)
+    assert loop.history[-1]["accuracy"] < 0.4
+
+
+@pytest.mark.xdist_group(NAME)
+def test_the_four_cost_the_same(default_run: Callable[[str], Result]) -> None:
+    """Which of them is best is for the run to print."""
+    result = default_run(NAME)
+    assert result.claims[0].holds
+    assert [row["pixels"] for row in result.rows] == [6, 6, 6, 12, 8]
+    assert all(row["macs"] > 3 * result.rows[0]["macs"] for row in result.rows[1:])
+
+
+def test_impossible_seeds_are_named() -> None:
+    with pytest.raises(InputError, match="option seeds"):
+        efficientnet.run(seeds=0)

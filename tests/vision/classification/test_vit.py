@@ -1,0 +1,86 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from recipes.core.errors import InputError
+from recipes.core.measure import parameter_count
+from recipes.core.result import Result
+from recipes.datasets.images import open_images
+from recipes.vision.classification import vit
+from recipes.vision.classification.vit import Attention, ShufflePatches, VisionTransformer, from_torchvision
+
+CPU = torch.device("cpu")
+NAME = "vision.classification.vit"
+
+
+def small(*, positions: bool = True) -> VisionTransformer:
+    torch.manual_seed(0)
+    options = {"channels": 1, "num_classes": 10, "width": 48, "depth": 3, "heads": 4}
+    return VisionTransformer((8, 8), 2, positions=positions, **options)
+
+
+def test_equals_torchvision() -> None:
+    """torchvision's weights load under this file's names, and give the same logits."""
+    from torchvision import models
+
+    with torch.device("meta"):
+        theirs, ours = models.vit_b_16(weights=None), VisionTransformer()
+    assert parameter_count(ours) == parameter_count(theirs) == 86_567_656
+    generator = torch.Generator().manual_seed(0)
+    weights = {key: 0.03 * torch.randn(v.shape, generator=generator) for key, v in theirs.state_dict().items()}
+    theirs.load_state_dict(weights, assign=True)
+    ours.load_state_dict(from_torchvision(weights), assign=True)
+    images = torch.randn(1, 3, 224, 224, generator=generator)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.eval()(images), theirs.eval()(images), rtol=1e-4, atol=1e-4)
+
+
+def test_attention_weights_are_those_that_attention_uses() -> None:
+    torch.manual_seed(0)
+    attention, x = Attention(16, 4), torch.randn(2, 5, 16)
+    weights = attention.weights(x)  # (2, 4, 5, 5)
+    torch.testing.assert_close(weights.sum(dim=3), torch.ones(2, 4, 5))
+    values = attention.split(x)[2]
+    torch.testing.assert_close(attention.out((weights @ values).transpose(1, 2).flatten(2)), attention(x))
+    maps = small().attention_maps(torch.randn(3, 1, 8, 8))
+    assert maps.shape == (3, 3, 4, 4)
+
+
+def test_only_positions_tell_shuffled_patches_apart() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(4, 1, 8, 8)
+    mixed = ShufflePatches(2)(images)
+    assert not torch.equal(images, mixed)
+    assert torch.equal(images.flatten(1).sort(dim=1).values, mixed.flatten(1).sort(dim=1).values)
+    blind, seeing = small(positions=False), small()
+    torch.testing.assert_close(blind(images), blind(mixed), rtol=1e-4, atol=1e-5)
+    assert (seeing(images) - seeing(mixed)).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("positions", [True, False])
+def test_every_parameter_gets_a_gradient_and_the_picture_counts(positions: bool) -> None:
+    network = small(positions=positions)
+    logits = network(torch.randn(8, 1, 8, 8))
+    assert logits.std(dim=0).min() > 1e-3
+    logits.square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+
+
+def test_shuffled_labels_fail_the_bar() -> None:
+    torch.manual_seed(0)
+    train_set, test_set = open_images()
+    train_set.labels = train_set.labels[torch.randperm(len(train_set))]
+    loop = vit.train(small(), train_set, test_set, 64, 3e-3, 0, device=CPU, epochs=2)
+    assert loop.history[-1]["accuracy"] < 0.4
+
+
+@pytest.mark.xdist_group(NAME)
+def test_all_claims_hold(default_run: Callable[[str], Result]) -> None:
+    result = default_run(NAME)
+    assert [claim.text for claim in result.claims if not claim.holds] == []
+
+
+def test_impossible_patch_is_named() -> None:
+    with pytest.raises(InputError, match="option patch"):
+        vit.run(patch=3, device="cpu")
