@@ -20,7 +20,7 @@ from recipes.core.files import write_whole
 
 RELATIONS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 LOWER_IS_BETTER = {"loss", "perplexity", "word_error_rate", "bytes", "macs", "parameters", "latency_ratio"}
-PACKAGES = ("torch", "torchvision", "timm", "transformers", "sklearn", "torchao")
+PACKAGES = ("torch", "torchvision", "timm", "transformers", "sklearn", "torchao", "torch_pruning")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,210 @@
+"""Channels that must go together, against Torch-Pruning, and the smaller network against the larger one."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recipes.compression.channels import NORMS, PRODUCERS, channel_groups, couple, prune_channels
+from recipes.compression.structured_pruning import block_changes, prune_by_library, remove_blocks
+from recipes.core.errors import InputError
+from recipes.core.measure import macs, parameter_count
+from recipes.datasets.images import open_images
+from recipes.vision.classification.resnet import BasicBlock, Bottleneck, ResNet
+from recipes.vision.classification.task import SmallCNN, evaluate, train
+
+CPU = torch.device("cpu")
+PICTURE = torch.zeros(1, 3, 64, 64)
+
+
+class Zoo(nn.Module):
+    """A concatenation, a depthwise and a grouped convolution, a flattened map, a shared layer, and a gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1, bias=False)
+        self.norm = nn.GroupNorm(2, 12)
+        self.depthwise = nn.Conv2d(12, 24, 3, padding=1, groups=12)
+        self.grouped = nn.Conv2d(24, 12, 1, groups=3)
+        self.twice = nn.Conv2d(12, 12, 3, padding=1)
+        self.gate = nn.Linear(12, 12)
+        self.up = nn.ConvTranspose2d(12, 6, 2, stride=2)
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(6 * 16, 10), nn.ReLU(), nn.Linear(10, 5))
+
+    def forward(self, images: Tensor) -> Tensor:  # (batch, 3, 8, 8)
+        x = self.norm(torch.cat([self.left(images), self.right(images)], dim=1))
+        x = F.relu(self.grouped(self.depthwise(x)))
+        x = x + self.twice(F.max_pool2d(self.twice(x), 3, 1, 1))
+        x = x * torch.sigmoid(self.gate(x.mean(dim=(2, 3))))[:, :, None, None]
+        return self.head(F.avg_pool2d(self.up(x), 4))
+
+
+def zeroed(model: nn.Module, example: Tensor, share: float) -> nn.Module:
+    """The network at full size in which nothing reads the channels that `prune_channels` removes."""
+    from recipes.compression.channels import class_groups, class_norms
+
+    model = copy.deepcopy(model)
+    coupling = couple(model, example)
+    norms = class_norms(coupling)
+    gone: set[int] = set()
+    for group in class_groups(coupling):
+        gone |= set(sorted(group, key=lambda label: norms[label])[: int(share * len(group))])
+    for layer, ends in coupling.layers.items():
+        if isinstance(layer, PRODUCERS) and layer.weight.ndim > 1:
+            places = [place for place, label in enumerate(ends.ins) if coupling.find(label) in gone]
+            dim = 0 if isinstance(layer, nn.ConvTranspose2d) else 1
+            if getattr(layer, "groups", 1) == 1:
+                layer.weight.data.index_fill_(dim, torch.tensor(places, dtype=torch.long), 0)
+    return model
+
+
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
+def test_answers_as_the_large_network_whose_channels_nothing_reads(
+    block: type[BasicBlock] | type[Bottleneck], share: float
+) -> None:
+    torch.manual_seed(0)
+    model = ResNet(block, [1, 2], num_classes=7, width=8).eval()
+    images = torch.randn(4, 3, 64, 64)
+    small = prune_channels(model, PICTURE, share)
+    assert parameter_count(small) < parameter_count(model)
+    assert type(small) is ResNet
+    with torch.no_grad():
+        torch.testing.assert_close(small(images), zeroed(model, PICTURE, share)(images), rtol=1e-4, atol=1e-5)
+        assert not torch.equal(small(images[:1]), small(images[1:2]))
+
+
+def test_every_kind_of_coupling() -> None:
+    torch.manual_seed(0)
+    example = torch.randn(2, 3, 8, 8)
+    model = Zoo().eval()
+    groups = {frozenset(group) for group in channel_groups(model, example)}
+    assert frozenset({"grouped", "twice", "gate"}) in groups
+    assert frozenset({"up"}) in groups
+    assert frozenset({"head.1"}) in groups
+    small: Any = prune_channels(model, example, 0.5)
+    assert small(example).shape == (2, 5)
+    assert (small.depthwise.groups, small.depthwise.out_channels) == (
+        small.norm.num_channels,
+        2 * small.norm.num_channels,
+    )
+    assert small.grouped.groups == 3
+    assert small.head[1].in_features == 3 * 16
+    assert small.head[1].out_features == 5
+
+
+def test_a_network_of_one_path_agrees_channel_by_channel() -> None:
+    torch.manual_seed(0)
+    model = SmallCNN(1, 10, width=8).eval()
+    images = torch.randn(4, 1, 8, 8)
+    with torch.no_grad():
+        small = prune_channels(model, images[:1], 0.5)
+        torch.testing.assert_close(small(images), zeroed(model, images[:1], 0.5)(images), rtol=1e-4, atol=1e-5)
+
+
+def test_what_must_stay_stays() -> None:
+    class Split(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(6, 8), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            left, right = self.first(x).chunk(2, dim=-1)
+            return self.last(left * right)
+
+    assert channel_groups(Split(), torch.zeros(1, 6)) == []
+    tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+    tied[1].weight = tied[0].weight
+    assert channel_groups(tied, torch.zeros(1, 4)) == [["2"]]
+    assert prune_channels(tied, torch.zeros(1, 4), 0.0)(torch.zeros(1, 4)).shape == (1, 2)
+
+
+def test_attention_keeps_its_size_and_loses_neurons() -> None:
+    model = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True).eval()
+    example = torch.randn(1, 5, 16)
+    assert channel_groups(model, example) == [["linear1"]]
+    small: Any = prune_channels(model, example, 0.5)
+    assert small.linear1.out_features == 16
+    assert small(example).shape == (1, 5, 16)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_refuses_a_share_that_cannot_be(share: float) -> None:
+    with pytest.raises(InputError, match="option share"):
+        prune_channels(SmallCNN(1, 10), torch.zeros(1, 1, 8, 8), share)
+
+
+def test_refuses_what_it_cannot_prune_and_names_the_layer() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(1, 4, 1), nn.Linear(4 * 9, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(x).view(-1, 36))
+
+    with pytest.raises(InputError, match="layer first: cannot take what it is given"):
+        prune_channels(Fixed(), torch.zeros(1, 1, 3, 3), 0.5)
+    with pytest.raises(InputError, match="found none in ReLU"):
+        prune_channels(nn.ReLU(), torch.zeros(1), 0.5)
+    with pytest.raises(InputError, match="layer 0"):
+        channel_groups(nn.Sequential(nn.Linear(3, 2)), torch.zeros(1, 4))
+
+
+def test_the_model_itself_is_not_changed() -> None:
+    model = SmallCNN(1, 10)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    prune_channels(model, torch.zeros(1, 1, 8, 8), 0.5)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_block_that_changes_least_goes_first() -> None:
+    torch.manual_seed(0)
+    model: Any = ResNet(BasicBlock, [3], num_classes=4, width=8, small_pictures=True).eval()
+    model.layer1[1].bn2.weight.data.zero_()
+    images = torch.randn(2, 3, 8, 8).abs()
+    assert set(block_changes(model, images)) == {"layer1", "layer1.0", "layer1.1", "layer1.2"}
+    small: Any = remove_blocks(model, images, 1)
+    assert isinstance(small.layer1[1], nn.Identity)
+    with torch.no_grad():
+        torch.testing.assert_close(small(images), model(images))
+    with pytest.raises(InputError, match="option blocks"):
+        remove_blocks(SmallCNN(1, 10), torch.zeros(1, 1, 8, 8), 1)
+
+
+def test_shuffled_labels_teach_nothing() -> None:
+    train_set, test_set = open_images(None)
+    train_set.labels = train_set.labels[torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))]
+    model = prune_channels(SmallCNN(1, 10), torch.zeros(1, 1, 8, 8), 0.5)
+    loop = train(model, train_set, test_set, epochs=1, batch_size=64, lr=1e-2, device=CPU)
+    assert evaluate(model, test_set, CPU)["accuracy"] < 0.3
+    assert all(value.requires_grad for value in model.parameters())
+    assert len(loop.history) == 1
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vgg11_bn", "densenet121"])
+def test_couples_and_saves_what_torch_pruning_does(name: str) -> None:
+    torch_pruning = pytest.importorskip("torch_pruning")
+    models = pytest.importorskip("torchvision.models")
+    torch.manual_seed(0)
+    model = models.get_model(name, weights=None).eval()
+    names = {layer: path for path, layer in model.named_modules()}
+    last = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
+    graph = torch_pruning.DependencyGraph().build_dependency(model, example_inputs=PICTURE)
+    theirs = {
+        frozenset(
+            names[step.target.module]
+            for step, _ in group
+            if isinstance(step.target.module, (*PRODUCERS, *NORMS)) and graph.is_out_channel_pruning_fn(step.handler)
+        )
+        for group in graph.get_all_groups(ignored_layers=[last])
+    }
+    assert {frozenset(group) for group in channel_groups(model, PICTURE)} == theirs
+    if name == "resnet18":
+        mine, by_library = prune_channels(model, PICTURE, 0.5), prune_by_library(model, PICTURE, 0.5)
+        assert macs(mine, PICTURE) == pytest.approx(macs(by_library, PICTURE), rel=0.05)
+        assert parameter_count(mine) == pytest.approx(parameter_count(by_library), rel=0.05)
