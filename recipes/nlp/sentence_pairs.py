@@ -1,0 +1,172 @@
+"""From sentence pairs to batches of numbers, and from translations to a score."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader
+
+from recipes.core.errors import InputError
+from recipes.core.figures import new_figure
+from recipes.datasets.loading import as_is
+from recipes.datasets.parallel import Pairs, open_pairs
+from recipes.nlp.text_classification.encoding import PAD, SINGLE, UNKNOWN, ByLength
+
+START, END = 2, 3
+WORD = re.compile(rf"[{SINGLE}]|(?:(?![{SINGLE}])\w)+|[^\w\s]")  # a sign of Chinese is a word of its own
+
+
+def split_words(sentence: str) -> list[str]:
+    """Words and punctuation marks in lower case: "Is it you?" gives ["is", "it", "you", "?"]."""
+    return WORD.findall(sentence.lower())
+
+
+class Language:
+    """The words of one language: those that occur `min_freq` times in its train sentences."""
+
+    def __init__(self, sentences: Sequence[str], min_freq: int) -> None:
+        counts = Counter(word for sentence in sentences for word in split_words(sentence))
+        known = sorted((-count, word) for word, count in counts.items() if count >= min_freq)
+        if not known:
+            raise InputError(f"option min_freq: no word of the train sentences occurs {min_freq} times")
+        self.words = ["<pad>", "<unk>", "<start>", "<end>", *(word for _, word in known)]
+        self.number = {word: number for number, word in enumerate(self.words)}
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def encode(self, sentence: str, max_words: int) -> Tensor:
+        """Numbers of its first words between START and END, (words + 2,)."""
+        known = [self.number.get(word, UNKNOWN) for word in split_words(sentence)[:max_words]]
+        return torch.tensor([START, *known, END])
+
+    def decode(self, ids: Tensor) -> str:
+        """The words up to END, with spaces between them."""
+        return " ".join(self.words[one] for one in ids.tolist() if one not in (PAD, START, END))
+
+
+@dataclass
+class EncodedPairs:
+    """Sentence pairs as numbers; asked for many at a time, it pads both sides to their longest.
+
+    Attributes:
+        sources, targets: N tensors (words + 2,) each.
+        languages: whose words they number.
+        truths: the N target sentences as they were read.
+    """
+
+    sources: list[Tensor]
+    targets: list[Tensor]
+    languages: tuple[Language, Language]
+    truths: list[str]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        sources, targets = ([side[index] for index in indices] for side in (self.sources, self.targets))
+        return pad_sequence(sources, batch_first=True), pad_sequence(targets, batch_first=True)  # PAD is 0
+
+
+def open_encoded_pairs(
+    data: str | None = None,
+    *,
+    source: str | None = None,
+    target: str | None = None,
+    limit: int | None = None,
+    min_freq: int = 1,
+    max_words: int = 60,
+    seed: int = 0,
+) -> tuple[EncodedPairs, EncodedPairs]:
+    """Opens sentence pairs as numbers: the train and the test part, with the words of train.
+
+    Args:
+        data: see `open_pairs`, as are source, target, limit and seed.
+        min_freq: times a word must occur in train to be known.
+        max_words: of a sentence that are read; the rest is left out.
+
+    Raises:
+        InputError: see `open_pairs`; or no word occurs so often.
+    """
+    parts = open_pairs(data, source=source, target=target, limit=limit, seed=seed)
+    languages = Language(parts[0].sources, min_freq), Language(parts[0].targets, min_freq)
+
+    def encoded(part: Pairs) -> EncodedPairs:
+        sources = [languages[0].encode(sentence, max_words) for sentence in part.sources]
+        targets = [languages[1].encode(sentence, max_words) for sentence in part.targets]
+        return EncodedPairs(sources, targets, languages, part.targets)
+
+    return encoded(parts[0]), encoded(parts[1])
+
+
+def batches_of_pairs(dataset: EncodedPairs, batch_size: int, *, seed: int = 0) -> DataLoader:
+    """Shuffled batches of pairs whose targets are of similar length; see `ByLength`."""
+    sampler = ByLength(torch.tensor([len(ids) for ids in dataset.targets]), batch_size, seed=seed)
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_size=sampler.share,
+        sampler=sampler,
+        pin_memory=torch.cuda.is_available(),
+        collate_fn=as_is,
+    )
+
+
+def score(translations: list[str], dataset: EncodedPairs) -> dict[str, float]:
+    """BLEU (0 to 100) by sacrebleu over our words in lower case, and the share that is right to the last word."""
+    try:
+        from sacrebleu import corpus_bleu
+    except ImportError:
+        raise InputError("BLEU needs one more package: pip install sacrebleu") from None
+    truths = [" ".join(split_words(truth)) for truth in dataset.truths]
+    right = sum(one == truth for one, truth in zip(translations, truths, strict=True))
+    # Words are split already, and the full stop at the end is one of them.
+    bleu = corpus_bleu(translations, [truths], tokenize="none", force=True).score
+    return {"bleu": bleu, "exact_match": right / len(truths)}
+
+
+def word_by_word(train_set: EncodedPairs, test_set: EncodedPairs) -> list[str]:
+    """The baseline: for each word the one that it shares most sentences with, by Dice's 2 n(s, t) / (n(s) + n(t))."""
+    together = torch.zeros(*map(len, train_set.languages))
+    ones, others = together.sum(dim=1), together.sum(dim=0)
+    for source, target in zip(train_set.sources, train_set.targets, strict=True):
+        source, target = source.unique(), target.unique()
+        together[source[:, None], target] += 1
+        ones[source] += 1
+        others[target] += 1
+    dice = 2 * together / (ones[:, None] + others).clamp(min=1)
+    dice[:, : END + 1] = 0
+    partner = dice.argmax(dim=1)
+    return [test_set.languages[1].decode(partner[ids[1:-1]]) for ids in test_set.sources]
+
+
+def draw(
+    rows: list[dict[str, Any]], dataset: EncodedPairs, attention: Callable[[Tensor], tuple[Tensor, Tensor]]
+) -> Any:
+    """BLEU of all that was compared, and where the decoder looks as it translates two long sentences.
+
+    Args:
+        rows: with "model" and "bleu".
+        dataset: to choose the sentences from.
+        attention: from a sentence to its translation and the shares (translated words, source words).
+    """
+    figure, axes = new_figure(1, 3, width=4.6, height=4.4)
+    bars = axes[0, 0].barh([row["model"] for row in rows], [row["bleu"] for row in rows], color="tab:blue")
+    axes[0, 0].bar_label(bars, fmt="%.1f", padding=3)
+    axes[0, 0].set(xlim=(0, 112), xlabel="BLEU of held-out sentences")
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].spines[["top", "right"]].set_visible(False)
+    lengths = torch.tensor([len(source) for source in dataset.sources]).clamp(max=16)
+    for place, index in zip(axes[0, 1:], lengths.argsort(descending=True, stable=True).tolist(), strict=False):
+        source = dataset.sources[index]
+        written, shares = attention(source)
+        place.imshow(shares.cpu().numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for axis, language, ids in zip((place.xaxis, place.yaxis), dataset.languages, (source, written), strict=True):
+            axis.set_ticks(range(len(ids)), [language.words[one] for one in ids.tolist()], fontsize=9)
+        place.tick_params(axis="x", rotation=60)
+        place.set_title("where the decoder looks", fontsize=10)
+    return figure

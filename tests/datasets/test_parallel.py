@@ -1,0 +1,132 @@
+"""The bundled translations, and the opener of sentence pairs: each format, and each way to be wrong."""
+
+import gzip
+import importlib.util
+import itertools
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from recipes.core.errors import InputError
+from recipes.datasets.bundled import bundled
+from recipes.datasets.parallel import open_pairs
+
+MAKER = Path(__file__).parents[2] / "data" / "make_translations.py"
+PAIRS = [(f"sentence {n}", f"Satz {n}") for n in range(20)]
+
+
+@pytest.fixture(scope="module")
+def maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_translations", MAKER)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["make_translations"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def words(sentences: list[str]) -> set[str]:
+    return {word for sentence in sentences for word in re.findall(r"\w+", sentence.lower())}
+
+
+def test_bundled_bytes_are_made_again(maker: ModuleType, tmp_path: Path) -> None:
+    maker.write(tmp_path)
+    for part in ("train", "test"):
+        assert (tmp_path / f"{part}.tsv").read_bytes() == (bundled("translations") / f"{part}.tsv").read_bytes()
+
+
+def test_parts_share_words_but_no_frame_and_no_adjective_with_its_noun(maker: ModuleType) -> None:
+    train_part, test_part = open_pairs()
+    assert (len(train_part), len(test_part), train_part.languages) == (3500, 400, ("english", "german"))
+    assert not set(train_part.sources) & set(test_part.sources)
+    assert not words(test_part.sources) - words(train_part.sources)
+    adjectives = {adjective[0] for adjective in maker.ADJECTIVES}
+    things = {noun.english for noun in maker.PEOPLE + maker.ANIMALS + maker.THINGS + maker.FOOD}
+    pairs = []
+    for part in (train_part, test_part):
+        split = [re.findall(r"\w+", sentence.lower()) for sentence in part.sources]
+        pairs.append({pair for sentence in split for pair in itertools.pairwise(sentence)})
+    shared = {(one, other) for one, other in pairs[0] & pairs[1] if one in adjectives and other in things}
+    assert not shared
+
+
+def test_each_two_of_a_held_out_frame_meet_in_train(maker: ModuleType) -> None:
+    frames = [(front, tense, kind) for front in maker.FRONTS for tense in maker.TENSES for kind in maker.KINDS]
+    train = {frame for frame in frames if not maker.held_out_frame(*frame)}
+    for front, tense, kind in set(frames) - train:
+        assert any((front, tense) == frame[:2] for frame in train)
+        assert any((tense, kind) == frame[1:] for frame in train)
+        assert any((front, kind) == frame[::2] for frame in train)
+
+
+def write_tsv(path: Path, *, header: str = "") -> Path:
+    path.write_text(header + "".join(f"{one}\t{other}\n" for one, other in PAIRS), "utf-8")
+    return path
+
+
+def test_one_table_is_split(tmp_path: Path) -> None:
+    train_part, test_part = open_pairs(write_tsv(tmp_path / "mine.tsv"))
+    assert (len(train_part), len(test_part)) == (18, 2)
+    assert sorted(zip(train_part.sources + test_part.sources, train_part.targets + test_part.targets, strict=True)) == (
+        sorted(PAIRS)
+    )
+
+
+def test_header_and_direction(tmp_path: Path) -> None:
+    path = write_tsv(tmp_path / "mine.tsv", header="en\tde\n")
+    train_part, _ = open_pairs(path, source="de", limit=3)
+    assert train_part.languages == ("de", "en")
+    assert len(train_part) == 3
+    assert train_part.sources[0].startswith("Satz")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_two_files_a_part(tmp_path: Path, packed: bool) -> None:
+    for part in ("train", "test_2016_flickr"):
+        for column, language in enumerate(("en", "de")):
+            content = "".join(pair[column] + "\n" for pair in PAIRS).encode()
+            file = tmp_path / f"{part}.{language}{'.gz' if packed else ''}"
+            file.write_bytes(gzip.compress(content) if packed else content)
+    train_part, test_part = open_pairs(tmp_path)
+    assert list(zip(train_part.sources, train_part.targets, strict=True)) == PAIRS
+    assert test_part.languages == ("en", "de")
+    assert open_pairs(tmp_path, target="en")[0].sources[0] == "Satz 0"
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "message"),
+    [
+        ({}, {}, "expected train.tsv, or two files such as train.en and train.de, found nothing"),
+        ({"train.tsv": "a\tb\nc\n"}, {}, "train.tsv, row 2: 1 fields between tabs, expected 2"),
+        ({"train.tsv": "A\tb\nC\t \n"}, {}, "train.tsv, row 2: a sentence is empty"),
+        ({"train.tsv": ""}, {}, "train.tsv: the file is empty"),
+        ({"train.tsv": "A\tB\n"}, {"source": "en"}, "row 1: expected the names of the columns"),
+        ({"train.tsv": "en\tde\nA\tB\n"}, {"source": "fr"}, "option source: .* has en, de, got 'fr'"),
+        ({"train.tsv": "en\tde\nA\tB\n"}, {"source": "de", "target": "de"}, "expected two languages, got 'de' twice"),
+        ({"train.tsv": "A\tB\n"}, {}, "expected test.tsv"),
+        ({"train.tsv": "A\tB\n"}, {"limit": 0}, "option limit"),
+        ({"train.en": "A\nB\n", "train.de": "A\n"}, {}, "train.en has 2 lines and train.de 1, expected as many"),
+        ({"train.tsv.gz": "not packed"}, {}, "expected a file packed by gzip"),
+        ({"train.tsv": b"A\tB\n\xff\tC\n"}, {}, "train.tsv, line 2: expected UTF-8"),
+    ],
+)
+def test_input_that_cannot_be(tmp_path: Path, files: dict[str, str | bytes], options: dict, message: str) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=message):
+        open_pairs(tmp_path, **options)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file or folder"):
+        open_pairs(tmp_path / "none")
+
+
+@pytest.mark.real
+def test_multi30k(real_data: Path) -> None:
+    train_part, test_part = open_pairs(real_data / "multi30k", limit=100)
+    assert (len(train_part), len(test_part), train_part.languages) == (100, 1000, ("en", "de"))
