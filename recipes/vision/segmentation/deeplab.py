@@ -1,4 +1,4 @@
-"""Semantic segmentation with DeepLab: dilated convolutions, a pyramid of them, and a dense CRF after it.
+"""Semantic segmentation with DeepLab: dilated convolutions, a pyramid of them, and a dense CRF.
 
 To know what a pixel belongs to, a network must see far around it. Pooling sees far but throws places away.
 A dilated convolution leaves gaps between the pixels it looks at, and so sees far at full resolution with as
