@@ -1,0 +1,247 @@
+"""Opens recordings of spoken words: folders of WAV files by class, or the class in the file's name."""
+
+import math
+import re
+import wave
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from recipes.core.errors import InputError
+from recipes.datasets.bundled import bundled
+from recipes.datasets.loading import holdout
+
+RATES = range(1000, 400_000)  # samples a second that a recording may have
+CLASS_SPEAKER_NUMBER = re.compile(r"([^_]+)_([^_]+)_\d+")  # 7_jackson_32
+SPEAKER_NOHASH_NUMBER = re.compile(r"(\w+?)_nohash_\d+")  # 0a7c2a8d_nohash_0, in Speech Commands
+CROSSINGS = 8  # zero crossings of the interpolating kernel, to either side
+
+
+@dataclass
+class Recordings:
+    """Recordings of one spoken word each, held in memory.
+
+    Attributes:
+        samples: int16, those of all recordings, one after the other.
+        starts: int64 (N,), where each recording begins in `samples`.
+        lengths: int64 (N,), how many samples it has.
+        labels: int64 (N,), indices into `classes`.
+        speakers: N names; "" where the file's name tells none.
+        classes: their names.
+        rate: samples a second.
+        longest: samples that a batch is filled up to with silence, the longest recording's in both parts.
+    """
+
+    samples: Tensor = field(repr=False)
+    starts: Tensor = field(repr=False)
+    lengths: Tensor = field(repr=False)
+    labels: Tensor = field(repr=False)
+    speakers: list[str] = field(repr=False)
+    classes: list[str]
+    rate: int
+    longest: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def wave(self, index: int) -> Tensor:
+        """One recording without silence behind it: float32 (samples,) in -1 to 1."""
+        start = int(self.starts[index])
+        return self.samples[start : start + int(self.lengths[index])].float() / 2**15
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """One recording, float32 (longest,), and its class."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"recording {index} of {len(self)}")
+        waves, labels = self.__getitems__([index % len(self)])
+        return waves[0], int(labels[0])
+
+    def __getitems__(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        """A batch: recordings, float32 (B, longest), each followed by silence, and their classes (B,)."""
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        step = torch.arange(self.longest)
+        place = (self.starts[index, None] + step).clamp(max=len(self.samples) - 1)  # (B, longest)
+        waves = self.samples[place].float().mul_(2**-15).masked_fill_(step >= self.lengths[index, None], 0)
+        return waves, self.labels[index]
+
+    def subset(self, indices: Sequence[int] | Tensor) -> Self:
+        """These recordings alone."""
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        speakers = [self.speakers[i] for i in index.tolist()]
+        return replace(
+            self,
+            starts=self.starts[index],
+            lengths=self.lengths[index],
+            labels=self.labels[index],
+            speakers=speakers,
+        )
+
+
+def open_speech(
+    data: str | Path | None = None, *, rate: int = 8000, seconds: float = 2.0, seed: int = 0
+) -> tuple[Recordings, Recordings]:
+    """Opens recordings of spoken words: the train and the test part.
+
+    A part is a folder with a folder of WAV files for each class, or a folder of WAV files named
+    CLASS_SPEAKER_NUMBER.wav, as in the Free Spoken Digit Dataset. In class folders, speakers are told from
+    such names or from Speech Commands' SPEAKER_nohash_NUMBER.wav. Folders whose name starts with a dot or an
+    underscore (`_background_noise_`) are left out.
+
+    Args:
+        data: None for the bundled digits, or a folder: with the parts `train/` and `test/` (or `val/`), or a
+            part itself. Without a test part, all recordings of one in five speakers, at least of one, are
+            held out where the names tell speakers; otherwise one fifth of each class.
+        rate: samples a second that recordings are brought to; channels are mixed to one.
+        seconds: what is longer is cut.
+        seed: of what is held out.
+
+    Raises:
+        InputError: the folder, a file in it or an option cannot be used.
+    """
+    if rate not in RATES:
+        raise InputError(f"option rate: expected {RATES[0]} to {RATES[-1]} samples a second, got {rate}")
+    if not 0 < seconds < math.inf:
+        raise InputError(f"option seconds: expected a number above 0, got {seconds}")
+    folder = bundled("speech") if data is None else Path(data).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
+    split = (folder / "train").is_dir() and any((folder / name).is_dir() for name in ("test", "val", "valid"))
+    if split:
+        test_folder = next(folder / name for name in ("test", "val", "valid") if (folder / name).is_dir())
+        train_files, test_files = labelled_files(folder / "train"), labelled_files(test_folder)
+        train_classes, test_classes = ({label for _, label, _ in part} for part in (train_files, test_files))
+        if test_classes - train_classes:
+            lacking = ", ".join(sorted(test_classes - train_classes))
+            raise InputError(f"{test_folder}: expected classes of the train part, which lacks {lacking}")
+    else:
+        train_files, test_files = labelled_files(folder), []
+    files = train_files + test_files
+    classes = sorted({label for _, label, _ in files})
+    if len(classes) < 2:
+        raise InputError(f"{folder}: expected at least two classes, found only {classes[0]!r}")
+
+    waves = [read_wav(path, rate)[: round(rate * seconds)] for path, _, _ in files]
+    lengths = torch.tensor([len(samples) for samples in waves])
+    recordings = Recordings(
+        samples=torch.cat(waves),
+        starts=lengths.cumsum(0) - lengths,
+        lengths=lengths,
+        labels=torch.tensor([classes.index(label) for _, label, _ in files]),
+        speakers=[speaker for _, _, speaker in files],
+        classes=classes,
+        rate=rate,
+        longest=int(lengths.max()),
+    )
+    if split:
+        train_rows, test_rows = torch.arange(len(files)).tensor_split([len(train_files)])
+    else:
+        train_rows, test_rows = by_speaker(recordings, seed) or holdout(recordings.labels, seed=seed)
+    if not len(test_rows):
+        raise InputError(f"{folder}: expected two or more recordings of a class, to test on some of them")
+    return recordings.subset(train_rows), recordings.subset(test_rows)
+
+
+def labelled_files(folder: Path) -> list[tuple[Path, str, str]]:
+    """The WAV files of a part, each with its class and its speaker ("" where none is told)."""
+
+    def wavs(place: Path) -> list[Path]:
+        return sorted(path for path in place.iterdir() if path.suffix.lower() == ".wav" and path.name[0] != ".")
+
+    found = []
+    for path in wavs(folder):
+        named = CLASS_SPEAKER_NUMBER.fullmatch(path.stem)
+        if not named:
+            raise InputError(f"{path}: expected a name like CLASS_SPEAKER_NUMBER.wav, or a folder for each class")
+        found.append((path, named[1], named[2]))
+    if found:
+        return found
+    for place in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"):
+        if not wavs(place):
+            raise InputError(f"{place}: expected WAV files, found none")
+        for path in wavs(place):
+            named, nohash = CLASS_SPEAKER_NUMBER.fullmatch(path.stem), SPEAKER_NOHASH_NUMBER.fullmatch(path.stem)
+            found.append((path, place.name, nohash[1] if nohash else named[2] if named else ""))
+    if not found:
+        raise InputError(f"{folder}: expected WAV files named CLASS_SPEAKER_NUMBER.wav, or a folder for each class")
+    return found
+
+
+def by_speaker(recordings: Recordings, seed: int) -> tuple[Tensor, Tensor] | None:
+    """Rows of the train and the test part, no speaker in both, and every class in the first.
+
+    None where that cannot be: with a speaker unknown, or with fewer than two.
+    """
+    speakers = sorted(set(recordings.speakers))
+    if len(speakers) < 2 or "" in speakers:
+        return None
+    order = torch.randperm(len(speakers), generator=torch.Generator().manual_seed(seed)).tolist()
+    held_out = {speakers[i] for i in order[: max(1, len(speakers) // 5)]}
+    tested = torch.tensor([speaker in held_out for speaker in recordings.speakers])
+    if len(recordings.labels[~tested].unique()) < len(recordings.classes):
+        return None
+    return (~tested).nonzero().flatten(), tested.nonzero().flatten()
+
+
+def read_wav(path: Path, rate: int) -> Tensor:
+    """A WAV file of 8 or 16 bits as int16 (samples,), mixed to one channel and brought to `rate`."""
+    try:
+        with wave.open(str(path), "rb") as file:
+            width, channels, own_rate, count = (
+                file.getsampwidth(),
+                file.getnchannels(),
+                file.getframerate(),
+                file.getnframes(),
+            )
+            content = file.readframes(count)
+    except (wave.Error, EOFError, OSError) as error:
+        raise InputError(f"{path}: expected a WAV file of 8 or 16 bits ({error or 'it ends too soon'})") from None
+    if width not in (1, 2):
+        raise InputError(f"{path}: expected 8 or 16 bits a sample, found {8 * width}")
+    if len(content) != count * channels * width:
+        found = len(content) // (channels * width)
+        raise InputError(f"{path}: expected {count} samples, as its header says, found {found}: the file is cut")
+    if not count:
+        raise InputError(f"{path}: expected sound, found no sample")
+    if own_rate not in RATES:
+        raise InputError(f"{path}: expected {RATES[0]} to {RATES[-1]} samples a second, found {own_rate}")
+    values = torch.frombuffer(bytearray(content), dtype=torch.int16 if width == 2 else torch.uint8).float()
+    if width == 1:
+        values = (values - 128) * 256  # 8 bits are stored without a sign
+    mixed = values.view(-1, channels).mean(dim=1)  # (samples,)
+    return resample(mixed, own_rate, rate).round().clamp(-(2**15), 2**15 - 1).short()
+
+
+def resample(samples: Tensor, rate: int, new_rate: int) -> Tensor:
+    """The same sound at another rate: (N,) to (ceil(N * new_rate / rate),).
+
+    Each new sample is a sum of old ones about its time, weighted by a windowed sinc. Where the rate falls,
+    the sinc is as much wider, which takes away the tones that the new rate cannot hold.
+    """
+    if rate == new_rate:
+        return samples
+    shared = math.gcd(rate, new_rate)
+    phases = new_rate // shared  # the times of new samples repeat, relative to the old, after so many
+    weights = kernel(rate // shared, phases)  # (phases, taps)
+    taps = weights.shape[1]
+    new = torch.arange(-(-len(samples) * new_rate // rate))
+    nearest = new * (rate // shared) // phases  # the old sample at or before each new one
+    padded = torch.nn.functional.pad(samples, (taps // 2, taps // 2))
+    about = padded.unfold(0, taps, 1)[nearest]  # (new, taps)
+    return (about * weights[new % phases]).sum(dim=1)
+
+
+@cache
+def kernel(down: int, up: int) -> Tensor:
+    """Weights (up, taps) of the old samples about each of the `up` times at which new ones can fall."""
+    cutoff = min(1.0, 0.95 * up / down)  # as a share of half the old rate
+    reach = math.ceil(CROSSINGS / cutoff)
+    after = torch.arange(up) * down % up / up  # new samples' time after the old one before them
+    times = torch.arange(-reach, reach + 1) - after[:, None]  # (up, taps)
+    window = (math.pi / 2 * (times / (reach + 1))).clamp(-math.pi / 2, math.pi / 2).cos().square()
+    weights = torch.sinc(times * cutoff) * window
+    return weights / weights.sum(dim=1, keepdim=True)
