@@ -1,7 +1,14 @@
-"""Region proposals from outside the network: boxes around pixels that hang together by their colour."""
+"""Region proposals: finding them by colour, drawing a sample to learn from, and moving them onto objects."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from recipes.datasets.scenes import Boxes
+from recipes.vision.detection.boxes import box_iou
+
+SPREAD = (0.1, 0.1, 0.2, 0.2)  # the usual spread of each code, which they are divided by
 
 
 def colour_regions(image: Tensor, steps: tuple[float, ...] = (0.1, 0.2, 0.3), least: int = 12) -> Tensor:
@@ -43,3 +50,55 @@ def colour_regions(image: Tensor, steps: tuple[float, ...] = (0.1, 0.2, 0.3), le
                 found.add((columns.start, rows.start, columns.stop, rows.stop))
     by_size = sorted(found, key=lambda box: ((box[0] - box[2]) * (box[3] - box[1]), box))
     return torch.tensor(by_size, dtype=torch.float32).view(-1, 4)
+
+
+def encode(boxes: Tensor, references: Tensor) -> Tensor:
+    """What moves and stretches references (N, 4) onto boxes (N, 4), both corners."""
+    centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    middle, sides = (references[:, :2] + references[:, 2:]) / 2, references[:, 2:] - references[:, :2]
+    return torch.cat([(centre - middle) / sides, (size / sides).log()], dim=1) / boxes.new_tensor(SPREAD)
+
+
+def decode(codes: Tensor, references: Tensor) -> Tensor:
+    """The boxes (N, 4) that codes (N, 4) make of references (N, 4); undoes `encode`."""
+    middle, sides = (references[:, :2] + references[:, 2:]) / 2, references[:, 2:] - references[:, :2]
+    codes = codes * codes.new_tensor(SPREAD)
+    centre, half = middle + codes[:, :2] * sides, sides * codes[:, 2:].clamp(max=4).exp() / 2
+    return torch.cat([centre - half, centre + half], dim=1)
+
+
+def within(boxes: Tensor, size: Any) -> Tensor:
+    """Boxes (N, 4) clipped to a picture of this height and width."""
+    return boxes.clamp(min=0).minimum(boxes.new_tensor([size[1], size[0], size[1], size[0]]))
+
+
+def sample(true: Tensor, boxes: Tensor, *, high: float, low: float, count: int) -> tuple[Tensor, Tensor]:
+    """A random sample of boxes, at most half of them on objects.
+
+    Args:
+        true: (objects, 4).
+        boxes: (N, 4).
+        high: a box that overlaps an object by so much is on it, and so is the best one of each object.
+        low: a box that overlaps no object by so much is background; those between are left out.
+        count: size of the sample.
+
+    Returns:
+        Indices of the boxes chosen, and for each the index of its object, or -1 for background.
+    """
+    if len(true) == 0:
+        chosen = torch.randperm(len(boxes), device=boxes.device)[:count]
+        return chosen, torch.full_like(chosen, -1)
+    overlaps = box_iou(true, boxes)  # (objects, N)
+    overlap, matched = overlaps.max(dim=0)
+    best = (overlaps == overlaps.amax(dim=1, keepdim=True)).any(dim=0) & (overlap > 0)
+    on = (overlap >= high) | best
+    positive, negative = on.nonzero()[:, 0], ((overlap < low) & ~on).nonzero()[:, 0]
+    positive = positive[torch.randperm(len(positive), device=boxes.device)[: count // 2]]
+    negative = negative[torch.randperm(len(negative), device=boxes.device)[: count - len(positive)]]
+    return torch.cat([positive, negative]), torch.cat([matched[positive], torch.full_like(negative, -1)])
+
+
+def recall(proposals: list[Tensor], dataset: Boxes, most: int) -> float:
+    """The share of objects that one of a picture's first `most` proposals overlaps by half."""
+    pairs = zip(dataset.boxes, proposals, strict=True)
+    return torch.cat([(box_iou(boxes, some[:most]) >= 0.5).any(dim=1) for boxes, some in pairs]).double().mean().item()
