@@ -1,0 +1,8 @@
+"""BERT: a small one pretrained on plain text."""
+
+from recipes.catalog import submodules
+from recipes.nlp.bert.drawing import draw
+from recipes.nlp.bert.subwords import Subwords, SubwordTexts, encode_texts, train_subwords
+from recipes.nlp.bert.task import MaskedLM, commonest_word, guess_words, mask_words, pretrain, run
+
+__getattr__ = submodules(__name__)

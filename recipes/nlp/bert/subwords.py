@@ -1,0 +1,99 @@
+"""From texts to pieces of words: a WordPiece tokenizer trained on them, or a pretrained model's own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from recipes.core.errors import InputError
+from recipes.datasets.texts import Texts
+from recipes.nlp.text_classification.encoding import EncodedTexts, Vocabulary
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+class Subwords(Vocabulary):
+    """The pieces that a tokenizer of `transformers` knows; a piece that goes on with a word begins with ##.
+
+    Attributes:
+        words: the pieces.
+        number: of each piece.
+        pad: number that fills short texts up.
+        mask: number that hides a piece, if the tokenizer has one.
+        ordinary: (pieces,) numbers of those that stand for text, not for its beginning, end or gaps.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.words = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        self.number = {word: number for number, word in enumerate(self.words)}
+        self.pad, self.mask = tokenizer.pad_token_id, tokenizer.mask_token_id
+        special = set(tokenizer.all_special_ids)
+        self.ordinary = torch.tensor([number for number in range(len(self.words)) if number not in special])
+
+    def encode(self, text: str, max_words: int = 256) -> Tensor:
+        """The numbers of the text's pieces between those of its beginning and end: (pieces,), `max_words` at most."""
+        return torch.tensor(self.tokenizer(text, truncation=True, max_length=max_words)["input_ids"])
+
+
+def train_subwords(texts: Sequence[str], size: int) -> Subwords:
+    """Learns WordPiece: from single letters on, the pair that most often meets where its parts are rare is joined.
+
+    Args:
+        texts: to learn from; they are read in lower case and without accents.
+        size: pieces at most, letters and the five special ones among them; all letters find room whatever it is.
+
+    Raises:
+        InputError: the size is below 1.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    if size < 1:
+        raise InputError(f"option pieces: expected a whole number of at least 1, got {size}")
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    # Pairs that meet equally often are joined in the order of their numbers, which the trainer would deal out anew
+    # in every run; so each letter within a word gets its number before the training begins.
+    normal = (tokenizer.normalizer.normalize_str(text) for text in texts)
+    words = {word for text in normal for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)}
+    numbered = [*SPECIAL, *sorted({f"##{letter}" for word in words for letter in word[1:]})]
+    trainer = trainers.WordPieceTrainer(vocab_size=size, min_frequency=2, special_tokens=numbered, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    whole = Tokenizer(models.WordPiece(tokenizer.get_vocab(), unk_token="[UNK]"))
+    whole.normalizer, whole.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    whole.decoder = decoders.WordPiece()
+    number = whole.get_vocab()
+    whole.post_processor = processors.BertProcessing(("[SEP]", number["[SEP]"]), ("[CLS]", number["[CLS]"]))
+    names = {f"{name[1:-1].lower()}_token": name for name in SPECIAL}
+    return Subwords(PreTrainedTokenizerFast(tokenizer_object=whole, **names))
+
+
+@dataclass
+class SubwordTexts(EncodedTexts):
+    """Labelled texts as numbers of their pieces; asked for many at a time, it pads them to the longest."""
+
+    vocabulary: Subwords
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        rows = [self.ids[index] for index in indices]
+        ids = pad_sequence(rows, batch_first=True, padding_value=self.vocabulary.pad)
+        return ids, self.labels[list(indices)]  # (batch, pieces), (batch,)
+
+
+def encode_texts(part: Texts, subwords: Subwords, max_pieces: int) -> SubwordTexts:
+    """The texts as numbers.
+
+    Args:
+        part: labelled texts.
+        subwords: what they are made of.
+        max_pieces: of a text that are read, its beginning and end among them; the rest is left out.
+    """
+    if max_pieces < 3:
+        raise InputError(f"option max_pieces: expected a whole number of at least 3, got {max_pieces}")
+    ids = [subwords.encode(text, max_pieces) for text in part.texts]
+    return SubwordTexts(part.texts, ids, part.labels, part.classes, subwords)
