@@ -221,8 +221,8 @@ def draw(losses: dict[str, list[float]], shares: dict[str, float], fields: list[
     axes[0, 1].bar(range(len(shares)), list(shares.values()), color="tab:blue")
     axes[0, 1].set_xticks(range(len(shares)), [name.replace(" ", "\n") for name in shares], fontsize=7)
     axes[0, 1].set(title="share of the MACs left", ylim=(0, 1))
-    for place, name, field in zip(axes[0, 2:], ("1×1", "3×3", "5×5", "pooling"), fields, strict=True):
-        show_picture(place, 1 - field[None] / field.max(), f"what {name} sees")
+    for place, name, seen in zip(axes[0, 2:], ("1×1", "3×3", "5×5", "pooling"), fields, strict=True):
+        show_picture(place, 1 - seen[None] / seen.max(), f"what {name} sees")
     return figure
 
 

@@ -1,0 +1,91 @@
+"""Samples, orders and batches, against the plain way of doing each."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from recipes.training.data_loading import Balanced, InkedPixels, PointNet, Shuffled, evaluate, pad, run, train
+
+CPU = torch.device("cpu")
+
+
+def dataset(count: int = 40) -> InkedPixels:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(count, 6, 6, generator=generator) * (torch.rand(count, 6, 6, generator=generator) > 0.5)
+    return InkedPixels(images, torch.arange(count) % 4)
+
+
+def test_a_sample_says_where_the_ink_is() -> None:
+    image = torch.zeros(1, 3, 5)
+    image[0, 2, 1], image[0, 0, 4] = 0.5, 1.0
+    sample, label = InkedPixels(image, torch.tensor([7]))[0]
+    assert sample.tolist() == [[0, 1, 1], [1, 0.25, 0.5]]
+    assert label == 7
+
+
+def test_many_at_once_are_the_same_as_one_by_one() -> None:
+    samples = dataset()
+    samples.images[3] = 0  # a picture without ink has no pixels
+    order = [5, 3, 3, 39, 0]
+    for (mine, label), (theirs, other) in zip(
+        samples.__getitems__(order), map(samples.__getitem__, order), strict=True
+    ):
+        assert torch.equal(mine, theirs)
+        assert label == other
+
+
+def test_padding_is_masked() -> None:
+    samples = dataset().__getitems__(range(8))
+    (pixels, real), labels = pad(samples)
+    assert real.sum(dim=1).tolist() == [len(sample) for sample, _ in samples]
+    assert all(torch.equal(pixels[i][real[i]], sample) for i, (sample, _) in enumerate(samples))
+    assert not pixels[~real].any()
+    assert labels.tolist() == [label for _, label in samples]
+
+
+def test_a_sample_is_answered_alike_alone_and_padded() -> None:
+    torch.manual_seed(0)
+    model, samples = PointNet(4).eval(), dataset().__getitems__(range(8))
+    together = model(pad(samples)[0])
+    for row, sample in enumerate(samples):
+        torch.testing.assert_close(model(pad([sample])[0])[0], together[row], atol=1e-5, rtol=0)
+    assert not torch.equal(together[0], together[1])
+
+
+def test_orders() -> None:
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    plain = Shuffled(labels, seed=3)
+    first = list(plain)
+    assert sorted(first) == list(range(100))
+    assert list(Shuffled(labels, seed=3)) == first
+    assert list(Shuffled(labels, seed=4)) != first
+    plain.set_epoch(1)
+    assert list(plain) != first
+    drawn = torch.cat([labels[list(Balanced(labels, seed))] for seed in range(20)])
+    assert abs(drawn.double().mean() - 0.5) < 0.05
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_give_the_same_batches(workers: int) -> None:
+    samples = dataset()
+    loader = DataLoader(samples, 8, sampler=Shuffled(samples.labels, 0), collate_fn=pad, num_workers=workers)
+    (pixels, _), labels = next(iter(loader))
+    (expected, _), truth = pad(samples.__getitems__(list(Shuffled(samples.labels, 0))[:8]))
+    assert torch.equal(pixels, expected)
+    assert torch.equal(labels, truth)
+
+
+def test_every_parameter_learns_and_shuffled_labels_teach_nothing() -> None:
+    samples = dataset(200)
+    torch.manual_seed(0)
+    model = PointNet(4)
+    before = [parameter.clone() for parameter in model.parameters()]
+    train(model, samples, Shuffled(samples.labels, 0), batch_size=20, lr=3e-3, epochs=2, device=CPU)
+    assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    unseen = dataset(400)  # labels have nothing to do with the pictures
+    assert evaluate(model, unseen, torch.tensor([3]), CPU)["accuracy"] < 0.4
+
+
+def test_the_default_run_learns_the_rare_classes() -> None:
+    result = run(epochs=3, device="cpu")
+    assert result.metrics["rare_accuracy"] > result.baseline["rare_accuracy"]
