@@ -58,3 +58,9 @@ def holdout(labels: Tensor, share: float = 0.2, seed: int = 0) -> tuple[Tensor, 
         test.append(members[:count])
         train.append(members[count:])
     return torch.cat(train).sort().values, torch.cat(test).sort().values
+
+
+def few_of_each(labels: Tensor, samples: int, seed: int) -> Tensor:
+    """Indices of so many samples of each class, drawn with the seed."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    return torch.cat([order[labels[order] == label][:samples] for label in labels.unique()])

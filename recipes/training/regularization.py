@@ -28,7 +28,6 @@ from torch.nn import functional as F
 
 from recipes.core.device import setup
 from recipes.core.errors import InputError
-from recipes.core.evaluation import predict
 from recipes.core.figures import new_figure
 from recipes.core.loop import Engine, Loop
 from recipes.core.measure import parameter_count
@@ -36,6 +35,7 @@ from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.images import ImageFiles, Images, open_images
 from recipes.datasets.loading import batches, holdout
 from recipes.options import main
+from recipes.training.scoring import evaluate
 
 NEAR_ZERO = 1e-3  # a weight below this magnitude; at the start one in fifty is
 
@@ -108,15 +108,6 @@ def train(
         loss = F.cross_entropy(loop.model(images), labels) + strength * penalty(weights)
         loop.step(loss)
     return loop
-
-
-def evaluate(model: nn.Module, dataset: Images | ImageFiles, device: torch.device) -> dict[str, float]:
-    """Mean cross-entropy (nats), without the penalty, and accuracy over the whole set."""
-    logits, labels = torch.stack(predict(model, dataset, device)), dataset.labels.cpu()  # (N, num_classes), (N,)
-    return {
-        "loss": F.cross_entropy(logits, labels).item(),
-        "accuracy": (logits.argmax(dim=1) == labels).double().mean().item(),
-    }
 
 
 @torch.no_grad()
@@ -256,8 +247,8 @@ def run(
             records[name].append(
                 {
                     "near zero": share_near_zero(model),
-                    **{f"train {key}": value for key, value in fitted.items()},
-                    **{f"test {key}": value for key, value in tested.items()},
+                    **{f"train {key}": fitted[key] for key in ("loss", "accuracy")},
+                    **{f"test {key}": tested[key] for key in ("loss", "accuracy")},
                     "gap": tested["loss"] - fitted["loss"],
                 }
             )

@@ -35,7 +35,7 @@ from recipes.core.loop import Engine, Loop, one_cycle
 from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.bundled import bundled
 from recipes.datasets.images import ImageFiles, Images, decode_all, open_images
-from recipes.datasets.loading import batches
+from recipes.datasets.loading import batches, few_of_each
 from recipes.options import main
 from recipes.vision.classification.task import FAST, build_model
 from recipes.vision.transforms import (
@@ -156,12 +156,6 @@ def evaluate(model: nn.Module, dataset: Images | ImageFiles, device: torch.devic
         logits = torch.stack(predict(model, Shifted(dataset, change), device))  # (N, classes)
         accuracies[name] = (logits.argmax(dim=1) == dataset.labels.cpu()).double().mean().item()
     return accuracies
-
-
-def few_of_each(labels: Tensor, samples: int, seed: int) -> Tensor:
-    """Indices of so many samples of each class, drawn with the seed."""
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    return torch.cat([order[labels[order] == label][:samples] for label in labels.unique()])
 
 
 def box_error() -> float:

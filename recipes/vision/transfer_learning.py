@@ -36,13 +36,13 @@ from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.evaluation import predict
 from recipes.core.figures import new_figure
+from recipes.core.files import write_whole
 from recipes.core.loop import Engine, Loop, one_cycle
 from recipes.core.measure import macs
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.result import Claim, Result, recipe, whole_weights
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.datasets.loading import batches, holdout
+from recipes.datasets.loading import batches, few_of_each, holdout
 from recipes.options import main
-from recipes.vision.augmentation import few_of_each
 from recipes.vision.classification.task import FAST, build_model, evaluate
 from recipes.vision.pretrained import last_linear, load_pretrained, load_weights
 
@@ -132,8 +132,7 @@ def train(
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}, path)
+    write_whole(path, lambda target: save_file(whole_weights(network), target))
 
 
 def closes_a_loop(dataset: Images | ImageFiles) -> Images | ImageFiles:

@@ -9,8 +9,9 @@ from torch import Tensor
 from recipes.core.errors import InputError
 from recipes.core.result import Result
 from recipes.datasets.images import open_images
+from recipes.datasets.loading import few_of_each
 from recipes.vision import augmentation
-from recipes.vision.augmentation import COLOURS, METHODS, MOVES, few_of_each, train
+from recipes.vision.augmentation import COLOURS, METHODS, MOVES, train
 from recipes.vision.classification.task import SmallCNN
 from recipes.vision.transforms import (
     about_centre,

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from recipes.core.figures import draw_curves, new_figure
 from recipes.core.loop import Loop
+from recipes.nlp.text_classification.drawing import draw_texts
 from recipes.nlp.text_classification.encoding import EncodedTexts, Vocabulary
 from recipes.nlp.text_classification.task import evaluate
 
@@ -68,3 +70,21 @@ def draw_memory(axes: Any, curves: Mapping[str, Mapping[int, float]]) -> None:
     axes.set(ylim=(0.4, 1.03), xlabel="words after the one that decides", ylabel="accuracy on held-out texts")
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 0.2))
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_recurrent(
+    model: nn.Module,
+    dataset: EncodedTexts,
+    device: torch.device,
+    history: list[dict[str, float]],
+    curves: Mapping[str, Mapping[int, float]],
+) -> Any:
+    """The curve, the accuracy against the distance of the deciding word, and texts in colours."""
+    figure, axes = new_figure(2, 2, width=6.0, height=3.4)
+    draw_curves(axes[0, 0], history, ["loss", "accuracy"])
+    draw_memory(axes[0, 1], curves)
+    grid = axes[1, 0].get_gridspec()
+    for place in axes[1]:
+        place.remove()
+    draw_texts(figure.add_subplot(grid[1, :]), model, dataset, device, columns=150)
+    return figure

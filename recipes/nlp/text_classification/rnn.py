@@ -13,8 +13,7 @@ Paper: Elman (1990), "Finding Structure in Time", https://doi.org/10.1207/s15516
 Data: short English reviews written for this library; yours as CSV, TSV or JSON lines, or hf:NAME.
 """
 
-from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +21,10 @@ from torch.nn import functional as F
 
 from recipes.core.device import setup
 from recipes.core.errors import InputError
-from recipes.core.figures import draw_curves, new_figure
 from recipes.core.loop import Engine, Loop, one_cycle
 from recipes.core.result import Claim, Result, recipe
-from recipes.nlp.text_classification.drawing import draw_texts
 from recipes.nlp.text_classification.encoding import PAD, EncodedTexts, batches_by_length, open_encoded, shuffled
-from recipes.nlp.text_classification.memory import accuracy_by_distance, draw_memory
+from recipes.nlp.text_classification.memory import accuracy_by_distance, draw_recurrent
 from recipes.nlp.text_classification.task import evaluate, linear_svm, word_vectors
 from recipes.options import main
 
@@ -132,24 +129,6 @@ def train(
     return loop
 
 
-def draw(
-    model: nn.Module,
-    dataset: EncodedTexts,
-    device: torch.device,
-    history: list[dict[str, float]],
-    curves: Mapping[str, Mapping[int, float]],
-) -> Any:
-    """The curve, the accuracy against the distance of the deciding word, and texts in colours."""
-    figure, axes = new_figure(2, 2, width=6.0, height=3.4)
-    draw_curves(axes[0, 0], history, ["loss", "accuracy"])
-    draw_memory(axes[0, 1], curves)
-    grid = axes[1, 0].get_gridspec()
-    for place in axes[1]:
-        place.remove()
-    draw_texts(figure.add_subplot(grid[1, :]), model, dataset, device, columns=150)
-    return figure
-
-
 @recipe
 def run(
     *,
@@ -250,7 +229,7 @@ def run(
         ],
         history=loop.history,
         model=model,
-        draw=lambda: draw(model, test_set, place, loop.history, {"plain RNN": memory}),
+        draw=lambda: draw_recurrent(model, test_set, place, loop.history, {"plain RNN": memory}),
     )
 
 
