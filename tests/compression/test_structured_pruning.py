@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.compression.channels import NORMS, PRODUCERS, channel_groups, couple, prune_channels
+from recipes.compression.channels import channel_groups, prune_channels
+from recipes.compression.coupling import NORMS, PRODUCERS, couple
 from recipes.compression.structured_pruning import block_changes, prune_by_library, remove_blocks
 from recipes.core.errors import InputError
 from recipes.core.measure import macs, parameter_count

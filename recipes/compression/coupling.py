@@ -1,0 +1,254 @@
+"""Which channels of a network must go together."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from recipes.core.errors import InputError
+from recipes.core.evaluation import map_tensors
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.LayerNorm)
+PRODUCERS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear, nn.Embedding)
+
+# Functions by name, without the underscores of methods and of what works in place.
+ELEMENTWISE = {
+    *("relu", "relu6", "hardtanh", "leaky_relu", "elu", "celu", "selu", "silu", "gelu", "mish", "softplus", "sigmoid"),
+    *("tanh", "hardswish", "hardsigmoid", "dropout", "dropout1d", "dropout2d", "dropout3d", "clamp", "neg", "abs"),
+    *("exp", "sqrt", "rsqrt", "pow", "add", "radd", "iadd", "sub", "rsub", "isub", "mul", "rmul", "imul", "div"),
+    *("truediv", "itruediv", "maximum", "minimum", "contiguous", "clone", "detach", "to", "float", "type_as"),
+}
+MOVING = {
+    *("flatten", "view", "reshape", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "expand", "expand_as"),
+    *("repeat", "cat", "concat", "stack", "chunk", "split", "unbind", "getitem", "select", "narrow"),
+}
+REDUCING = {"mean", "sum", "amax", "amin"}
+
+
+class Labels(NamedTuple):
+    """The channels of a tensor: along which dimension they lie, counted from the last, and a label for each."""
+
+    dim: int
+    channels: list[int]
+
+
+class Ends(NamedTuple):
+    """Labels of the channels that a layer reads, and of those it gives."""
+
+    ins: list[int]
+    outs: list[int]
+
+
+class Coupling(TorchFunctionMode):
+    """Labels the channels that each layer gives and follows the labels while the network answers.
+
+    Labels that meet become one class, whose channels can only go together: those added in a residual sum,
+    those a depthwise convolution reads and gives. Label 0 is for what must stay. Channels join it when
+    they reach the output or a function whose need is not known here.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.parent = [0]  # of each label; following the parents leads to the one that stands for the class
+        self.labels: dict[Tensor, Labels] = {}
+        self.layers: dict[nn.Module, Ends] = {}
+        self.inside: nn.Module | None = None
+        self.names = {layer: name for name, layer in model.named_modules() if is_plain(layer)}
+        holders = [id(layer._parameters.get("weight")) for layer in self.names]
+        for layer in [layer for layer in self.names if isinstance(layer, PRODUCERS)]:
+            if holders.count(id(layer.weight)) > 1:  # tied weights stay as they are
+                del self.names[layer]
+
+    def find(self, label: int) -> int:
+        """The label that stands for this one's class."""
+        while self.parent[label] != label:
+            self.parent[label] = self.parent[self.parent[label]]
+            label = self.parent[label]
+        return label
+
+    def join(self, first: list[int], second: list[int]) -> None:
+        """Makes the classes of each pair one; the smaller label stands for it, so 0 always does."""
+        for one, other in zip(first, second, strict=True):
+            low, high = sorted((self.find(one), self.find(other)))
+            self.parent[high] = low
+
+    def keep(self, tensor: Tensor) -> None:
+        """No channel of this tensor can go."""
+        if tensor in self.labels:
+            channels = self.labels[tensor].channels
+            self.join(channels, [0] * len(channels))
+
+    def fresh(self, count: int) -> list[int]:
+        labels = list(range(len(self.parent), len(self.parent) + count))
+        self.parent += labels
+        return labels
+
+    def read(self, tensor: Tensor, dim: int) -> list[int]:
+        """Labels along this dimension, from which a layer takes its channels."""
+        if tensor in self.labels and self.labels[tensor].dim == dim:
+            return self.labels[tensor].channels
+        self.keep(tensor)
+        return [0] * tensor.size(dim)
+
+    def tie_groups(self, labels: list[int], groups: int) -> None:
+        """Groups of channels stay equally large: the first of each go together, the second, and so on."""
+        size = len(labels) // groups
+        self.join(labels, labels[:size] * groups)
+
+    def enter(self, layer: nn.Module, inputs: Any) -> None:
+        self.inside = layer
+
+    def leave(self, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """What the layer's kind says of its channels; a layer called again gives the same ones."""
+        self.inside = None
+        last = isinstance(layer, (nn.Linear, nn.LayerNorm, nn.Embedding))  # channels lie last, else second
+        dim = -1 if last else 1 - output.ndim
+        ins = [] if isinstance(layer, nn.Embedding) else self.read(inputs[0], dim)
+        before = self.layers.get(layer)
+        if before is not None:
+            self.join(before.ins, ins)
+            outs = before.outs
+        elif isinstance(layer, NORMS):
+            outs = ins
+            if isinstance(layer, nn.GroupNorm) and layer.num_groups < layer.num_channels:
+                self.tie_groups(ins, layer.num_groups)
+        elif is_depthwise(layer):
+            outs = [label for label in ins for _ in range(output.size(dim) // len(ins))]
+        else:
+            outs = self.fresh(output.size(dim))
+            if getattr(layer, "groups", 1) > 1:
+                self.tie_groups(ins, layer.groups)
+                self.tie_groups(outs, layer.groups)
+        self.layers[layer] = Ends(ins, outs)
+        self.labels[output] = Labels(dim, outs)
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        tensors = list(each_tensor([args, kwargs]))
+        if self.inside is not None or not any(tensor in self.labels for tensor in tensors):
+            return result
+        name = getattr(function, "__name__", "").strip("_")
+        if name in ELEMENTWISE and isinstance(result, Tensor):
+            self.combine(tensors, result)
+        elif ("pool" in name or name == "interpolate") and isinstance(result, Tensor):
+            own = self.labels[args[0]]
+            if own.dim == 1 - args[0].ndim:
+                self.labels[result] = own
+            else:
+                self.keep(args[0])
+        elif name in MOVING and args:
+            self.move(args[0], function(map_tensors(self.spread, args[0]), *args[1:], **kwargs), result)
+        elif name in REDUCING and ("dim" in kwargs or len(args) > 1):
+            # Of labels the largest is taken instead. Where several met, `move` sees that some are gone.
+            options = {key: kwargs[key] for key in ("dim", "keepdim") if key in kwargs}
+            self.move(args[0], torch.amax(self.spread(args[0]), *args[1:], **options), result)
+        elif name == "setitem" or any(True for _ in each_tensor(result)):
+            for tensor in tensors:
+                self.keep(tensor)
+        return result
+
+    def combine(self, tensors: list[Tensor], result: Tensor) -> None:
+        """Numbers at the same place meet, so their channels go together; what is repeated for all does not matter."""
+        dim, channels = max((self.labels[one] for one in tensors if one in self.labels), key=lambda own: len(own[1]))
+        fits = result.size(dim) == len(channels)
+        for tensor in tensors:
+            own, size = self.labels.get(tensor), tensor.size(dim) if tensor.ndim >= -dim else 1
+            if own is not None and own.dim == dim and size == len(channels):
+                self.join(channels, own.channels)
+            elif (own is not None and own.dim != dim) or size > 1:
+                self.keep(tensor)
+                fits = False
+        if fits:
+            self.labels[result] = Labels(dim, channels)
+        else:
+            self.join(channels, [0] * len(channels))
+
+    def spread(self, tensor: Tensor) -> Tensor:
+        """A tensor of the same shape that holds each number's label."""
+        own = self.labels.get(tensor)
+        if own is None:
+            return torch.zeros(tensor.shape, dtype=torch.long)
+        return torch.tensor(own.channels).view(-1, *[1] * (-own.dim - 1)).expand(tensor.shape)
+
+    def move(self, before: Any, after: Any, result: Any) -> None:
+        """Labels have been moved as the numbers were. They are of use if they still lie along one dimension."""
+        every = set(torch.cat([self.spread(tensor).unique() for tensor in each_tensor(before)]).tolist())
+        for labels, tensor in zip(each_tensor(after), each_tensor(result), strict=True):
+            varying = [dim for dim in range(-labels.ndim, 0) if (labels != labels.narrow(dim, 0, 1)).any()]
+            if len(varying) > 1 or set(labels.unique().tolist()) != every:
+                for source in each_tensor(before):
+                    self.keep(source)  # split up, which the sizes left may not allow
+            elif varying:
+                self.labels[tensor] = Labels(varying[0], labels.movedim(varying[0], 0).flatten(1)[:, 0].tolist())
+
+
+def each_tensor(values: Any) -> Iterator[Tensor]:
+    """Tensors in nested lists, tuples and dicts."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, (list, tuple, dict)):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from each_tensor(value)
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether this is a layer that can shrink, with weights of its own that nothing computes."""
+    if isinstance(layer, nn.LayerNorm):
+        return len(layer.normalized_shape) == 1 and type(layer).forward is nn.LayerNorm.forward
+    return isinstance(layer, NORMS) or (isinstance(layer, PRODUCERS) and layer._parameters.get("weight") is not None)
+
+
+def is_depthwise(layer: Any) -> bool:
+    return isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED)) and layer.groups == layer.in_channels > 1
+
+
+@torch.no_grad()
+def couple(model: nn.Module, example: Tensor) -> Coupling:
+    """Follows the channels through one forward pass.
+
+    Raises:
+        InputError: the model cannot take the example, or none of its layers was called; names the layer.
+    """
+    coupling, was_training = Coupling(model), model.training
+    hooks = [layer.register_forward_pre_hook(coupling.enter) for layer in coupling.names]
+    hooks += [layer.register_forward_hook(coupling.leave) for layer in coupling.names]
+    model.eval()
+    try:
+        with coupling:
+            outputs = named_forward(model, example)
+        for output in each_tensor(outputs):
+            coupling.keep(output)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(was_training)
+    if not any(isinstance(layer, PRODUCERS) for layer in coupling.layers):
+        raise InputError(f"model: expected linear or convolutional layers, found none in {type(model).__name__}")
+    return coupling
+
+
+def named_forward(model: nn.Module, example: Tensor) -> Any:
+    """The model's answer, or an InputError that names the layer which could not give its own."""
+    place = "model"
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            nonlocal place
+            place = name or "model"
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(note(name)) for name, layer in model.named_modules()]
+    try:
+        return model(example)
+    except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"layer {place}: cannot take what it is given ({reason})") from None
+    finally:
+        for hook in hooks:
+            hook.remove()
