@@ -1,4 +1,4 @@
-"""The command `recipes`: list, show, run, smoke, copy, doctor."""
+"""The command `recipes`: list, show, run, bench, smoke, copy, doctor."""
 
 import json
 import os
@@ -59,6 +59,27 @@ def run(context: typer.Context, name: str) -> None:
     from recipes.options import main as run_main
 
     run_main(catalog.load(name).run, context.args, program=f"recipes run {name}")
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    options_metavar="[--seconds S] [--json] [OPTIONS OF THE RECIPE]",
+)
+def bench(
+    context: typer.Context,
+    name: str,
+    seconds: Annotated[float, typer.Option(help="How long each row is watched.")] = 5.0,
+    as_json: AsJson = False,
+) -> None:
+    """Measures how fast a recipe trains here, and which options of the loop pay on this device."""
+    from recipes.bench import bench as measure
+    from recipes.bench import table
+    from recipes.options import parse
+
+    options = parse(catalog.load(name).run, context.args, f"recipes bench {name}")
+    del options["json"]
+    rows = measure(name, options, seconds)
+    print(json.dumps(rows) if as_json else table(rows))
 
 
 @app.command()
@@ -139,7 +160,8 @@ def main() -> None:
     """Entry point: input that cannot be used is answered with one line and exit code 2."""
     try:
         sys.exit(app(standalone_mode=False))
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt) as stop:
+        print(str(stop) or "stopped", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # `recipes list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

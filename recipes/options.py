@@ -59,6 +59,15 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}\n")
 
 
+def parse(run: Callable[..., Any], arguments: Sequence[str] | None, program: str | None) -> dict[str, Any]:
+    """The options of `run` as a command line gives them, and whether `json` is wanted."""
+    title = (inspect.getdoc(run) or "").partition("\n")[0]
+    parser = OneLineParser(prog=program, description=title, allow_abbrev=False)
+    add_options(parser, run)
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    return vars(parser.parse_args(arguments))
+
+
 def main(run: Callable[..., Any], arguments: Sequence[str] | None = None, *, program: str | None = None) -> None:
     """Runs a recipe from a command line, and prints its result: the last line of every recipe's file.
 
@@ -69,16 +78,15 @@ def main(run: Callable[..., Any], arguments: Sequence[str] | None = None, *, pro
         arguments: the command line's words; this process's by default.
         program: name of the command in its help.
     """
-    title = (inspect.getdoc(run) or "").partition("\n")[0]
-    parser = OneLineParser(prog=program, description=title, allow_abbrev=False)
-    add_options(parser, run)
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    options = vars(parser.parse_args(arguments))
+    options = parse(run, arguments, program)
     as_json = options.pop("json")
     try:
         result = run(**options)
     except (InputError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped", file=sys.stderr)
+        sys.exit(130)
     if os.environ.get("RANK", "0") == "0":  # one voice under torchrun
         print(result.to_json() if as_json else result)

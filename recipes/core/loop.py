@@ -1,13 +1,16 @@
 """The training loop's iterator: everything around the loss, on torch's own engines."""
 
+import contextlib
 import math
 import pickle
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 import torch.distributed as dist
@@ -57,8 +60,9 @@ class Loop:
         loop.step(loss)
     ```
 
-    Under torchrun the model is replicated or sharded, and gradients are averaged. `history` holds a row an
-    epoch: epoch, loss (mean over the epoch), lr, seconds, and what `evaluate` gives.
+    Under torchrun the model is replicated or sharded, and gradients are averaged. Ctrl-C ends the run after
+    the step, saved where there is a checkpoint; a second one ends it at once. `history` holds a row an epoch:
+    epoch, loss (mean over the epoch), lr, seconds, and what `evaluate` gives.
 
     Args:
         model: to train; call it as `loop.model`, which adds precision, compilation and processes.
@@ -69,7 +73,7 @@ class Loop:
         schedule: from the share of training done, 0 to 1, to a factor on the learning rate.
         evaluate: called after each epoch; its metrics join the history.
         name: of this training's file in the checkpoint folder, where a recipe trains several models.
-        precision, …: see `Engine`.
+        engine: see `Engine`; float32, replicated and not saved if not said.
 
     Raises:
         FloatingPointError: the loss is not finite; names the epoch, the batch and the learning rate.
@@ -87,44 +91,40 @@ class Loop:
         schedule: Callable[[float], float] = lambda progress: 1.0,
         evaluate: Callable[[], dict[str, float]] = dict,
         name: str = "model",
-        precision: str = "fp32",
-        channels_last: bool = False,
-        accumulate: int = 1,
-        clip: float | None = None,
-        compile: bool = False,
-        shard: bool = False,
-        checkpoint: str | Path | None = None,
-        save_every: int | None = None,
+        **engine: Unpack[Engine],
     ) -> None:
+        if unknown := engine.keys() - Engine.__annotations__.keys():
+            raise TypeError(f"unknown options of the training loop: {', '.join(sorted(unknown))}")
+        precision, folder = engine.get("precision", "fp32"), engine.get("checkpoint")
+        self.accumulate, self.save_every = engine.get("accumulate", 1), engine.get("save_every")
         if precision not in PRECISIONS:
             raise InputError(f"option precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-        if accumulate < 1 or (save_every is not None and save_every < 1):
+        if self.accumulate < 1 or (self.save_every is not None and self.save_every < 1):
             raise InputError("options accumulate and save_every: expected whole numbers of at least 1")
         if len(batches) == 0:
             raise InputError("no whole batch to train on: expected more samples or a smaller batch_size")
         self.device, (self.rank, self.world) = torch.device(device), rank_and_world()
-        self.layout = torch.channels_last if channels_last else torch.preserve_format
+        self.layout = torch.channels_last if engine.get("channels_last") else torch.preserve_format
         self.module = model.to(self.device).to(memory_format=self.layout)
         self.optimizer, self.batches, self.epochs, self.evaluate = optimizer, batches, epochs, evaluate
-        self.accumulate, self.clip, self.save_every = accumulate, clip, save_every
-        self.file = Path(checkpoint) / f"{name}.pt" if checkpoint is not None else None
+        self.clip, self.file = engine.get("clip"), Path(folder) / f"{name}.pt" if folder is not None else None
         self.history: list[dict[str, float]] = []
         self.epoch = self.batch = self.steps = 0  # epochs done, batches done in this one, optimizer steps done
 
         self.engine: nn.Module = model  # what synchronises gradients
-        if shard:
-            self._shard()
+        if engine.get("shard"):
+            shard(model, optimizer)
         elif self.world > 1:
             self.engine = nn.parallel.DistributedDataParallel(model)
-        called: Callable[..., Any] = torch.compile(self.engine) if compile else self.engine
+        self.model: Callable[..., Any] = torch.compile(self.engine) if engine.get("compile") else self.engine
         dtype = PRECISIONS[precision] or (torch.bfloat16 if computes_in_bf16(self.device) else torch.float32)
-        self.model = called if dtype == torch.float32 else self._autocast(called, dtype)
+        if dtype != torch.float32:
+            self.model = autocast(self.model, self.device, dtype)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
-        total = epochs * -(-len(batches) // accumulate)
+        total = epochs * -(-len(batches) // self.accumulate)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(min(step / total, 1.0)))
-        self._stepped = True
         self._losses: list[Tensor] = []  # not yet looked at: looking waits for the device
-        self._sum, self._count, self._shown = 0.0, 0, 0.0
+        self._sum, self._count, self._shown, self._stepped = 0.0, 0, 0.0, True
 
     @property
     def lr(self) -> float:
@@ -135,29 +135,31 @@ class Loop:
         resumed = self._load()
         if self.rank > 0:  # the same model everywhere, but not the same dropout
             torch.manual_seed(torch.initial_seed() + self.rank)
-        while self.epoch < self.epochs:
-            if hasattr(getattr(self.batches, "sampler", None), "set_epoch"):
-                self.batches.sampler.set_epoch(self.epoch)
-            self.module.train()
-            started, done, self.batch = time.perf_counter(), self.batch, 0
-            if not resumed:
-                self._epoch_random = random_state(self.device)
-            for batch in self.batches:
-                self.batch += 1
-                if self.batch <= done:
-                    continue  # the interrupted run had these
-                if resumed:
-                    set_random_state(resumed, self.device)
-                    resumed = None
-                self._synchronise_if(self._closes_group())
-                self._stepped = False
-                yield map_tensors(self._place, batch)
-                if not self._stepped:
-                    raise RuntimeError("every batch of a Loop needs one loop.step(loss)")
-                inside = self._closes_group() and self.batch < len(self.batches)  # at the end it is saved anyway
-                if self.save_every and inside and self.steps % self.save_every == 0:
-                    self._save()
-            self._end_epoch(time.perf_counter() - started)
+        with interrupts_noted(self.world == 1) as interrupts:
+            while self.epoch < self.epochs:
+                if hasattr(getattr(self.batches, "sampler", None), "set_epoch"):
+                    self.batches.sampler.set_epoch(self.epoch)
+                self.module.train()
+                started, done, self.batch = time.perf_counter(), self.batch, 0
+                if not resumed:
+                    self._epoch_random = random_state(self.device)
+                for batch in self.batches:
+                    self.batch += 1
+                    if self.batch <= done:
+                        continue  # the interrupted run had these
+                    if resumed:
+                        set_random_state(resumed, self.device)
+                        resumed = None
+                    self._synchronise_if(self._closes_group())
+                    self._current, self._stepped = map_tensors(self._place, batch), False
+                    yield self._current
+                    if not self._stepped:
+                        raise RuntimeError("every batch of a Loop needs one loop.step(loss)")
+                    inside = self._closes_group() and self.batch < len(self.batches)  # at the end it is saved anyway
+                    if inside and (interrupts or (self.save_every and self.steps % self.save_every == 0)):
+                        self._save(interrupts)
+                self._end_epoch(time.perf_counter() - started)
+                self._save(interrupts)
 
     def step(self, loss: Tensor) -> None:
         """Backward pass and, when a group of `accumulate` batches is complete, an optimizer step.
@@ -193,31 +195,9 @@ class Loop:
         elif callable(sharded := getattr(self.engine, "set_requires_gradient_sync", None)):
             sharded(wanted)
 
-    def _autocast(self, model: Callable[..., Any], dtype: torch.dtype) -> Callable[..., Any]:
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            with torch.autocast(self.device.type, dtype):
-                outputs = model(*args, **kwargs)
-            return map_tensors(lambda tensor: tensor.float() if tensor.dtype == dtype else tensor, outputs)
-
-        return forward
-
     def _place(self, tensor: Tensor) -> Tensor:
         layout = self.layout if tensor.ndim == 4 else torch.preserve_format
         return tensor.to(self.device, non_blocking=True, memory_format=layout)
-
-    def _shard(self) -> None:
-        """FSDP2: every stack of blocks is sharded block by block, and the optimizer follows."""
-        if self.world == 1:
-            raise InputError("option shard: expected a run under torchrun with at least two processes")
-        from torch.distributed.fsdp import fully_shard
-
-        names = {parameter: name for name, parameter in self.module.named_parameters()}
-        for block in [block for part in self.module.modules() if isinstance(part, nn.ModuleList) for block in part]:
-            fully_shard(block)
-        fully_shard(self.module)
-        sharded = dict(self.module.named_parameters())
-        for group in self.optimizer.param_groups:
-            group["params"] = [sharded[names[parameter]] for parameter in group["params"]]
 
     def _look_at_losses(self) -> None:
         values = [loss.item() for loss in self._losses]
@@ -226,7 +206,8 @@ class Loop:
             if not math.isfinite(value):
                 raise FloatingPointError(
                     f"the loss became {value} in epoch {self.epoch + 1}, batch {self.batch + back}, at learning rate "
-                    f"{self.lr:.3g}: expected a finite number; a lower lr, clip, or a look at the data may help"
+                    f"{self.lr:.3g}, with {value_range(self._current)} in the batch last read: expected a finite "
+                    "number; a lower lr, clip, or a look at the data may help"
                 )
         self._sum, self._count = self._sum + sum(values), self._count + len(values)
         if self.rank == 0 and sys.stderr.isatty() and time.perf_counter() - self._shown > 0.2:
@@ -236,37 +217,36 @@ class Loop:
 
     def _end_epoch(self, seconds: float) -> None:
         self._look_at_losses()
-        mean = self._sum / self._count
-        if self.world > 1:
-            means = torch.tensor(mean, device=self.device)
-            dist.all_reduce(means)
-            mean = means.item() / self.world
-        row = {"epoch": self.epoch + 1, "loss": mean, "lr": self.lr, "seconds": seconds}
+        loss = mean_over_processes(self._sum / self._count, self.device)
+        row = {"epoch": self.epoch + 1, "loss": loss, "lr": self.lr, "seconds": seconds}
         self.history.append(row | self.evaluate())
         self._sum, self._count, self.batch = 0.0, 0, 0
         self.epoch += 1
-        self._save()
 
-    def _save(self) -> None:
-        if self.file is None:
-            return
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
+    def _save(self, interrupts: list[int]) -> None:
+        """Writes the whole state where a checkpoint was asked for, and ends the run if it was interrupted."""
+        if self.file is not None:
+            from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 
-        self._look_at_losses()  # never save what is not finite
-        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        weights, optimizer = get_state_dict(self.module, self.optimizer, options=whole)
-        state = {
-            "model": weights,
-            "optimizer": optimizer,
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "place": (self.epoch, self.batch, self.steps, self._sum, self._count),
-            "history": self.history,
-            "random": random_state(self.device),
-            "epoch_random": self._epoch_random,
-        }
-        if self.rank == 0:
-            write_whole(self.file, lambda path: torch.save(state, path))
+            self._look_at_losses()  # never save what is not finite
+            whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+            weights, optimizer = get_state_dict(self.module, self.optimizer, options=whole)
+            losses = mean_over_processes(self._sum, self.device)
+            state = {
+                "model": weights,
+                "optimizer": optimizer,
+                "schedule": self.schedule.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "place": (self.epoch, self.batch, self.steps, losses, self._count),
+                "history": self.history,
+                "random": random_state(self.device),
+                "epoch_random": self._epoch_random,
+            }
+            if self.rank == 0:
+                write_whole(self.file, lambda path: torch.save(state, path))
+        if interrupts:
+            way_on = f"saved; the same command goes on from {self.file}" if self.file else "no checkpoint was asked for"
+            raise KeyboardInterrupt(f"stopped after step {self.steps}, {way_on}")
 
     def _load(self) -> list[Tensor] | None:
         """Takes up the saved training, if there is one; gives the random state in the middle of an epoch."""
@@ -294,6 +274,72 @@ class Loop:
         # In the middle of an epoch the loader starts as the epoch did, and is read up to the place.
         set_random_state(self._epoch_random if self.batch else state["random"], self.device)
         return state["random"] if self.batch else None
+
+
+def shard(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """FSDP2: every stack of blocks is sharded block by block, and the optimizer follows."""
+    if rank_and_world()[1] == 1:
+        raise InputError("option shard: expected a run under torchrun with at least two processes")
+    from torch.distributed.fsdp import fully_shard
+
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for block in [block for part in model.modules() if isinstance(part, nn.ModuleList) for block in part]:
+        fully_shard(block)
+    fully_shard(model)
+    sharded = dict(model.named_parameters())
+    for group in optimizer.param_groups:
+        group["params"] = [sharded[names[parameter]] for parameter in group["params"]]
+
+
+def autocast(model: Callable[..., Any], device: torch.device, dtype: torch.dtype) -> Callable[..., Any]:
+    """The model with half-precision arithmetic inside and float32 outputs."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(device.type, dtype):
+            outputs = model(*args, **kwargs)
+        return map_tensors(lambda tensor: tensor.float() if tensor.dtype == dtype else tensor, outputs)
+
+    return forward
+
+
+def mean_over_processes(value: float, device: torch.device) -> float:
+    if not dist.is_initialized():
+        return value
+    values = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(values)
+    return values.item() / dist.get_world_size()
+
+
+@contextlib.contextmanager
+def interrupts_noted(wanted: bool) -> Iterator[list[int]]:
+    """Puts the first Ctrl-C into a list, so that a step can be finished; the second one acts as ever."""
+    noted: list[int] = []
+    if not wanted or threading.current_thread() is not threading.main_thread():
+        yield noted  # torchrun ends its processes itself; only the main thread may listen
+        return
+
+    def note(number: int, _frame: object) -> None:
+        noted.append(number)
+        signal.signal(signal.SIGINT, usual)
+
+    usual = signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+def value_range(batch: Any) -> str:
+    """The least and the largest value of the batch's tensors of real numbers."""
+    values: list[float] = []
+
+    def look(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point() and tensor.numel():
+            values.extend(extreme.item() for extreme in tensor.detach().aminmax())
+        return tensor
+
+    map_tensors(look, batch)
+    return f"values from {min(values):.3g} to {max(values):.3g}" if values else "no real numbers"
 
 
 def random_state(device: torch.device) -> list[Tensor]:

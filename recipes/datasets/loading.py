@@ -1,5 +1,6 @@
 """From a data set to batches, and from one set to a train and a test part."""
 
+import signal
 from typing import Any
 
 import torch
@@ -11,6 +12,11 @@ from torch.utils.data import DataLoader, DistributedSampler, default_collate
 def as_is(batch: Any) -> Any:
     """The collate function of data sets that hand out whole batches."""
     return batch
+
+
+def leave_interrupts_alone(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; it is the training that decides when its workers end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def batches(dataset: Any, batch_size: int, *, seed: int = 0, workers: int = 0) -> DataLoader:
@@ -37,6 +43,7 @@ def batches(dataset: Any, batch_size: int, *, seed: int = 0, workers: int = 0) -
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available() and not any(tensor.is_cuda for tensor in held),
         drop_last=True,
+        worker_init_fn=leave_interrupts_alone,
         collate_fn=as_is if hasattr(dataset, "__getitems__") else default_collate,
     )
 

@@ -129,7 +129,9 @@ def test_half_precision_learns_and_gives_the_loss_in_float32(precision: str) -> 
 def test_a_loss_that_is_not_finite_stops_with_its_place() -> None:
     model = network()
     loop = Loop(model, torch.optim.SGD(model.parameters(), lr=0.5), batches(Points(), 16), epochs=2)
-    place = r"loss became nan in epoch 1, batch 3, at learning rate 0\.5"
+    place = (
+        r"loss became nan in epoch 1, batch 3, at learning rate 0\.5, with values from -[\d.]+ to [\d.]+ in the batch"
+    )
     with pytest.raises(FloatingPointError, match=place):  # noqa: PT012
         for number, (inputs, labels) in enumerate(loop):
             loss = F.cross_entropy(loop.model(inputs), labels)
@@ -257,6 +259,71 @@ def test_killed_twenty_times_and_resumed_to_the_bit(tmp_path: Path, turn: int) -
     assert equal(whole, kill_and_resume(tmp_path, steps))
 
 
+@pytest.mark.parametrize("saved", [True, False])
+@pytest.mark.parametrize("stop", [3, 6])  # in the middle of an epoch, and at its end
+def test_an_interrupt_waits_for_the_step_and_saves(tmp_path: Path, stop: int, saved: bool) -> None:
+    """Ctrl-C once: the step is finished and saved, and the same training goes on from there."""
+
+    def go(model: nn.Module, folder: Path | None, stop: int | None = None) -> Loop:
+        torch.manual_seed(7)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        loop = Loop(model, optimizer, batches(Points(), 16), epochs=3, schedule=one_cycle, checkpoint=folder)
+        for inputs, labels in loop:
+            if loop.steps + 1 == stop:
+                signal.raise_signal(signal.SIGINT)
+            loop.step(F.cross_entropy(loop.model(inputs), labels))
+        return loop
+
+    handler = signal.getsignal(signal.SIGINT)
+    whole, resumed = network(), network()
+    go(whole, None)
+    folder = tmp_path if saved else None
+    told = f"stopped after step {stop}, " + ("saved; the same command" if saved else "no checkpoint was asked for")
+    with pytest.raises(KeyboardInterrupt, match=told):
+        go(network(), folder, stop)
+    assert signal.getsignal(signal.SIGINT) is handler
+    if saved:
+        go(resumed, folder)
+        assert equal(whole, resumed)
+
+
+def test_a_second_interrupt_ends_the_run_at_once() -> None:
+    model = network()
+    loop = Loop(model, torch.optim.SGD(model.parameters(), lr=0.5), batches(Points(), 16), epochs=1)
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        for _ in loop:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("the second one was not heard")
+
+
+FULL = """
+import resource, sys, torch
+sys.path[:0] = [{root!r}]
+from tests.core.test_loop import network, train
+train(network(), epochs=1, checkpoint={folder!r})
+resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+train(network(), epochs=2, checkpoint={folder!r})
+"""
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path: Path) -> None:
+    script = FULL.format(root=str(Path(__file__).parents[2]), folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "InputError" in done.stderr
+    assert "model.pt: could not be written" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+    assert (
+        train(network(), epochs=1, checkpoint=tmp_path).steps == 6
+    )  # it holds the first epoch, and nothing is left to do
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"model\.pt: could not be written"):
+        train(network(), checkpoint=tmp_path / "file" / "folder")
+
+
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut"])
 def test_a_file_that_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.pt").write_bytes(content)
@@ -286,7 +353,7 @@ def test_a_checkpoint_of_another_model(tmp_path: Path) -> None:
 
 
 DISTRIBUTED = """
-import json, sys, torch
+import json, os, sys, torch
 sys.path[:0] = [{root!r}]
 torch.set_num_threads(1)
 from tests.core.test_loop import Points, batches
@@ -300,9 +367,9 @@ model = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 2))
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 loader = batches(Points(), 16)
 loop = Loop(model, optimizer, loader, epochs=3, schedule=one_cycle, **{options!r})
-seen = []
 for inputs, labels in loop:
-    seen.append(inputs.sum().item())
+    if loop.steps == {stop}:
+        os._exit({code})
     loop.step(F.cross_entropy(loop.model(inputs), labels))
 outputs = torch.stack(predict(model, Points(97), device, batch_size=10))
 weights = [p.full_tensor() if hasattr(p, "full_tensor") else p for p in model.parameters()]
@@ -312,15 +379,17 @@ if rank_and_world()[0] == 0:
 """
 
 
-def run_processes(folder: Path, count: int, options: dict) -> dict:
+def run_processes(folder: Path, count: int, options: dict, stop: int | None = None) -> dict:
     out = folder / f"{count}.json"
     script = folder / "train.py"
-    script.write_text(DISTRIBUTED.format(root=str(Path(__file__).parents[2]), options=options, out=str(out)))
+    script.write_text(
+        DISTRIBUTED.format(root=str(Path(__file__).parents[2]), options=options, out=str(out), stop=stop, code=0)
+    )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", str(script)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(out.read_text())
+    return {} if stop else json.loads(out.read_text())
 
 
 @pytest.mark.parametrize("options", [{}, {"shard": True}, {"accumulate": 2}], ids=str)
@@ -331,6 +400,29 @@ def test_two_processes_train_as_one(tmp_path: Path, options: dict) -> None:
     for mine, theirs in zip(one["weights"], two["weights"], strict=True):
         torch.testing.assert_close(torch.tensor(mine), torch.tensor(theirs), rtol=0, atol=1e-5)
     torch.testing.assert_close(torch.tensor(one["outputs"]), torch.tensor(two["outputs"]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("order", [(2, 1), (1, 2)], ids=["two then one", "one then two"])
+def test_goes_on_with_another_number_of_processes(tmp_path: Path, order: tuple[int, int]) -> None:
+    """Killed after step 8 of 18, in the second epoch; two processes hold the model in shards."""
+    whole = run_processes(tmp_path, 1, {})
+    folder = str(tmp_path / "training")
+    for count, stop in zip(order, (8, None), strict=True):
+        ended = run_processes(tmp_path, count, {"checkpoint": folder, "save_every": 1, "shard": count > 1}, stop)
+    assert ended["loss"] == pytest.approx(whole["loss"], abs=1e-6)
+    for mine, theirs in zip(ended["weights"], whole["weights"], strict=True):
+        torch.testing.assert_close(torch.tensor(mine), torch.tensor(theirs), rtol=0, atol=1e-5)
+
+
+def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(DISTRIBUTED.format(root=str(Path(__file__).parents[2]), options={}, out="", stop=8, code=3))
+    script.write_text(script.read_text().replace("loop.steps == 8", "loop.steps == 8 and rank_and_world()[0] == 1"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode != 0
+    assert "exitcode  : 3" in done.stderr
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
