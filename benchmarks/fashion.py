@@ -16,13 +16,13 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.row import Row
-from recipes.core.loop import Loop, one_cycle
+from recipes.core.loop import Loop
 from recipes.datasets.images import open_images
 from recipes.datasets.loading import batches
-from recipes.vision.classification.task import FAST, SmallCNN, evaluate, run
+from recipes.vision.classification.task import FAST, SmallCNN, early_peak, evaluate, run
 
 CPU = torch.device("cpu")
-TARGET, EVERY = 0.90, 200
+TARGET, EVERY = 0.90, 100
 
 
 class Usual(nn.Module):
@@ -88,7 +88,7 @@ def our_way(folder: Path, accuracy: Callable[[nn.Module], float]) -> Iterator[tu
     model = SmallCNN(1, 10)
     optimizer = torch.optim.AdamW(model.parameters(), lr=defaults["lr"], weight_decay=0.05)
     loader, epochs = batches(train_set, defaults["batch_size"]), defaults["epochs"]
-    loop = Loop(model, optimizer, loader, epochs=epochs, schedule=one_cycle, **FAST)
+    loop = Loop(model, optimizer, loader, epochs=epochs, schedule=early_peak, **FAST)
     trained, start = 0.0, time.perf_counter()
     for images, labels in loop:
         loop.step(F.cross_entropy(loop.model(images), labels))

@@ -1,9 +1,9 @@
 """Image classification with a small convolutional network.
 
 The six steps of every classifier, each a few lines: data, model, loss, optimizer, train, test. The
-network is three convolutions, each halving the picture; whatever is left of it at the end is reduced
-to its strongest answer a channel, so pictures of any size fit. Any network of timm or torchvision
-takes its place by name.
+network is three convolutions with the picture halved between them; whatever is left of it at the end is
+reduced to the strongest answers in 3×3 places, so pictures of any size fit. Any network of timm or
+torchvision takes its place by name.
 
 Notes: 42, 81
 Paper: LeCun, Bottou, Bengio, Haffner (1998), "Gradient-Based Learning Applied to Document Recognition",
@@ -13,6 +13,7 @@ Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a clas
 
 import difflib
 import math
+from collections.abc import Callable
 from typing import Any, Unpack
 
 import torch
@@ -34,7 +35,7 @@ FAST: Engine = {"precision": "auto", "channels_last": True}
 
 
 class SmallCNN(nn.Module):
-    """Three 3×3 convolutions with batch norm, ReLU and pooling, then dropout and one linear layer."""
+    """Three 3×3 convolutions with batch norm, ReLU and pooling, then one linear layer."""
 
     def __init__(self, channels: int, num_classes: int, *, width: int = 16) -> None:
         super().__init__()
@@ -50,12 +51,13 @@ class SmallCNN(nn.Module):
             nn.Conv2d(2 * width, 4 * width, 3, padding=1, bias=False),
             nn.BatchNorm2d(4 * width),
             nn.ReLU(),
+            nn.AdaptiveMaxPool2d(3),
         )
-        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(4 * width, num_classes))
+        self.head = nn.Linear(9 * 4 * width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.features(images)  # (batch, 4 * width, height / 4, width / 4)
-        return self.head(features.amax(dim=(2, 3)))  # (batch, num_classes)
+        features = self.features(images)  # (batch, 4 * width, 3, 3)
+        return self.head(features.flatten(1))  # (batch, num_classes)
 
 
 def build_model(name: str, channels: int, num_classes: int) -> nn.Module:
@@ -112,6 +114,14 @@ def shifted(images: Tensor) -> Tensor:
     return padded[picture[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def early_peak(progress: float) -> float:
+    """A learning rate that rises over the first twentieth of training and falls with the square of what is left.
+
+    Most of the accuracy is there early, and the long slow end still adds to it.
+    """
+    return min(progress / 0.05 + 0.02, 1.0) * (1 - progress) ** 2
+
+
 def train(
     model: nn.Module,
     train_set: Images | ImageFiles,
@@ -122,6 +132,7 @@ def train(
     lr: float,
     device: torch.device,
     seed: int = 0,
+    schedule: Callable[[float], float] = one_cycle,
     **engine: Unpack[Engine],
 ) -> Loop:
     """Minimises the cross-entropy with AdamW; gives the loop, whose history follows both parts."""
@@ -132,7 +143,7 @@ def train(
         batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0),
         epochs=epochs,
         device=device,
-        schedule=one_cycle,
+        schedule=schedule,
         evaluate=lambda: evaluate(model, test_set, device),
         **engine,
     )
@@ -190,7 +201,7 @@ def run(
     model: str = "small_cnn",
     image_size: int | None = None,
     epochs: int = 8,
-    batch_size: int = 64,
+    batch_size: int = 128,
     lr: float = 1e-2,
     device: str = "auto",
     seed: int = 0,
@@ -205,7 +216,7 @@ def run(
         image_size: side in pixels that your pictures are brought to; their own size if not given.
         epochs: passes over the training pictures.
         batch_size: pictures in an optimizer step, over all processes.
-        lr: highest learning rate of the one-cycle schedule.
+        lr: highest learning rate, soon reached, which then falls to zero.
         device: auto, cpu, cuda or mps.
         seed: of the weights and of the order of the pictures.
         out: folder for result.json, figure.png and model.safetensors.
@@ -217,7 +228,16 @@ def run(
 
     options: Engine = {**FAST, **engine}
     loop = train(
-        network, train_set, test_set, epochs=epochs, batch_size=batch_size, lr=lr, device=place, seed=seed, **options
+        network,
+        train_set,
+        test_set,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        device=place,
+        seed=seed,
+        schedule=early_peak,
+        **options,
     )
     chance = math.log(len(train_set.classes))
     return Result(

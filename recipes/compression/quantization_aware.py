@@ -1,0 +1,298 @@
+"""Quantization-aware training: weights of few bits, learned with the rounding in place.
+
+A weight becomes the nearest of a few evenly spaced values. Rounded after training, eight bits cost nothing
+and two bits ruin the network. Trained on with the rounding in its forward pass, the network finds weights
+that bear it. Rounding has a slope of zero almost everywhere, so its gradient is passed straight through, as
+if nothing had been rounded: the weights beneath keep moving in small steps, and the rounded ones follow when
+a step leads over a border.
+
+With few values a weight's scale matters, so every group of neighbouring weights has its own. Two weights of
+four bits share a byte. Only the file gets smaller: to compute, the weights become floating point again.
+
+Notes: 86
+Paper: Bengio, Léonard, Courville (2013), "Estimating or Propagating Gradients Through Stochastic Neurons for
+    Conditional Computation", https://arxiv.org/abs/1308.3432 (straight-through gradients); Jacob and others
+    (2018), "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+    https://arxiv.org/abs/1712.05877
+Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, or torchvision:NAME.
+"""
+
+import copy
+import tempfile
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+
+from recipes.compression.files import file_bytes, read_tensors, save_dense
+from recipes.compression.report import Version, check_counts, compare, in_subfolder
+from recipes.core.device import setup
+from recipes.core.errors import InputError
+from recipes.core.figures import new_figure
+from recipes.core.loop import Engine
+from recipes.core.result import Claim, Result, recipe
+from recipes.datasets.images import open_images
+from recipes.options import main
+from recipes.vision.classification.task import FAST, SmallCNN, evaluate, majority, train
+
+ROUNDED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def in_groups(weight: Tensor, size: int) -> Tensor:
+    """An output channel's weights in groups of `size`, the last one filled up with zeros: (out, groups, size)."""
+    rows = weight.flatten(1)  # (out, in)
+    return F.pad(rows, (0, -rows.shape[1] % size)).unflatten(1, (-1, size))
+
+
+def group_scales(groups: Tensor, bits: int) -> Tensor:
+    """A scale for each group (out, groups, 1): its largest weight gets the largest integer, 2^(bits-1) - 1."""
+    largest = groups.abs().amax(dim=2, keepdim=True)
+    scales = (largest / (2 ** (bits - 1) - 1)).half()  # as the file will hold them
+    return scales.clamp(min=torch.finfo(torch.half).tiny).float()
+
+
+def to_integers(groups: Tensor, scales: Tensor, bits: int) -> Tensor:
+    """q = round(w / s), between -(2^(bits-1) - 1) and 2^(bits-1) - 1."""
+    largest = 2 ** (bits - 1) - 1
+    return (groups / scales).round().clamp(-largest, largest)
+
+
+class Rounding(nn.Module):
+    """Gives the rounded weight, and to the weight beneath it the gradient of the rounded one."""
+
+    def __init__(self, bits: int, group: int) -> None:
+        super().__init__()
+        self.bits, self.group = bits, group
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with torch.no_grad():
+            groups = in_groups(weight, self.group)
+            scales = group_scales(groups, self.bits)
+            rounded = to_integers(groups, scales, self.bits) * scales
+            rounded = rounded.flatten(1)[:, : weight[0].numel()].view_as(weight)
+        # w + (round(w) - w): the value of the rounded weight, and the slope of w.
+        return weight + (rounded - weight).detach()
+
+
+def with_rounding(model: nn.Module, bits: int, group: int = 32) -> nn.Module:
+    """A copy of the model whose linear and convolutional layers round their weights in every forward pass.
+
+    Train it as any model; `without_rounding` ends it.
+
+    Args:
+        model: any network with such layers.
+        bits: of a weight, 2 to 8.
+        group: neighbouring weights of an output channel that share a scale.
+
+    Raises:
+        InputError: an option is out of range, or a layer has no plain weight; names it.
+    """
+    check_counts(group=group)
+    if bits not in range(2, 9):
+        raise InputError(f"option bits: expected a whole number from 2 to 8, got {bits!r}")
+    model = copy.deepcopy(model)
+    for name, layer in rounded_layers(model).items():
+        if type(layer._parameters.get("weight")) is not nn.Parameter:
+            raise InputError(f"layer {name or 'model'}: expected a plain weight, not a computed or sharded one")
+        parametrize.register_parametrization(layer, "weight", Rounding(bits, group))
+    return model
+
+
+def without_rounding(model: nn.Module) -> nn.Module:
+    """The same model from `with_rounding`, its rounded weights now plain ones."""
+    for layer in rounded_layers(model).values():
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+    return model
+
+
+def rounded_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers whose weights are rounded, by name; an InputError if there is none."""
+    layers: dict[str, nn.Module] = {k: v for k, v in model.named_modules() if isinstance(v, ROUNDED_LAYERS)}
+    if not layers:
+        raise InputError(f"model: expected linear or convolutional layers, found none in {type(model).__name__}")
+    return layers
+
+
+def pack(integers: Tensor) -> Tensor:
+    """Integers from -8 to 7, two to a byte: (…, 2 n) to (…, n) of uint8, the first of a pair in the low bits."""
+    low, high = (integers.to(torch.int16) + 8).unflatten(-1, (-1, 2)).unbind(-1)
+    return (low + 16 * high).to(torch.uint8)
+
+
+def unpack(packed: Tensor) -> Tensor:
+    """The integers that `pack` was given, as float32."""
+    return torch.stack([packed % 16, packed // 16], dim=-1).flatten(-2).float() - 8
+
+
+class PackedLayer(nn.Module):
+    """A linear or convolutional layer that holds its weights in four bits each, and a scale for each group."""
+
+    layer: Any  # for its bias, stride and the like; its own weight goes
+
+    def __init__(self, layer: nn.Module, group: int) -> None:
+        super().__init__()
+        weight = layer.get_parameter("weight").detach()
+        self.layer, self.shape = layer, weight.shape
+        del layer.weight
+        groups = in_groups(weight, group)
+        scales = group_scales(groups, bits=4)
+        self.packed = nn.Buffer(pack(to_integers(groups, scales, bits=4)))  # (out, groups, group / 2)
+        self.scales = nn.Buffer(scales.half())
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights as numbers again."""
+        numbers = unpack(self.packed) * self.scales.float()  # (out, groups, group)
+        return numbers.flatten(1)[:, : self.shape[1:].numel()].view(self.shape)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if isinstance(self.layer, nn.Linear):
+            return F.linear(inputs, self.weight, self.layer.bias)
+        return self.layer._conv_forward(inputs, self.weight, self.layer.bias)
+
+
+def packed_model(model: nn.Module, group: int = 32) -> nn.Module:
+    """A copy of the model on the CPU, for evaluation, whose layers hold weights of four bits.
+
+    Args:
+        model: any network with linear or convolutional layers; its other parts stay as they are.
+        group: an even number of weights that share a scale.
+    """
+    if group < 2 or group % 2:
+        raise InputError(f"option group: expected an even number of at least 2, got {group!r}")
+    model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
+    packed = {layer: PackedLayer(layer, group) for layer in rounded_layers(model).values()}
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child in packed:
+                setattr(parent, name, packed[child])
+    return packed.get(model, model)
+
+
+def load_packed(model: nn.Module, path: str | Path, group: int = 32) -> nn.Module:
+    """The network of four-bit weights in a file that `save_dense` wrote of it.
+
+    Args:
+        model: the network before it was packed, whatever its weights.
+        path: of the file.
+        group: weights that share a scale, as it was packed.
+
+    Raises:
+        InputError: the file is no safetensors file, or is another network's.
+    """
+    packed, tensors = packed_model(model, group), read_tensors(path)
+    try:
+        packed.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: expected a file of this network in four bits ({reason})") from None
+    return packed
+
+
+def draw_bits(accuracies: dict[str, dict[int, float]], dense: float, rows: list[dict[str, Any]]) -> Any:
+    """Accuracy against the bits of a weight, each way, and the sizes of the files."""
+    figure, axes = new_figure(1, 2, width=4.6, height=3.4)
+    for name, by_bits in accuracies.items():
+        axes[0, 0].plot(list(by_bits), list(by_bits.values()), marker="o", label=name)
+    axes[0, 0].axhline(dense, color="black", linewidth=0.8, linestyle="--", label="32 bits")
+    axes[0, 0].set(xlabel="bits of a weight", ylabel="accuracy", xticks=[2, 3, 4, 8])
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    bars = axes[0, 1].bar([row["version"] for row in rows], [row["bytes"] / 1000 for row in rows])
+    axes[0, 1].bar_label(bars, fmt="%.0f", fontsize=8)
+    axes[0, 1].set_ylabel("kilobytes of the file")
+    for place in axes.flatten():
+        place.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+@recipe
+def run(
+    *,
+    data: str | None = None,
+    image_size: int | None = None,
+    width: int = 32,
+    group: int = 32,
+    epochs: int = 8,
+    batch_size: int = 64,
+    lr: float = 1e-2,
+    device: str = "auto",
+    seed: int = 0,
+    out: str | None = None,
+    **engine: Unpack[Engine],
+) -> Result:
+    """Rounds a trained classifier's weights to few bits, before and after training it with the rounding.
+
+    Args:
+        data: folder of your pictures, or torchvision:NAME; the bundled digits if not given.
+        image_size: side in pixels that your pictures are brought to; their own size if not given.
+        width: channels of the first convolution; the others have two and four times as many.
+        group: weights of an output channel that share a scale, an even number.
+        epochs: passes over the training pictures, in full precision; with rounding half as many more.
+        batch_size: pictures in an optimizer step, over all processes.
+        lr: highest learning rate of the first training; a fifth of it with rounding.
+        device: auto, cpu, cuda or mps, for the training alone.
+        seed: of the weights and the order of the pictures.
+        out: folder for result.json, figure.png and model.safetensors, the file of four-bit weights.
+    """
+    check_counts(width=width)
+    place, cpu = setup(device, seed), torch.device("cpu")
+    train_set, test_set = open_images(data, image_size=image_size, seed=seed)
+    options: Engine = {**FAST, **engine}
+
+    def trained(model: nn.Module, name: str, epochs: int, lr: float) -> tuple[nn.Module, list[dict[str, float]]]:
+        inside = in_subfolder(options, name)
+        given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed}
+        loop = train(model, train_set, test_set, device=place, **given, **inside)
+        return model.cpu().to(memory_format=torch.contiguous_format).eval(), loop.history
+
+    def accuracy(model: nn.Module) -> float:
+        return evaluate(model, test_set, cpu)["accuracy"]
+
+    fresh = SmallCNN(train_set.shape[0], len(train_set.classes), width=width)
+    network, history = trained(fresh, "dense", epochs, lr)
+    dense, more = accuracy(network), max(1, epochs // 2)
+    after = {bits: accuracy(with_rounding(network, bits, group)) for bits in (2, 3, 4, 8)}
+    longer, _ = trained(copy.deepcopy(network), "longer", more, lr / 5)
+    aware = {bits: trained(with_rounding(network, bits, group), f"bits{bits}", more, lr / 5)[0] for bits in (2, 3, 4)}
+    through = {bits: accuracy(model) for bits, model in aware.items()}
+
+    plain = without_rounding(aware[4])
+    packed = packed_model(plain, group)
+    pictures, _ = test_set.__getitems__(list(range(min(64, len(test_set)))))
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        save_dense(packed, Path(folder) / "model.safetensors")
+        loaded = load_packed(network, Path(folder) / "model.safetensors", group)
+        changed = int((packed(pictures) != loaded(pictures)).sum())
+        unlike = (packed(pictures) - plain(pictures)).abs().max().item()
+    versions = [
+        Version("fp32", network, dense, file_bytes(network, save_dense), network),
+        Version("int4, packed", network, accuracy(packed), file_bytes(packed, save_dense), packed),
+    ]
+    rows = compare(versions, pictures[0])
+    share, longer_rounded = versions[1].bytes / versions[0].bytes, accuracy(with_rounding(longer, 2, group))
+    return Result(
+        metrics={"accuracy": versions[1].accuracy, "bytes": versions[1].bytes, "macs": rows[1]["macs"]},
+        baseline=majority(train_set, test_set),
+        baseline_name="majority class",
+        bars={"accuracy": 0.96},
+        claims=[
+            Claim("points that weights of 4 bits cost", 100 * (dense - versions[1].accuracy), "<=", 1),
+            Claim("their file as a share of fp32's", share, "<=", 0.16),
+            Claim("answers that change when the file is read back", changed, "<=", 0),
+            Claim("largest difference of packed and trained logits", unlike, "<=", 1e-4),
+            Claim("2 bits: accuracy trained with rounding, against rounded after training", through[2], ">", after[2]),
+            Claim("and against as long a training, rounded after it", through[2], ">", longer_rounded),
+            Claim("int4 saves bytes, not time: share of fp32's, 1 picture", rows[1]["latency_ratio_1"], ">", 1),
+        ],
+        history=history,
+        rows=rows,
+        model=packed,
+        draw=lambda: draw_bits({"rounded after training": after, "trained with rounding": through}, dense, rows),
+    )
+
+
+if __name__ == "__main__":
+    main(run)
