@@ -67,7 +67,8 @@ class Loop:
     Args:
         model: to train; call it as `loop.model`, which adds precision, compilation and processes.
         optimizer: over the model's parameters.
-        batches: a sized iterable of batches, such as a DataLoader; its sampler's `set_epoch` is called.
+        batches: a sized iterable of batches, such as a DataLoader; its sampler's `set_epoch` is called. One with
+            `state_dict`, such as a StatefulDataLoader, goes on in the middle of an epoch; others are read up to there.
         epochs: passes over the batches.
         device: where to train.
         schedule: from the share of training done, 0 to 1, to a factor on the learning rate.
@@ -140,11 +141,11 @@ class Loop:
                 if hasattr(getattr(self.batches, "sampler", None), "set_epoch"):
                     self.batches.sampler.set_epoch(self.epoch)
                 self.module.train()
-                started, done, self.batch = time.perf_counter(), self.batch, 0
+                started, done = time.perf_counter(), self.batch
                 if not resumed:
                     self._epoch_random = random_state(self.device)
-                for batch in self.batches:
-                    self.batch += 1
+                for number, batch in enumerate(self.batches, start=done + 1 if self._goes_on else 1):
+                    self.batch = number
                     if self.batch <= done:
                         continue  # the interrupted run had these
                     if resumed:
@@ -184,6 +185,10 @@ class Loop:
         self.optimizer.zero_grad()
         self.schedule.step()
         self.steps += 1
+
+    @property
+    def _goes_on(self) -> bool:
+        return hasattr(self.batches, "load_state_dict")
 
     def _closes_group(self) -> bool:
         return self.batch % self.accumulate == 0 or self.batch == len(self.batches)
@@ -238,6 +243,7 @@ class Loop:
                 "schedule": self.schedule.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "place": (self.epoch, self.batch, self.steps, losses, self._count),
+                "batches": self.batches.state_dict() if self._goes_on else {},
                 "history": self.history,
                 "random": random_state(self.device),
                 "epoch_random": self._epoch_random,
@@ -265,13 +271,15 @@ class Loop:
             self.scaler.load_state_dict(state["scaler"])
             self.epoch, self.batch, self.steps, self._sum, self._count = state["place"]
             self.history, self._epoch_random = state["history"], state["epoch_random"]
+            if self._goes_on and self.batch:
+                self.batches.load_state_dict(state["batches"])
         except Exception as error:
             foreign = isinstance(error, pickle.UnpicklingError)  # code in it is never run
             reason = "not one of tensors alone" if foreign else str(error).strip().partition("\n")[0][:200]
             raise InputError(f"{self.file}: expected a checkpoint of this training ({reason})") from None
         for group, lr in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = lr
-        # In the middle of an epoch the loader starts as the epoch did, and is read up to the place.
+        # In the middle of an epoch the loader starts with the random state that the epoch started with.
         set_random_state(self._epoch_random if self.batch else state["random"], self.device)
         return state["random"] if self.batch else None
 

@@ -1,12 +1,19 @@
 """From a data set to batches, and from one set to a train and a test part."""
 
+import contextlib
+import itertools
+import os
 import signal
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler, default_collate
+from torch.utils.data import DataLoader, DistributedSampler, default_collate, get_worker_info
+
+from recipes.core.errors import InputError
 
 
 def as_is(batch: Any) -> Any:
@@ -17,6 +24,79 @@ def as_is(batch: Any) -> Any:
 def leave_interrupts_alone(worker: int) -> None:
     """Ctrl-C reaches every process of a terminal; it is the training that decides when its workers end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class Reading:
+    """Which file each worker is reading, in memory that all of them share: the last word of one that is killed."""
+
+    def __init__(self, workers: int = 64) -> None:
+        self.places = torch.full((workers, 2), -1).share_memory_()  # process, and the file's number
+
+    def note(self, number: int) -> None:
+        worker = get_worker_info()
+        if worker is not None and worker.id < len(self.places):
+            self.places[worker.id] = torch.tensor([os.getpid(), number])
+
+    def of_the_dead(self) -> list[int]:
+        """Numbers of the files that workers were reading which are no more."""
+        return [number for process, number in self.places.tolist() if process > 0 and has_ended(process)]
+
+
+def has_ended(process: int) -> bool:
+    """Whether this child process is no more; False where the system cannot tell."""
+    if not hasattr(os, "waitid"):
+        return False
+    try:
+        return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+class Share(DistributedSampler):
+    """The samples that each process gets, in an order that depends on the seed and the epoch alone."""
+
+    start = 0  # samples to leave out of the next pass
+
+    def __iter__(self) -> Iterator[int]:
+        start, self.start = self.start, 0
+        return itertools.islice(super().__iter__(), start, None)
+
+
+class Loader(DataLoader):
+    """A DataLoader that can go on in the middle of a pass, and names the file which a killed worker was reading.
+
+    Its `sampler` is a `Share`; the data set may keep a `Reading`, and then has `files`.
+    """
+
+    given = 0  # batches of this pass
+
+    def state_dict(self) -> dict[str, int]:
+        """The place in the pass, as torchdata's StatefulDataLoader tells its own."""
+        return {"given": self.given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """The next pass begins at that place, without reading what lies before."""
+        self.sampler.start = state["given"] * (self.batch_size or 1)  # type: ignore[attr-defined]
+        self.given = state["given"]
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        if not getattr(self.sampler, "start", 0):
+            self.given = 0
+        try:
+            for batch in super().__iter__():
+                self.given += 1
+                yield batch
+            return
+        except (RuntimeError, OSError, EOFError) as error:  # torch's word for it, or a connection that broke
+            with contextlib.suppress(RuntimeError):
+                time.sleep(0.2)  # torch's own alarm may still be on its way, and would be heard anywhere
+            dead = self.dataset.reading.of_the_dead() if hasattr(self.dataset, "reading") else []
+            if not dead or isinstance(error, InputError):
+                raise
+            files = " or ".join(str(self.dataset.files[number]) for number in dead)  # type: ignore[attr-defined]
+            reason = str(error).strip().partition("\n")[0]
+        # Only now, when the old error has let go of the workers: torch watches them, and would interrupt its report.
+        raise RuntimeError(f"a worker of the DataLoader died while it was reading {files} ({reason})")
 
 
 def batches(dataset: Any, batch_size: int, *, seed: int = 0, workers: int = 0) -> DataLoader:
@@ -35,10 +115,10 @@ def batches(dataset: Any, batch_size: int, *, seed: int = 0, workers: int = 0) -
     world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     held = [value for value in getattr(dataset, "__dict__", {}).values() if isinstance(value, Tensor)]
     share = max(1, min(batch_size, len(dataset)) // world)
-    return DataLoader(
+    return Loader(
         dataset,
         batch_size=share,
-        sampler=DistributedSampler(dataset, num_replicas=world, rank=rank, seed=seed, drop_last=True),
+        sampler=Share(dataset, num_replicas=world, rank=rank, seed=seed, drop_last=True),
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available() and not any(tensor.is_cuda for tensor in held),

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from recipes.core.errors import InputError
 from recipes.core.loop import Loop, one_cycle
-from recipes.datasets.loading import batches
+from recipes.datasets.loading import as_is, batches
 
 CPU = torch.device("cpu")
 
@@ -257,6 +257,46 @@ def test_killed_twenty_times_and_resumed_to_the_bit(tmp_path: Path, turn: int) -
     whole = network()
     train(whole, epochs=5)
     assert equal(whole, kill_and_resume(tmp_path, steps))
+
+
+class Counting(Points):
+    """Notes what is read of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[int] = []
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        self.read += indices
+        return super().__getitems__(indices)
+
+
+@pytest.mark.parametrize("workers", [None, 0, 2])  # ours, and torchdata's StatefulDataLoader
+def test_a_resumed_epoch_reads_only_what_is_left_of_it(tmp_path: Path, workers: int | None) -> None:
+    stateful = pytest.importorskip("torchdata.stateful_dataloader") if workers is not None else None
+
+    def go(model: nn.Module, points: Counting, folder: Path | None, stop: int | None = None) -> None:
+        torch.manual_seed(7)
+        loader = batches(points, 16)
+        if stateful is not None:
+            given = {"batch_size": 16, "shuffle": True, "num_workers": workers, "collate_fn": as_is}
+            loader = stateful.StatefulDataLoader(points, **given)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        loop = Loop(model, optimizer, loader, epochs=3, checkpoint=folder, save_every=1)
+        for inputs, labels in loop:
+            if loop.steps == stop:
+                raise Interrupted
+            loop.step(F.cross_entropy(loop.model(inputs), labels))
+
+    whole, resumed, points = network(), network(), Counting()
+    go(whole, Counting(), None)
+    with pytest.raises(Interrupted):
+        go(network(), Counting(), tmp_path, 10)  # the fifth of six batches of the second epoch is under way
+    torch.manual_seed(99)
+    go(resumed, points, tmp_path)
+    assert equal(whole, resumed)
+    if not workers:  # theirs read elsewhere
+        assert len(points.read) == 2 * 16 + 96
 
 
 @pytest.mark.parametrize("saved", [True, False])

@@ -3,7 +3,9 @@
 import gzip
 import importlib.util
 import os
+import re
 import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -327,6 +329,26 @@ def test_streaming_by_workers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     train, _ = open_images(folder)
     loader = DataLoader(train, batch_size=4, num_workers=1, collate_fn=as_is)  # type: ignore[arg-type]
     assert torch.equal(torch.cat([images for images, _ in loader]), everything(train))
+
+
+def test_a_worker_that_fails_or_is_killed_names_its_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opener, "IN_MEMORY", 0)
+    train, _ = open_images(folder)
+    broken, whole = train.files[3], opener.decode
+
+    def killed(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+        if path == broken:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return whole(path, shape)
+
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(InputError) as failed:
+        list(batches(train, 1, workers=1))
+    assert str(failed.value).startswith(f"{broken}: expected a whole picture")
+    assert "\n" not in str(failed.value)
+    monkeypatch.setattr(opener, "decode", killed)
+    with pytest.raises(RuntimeError, match=rf"died while it was reading {re.escape(str(broken))} "):
+        list(batches(train, 1, workers=1))
 
 
 def test_statistics_of_a_sample_depend_on_the_seed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
