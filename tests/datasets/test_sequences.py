@@ -1,0 +1,148 @@
+"""Opening sequences of frames: the bundled set, the ground truth's spellings, and what is refused."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from recipes.core.errors import InputError
+from recipes.datasets.bundled import bundled
+from recipes.datasets.sequences import TRUTH, FrameSequence, open_sequences
+
+DATA = Path(__file__).parents[2] / "data"
+
+
+@pytest.fixture(scope="module")
+def sequences() -> tuple[list[FrameSequence], list[FrameSequence]]:
+    return open_sequences()
+
+
+@pytest.fixture
+def maker(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(DATA)  # it imports its neighbour
+    spec = importlib.util.spec_from_file_location("make_sequences", DATA / "make_sequences.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def save(home: Path, lines: list[str], frames: int = 3, suffix: str = "png", size: tuple[int, int] = (30, 20)) -> Path:
+    (home / "img").mkdir(parents=True, exist_ok=True)
+    for i in range(1, frames + 1):
+        noise = np.random.default_rng(i).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(noise).save(home / "img" / f"{i:04}.{suffix}")
+    (home / TRUTH).write_text("\n".join(lines) + "\n")
+    return home
+
+
+def test_bundled_set(sequences: tuple[list[FrameSequence], list[FrameSequence]]) -> None:
+    train, test = sequences
+    assert (len(train), len(test)) == (32, 8)
+    assert {len(one) for one in train} == {7}
+    assert {len(one) for one in test} == {20}
+    for one in train + test:
+        assert one.boxes.shape == (len(one), 4)
+        assert one.boxes.min() >= 0
+        assert one.boxes.max() <= 64
+        assert one.frame(0).shape == (3, 64, 64)
+        assert one.frame(0).dtype == torch.uint8
+
+
+def test_maker_makes_the_same_frames(maker: ModuleType, tmp_path: Path) -> None:
+    maker.make(tmp_path, {"train": 1, "test": 1})
+    for split, frames in (("train", 7), ("test", 20)):
+        for name in (f"{split}/digit01/img/{frame:04}.png" for frame in range(1, frames + 1)):
+            mine, theirs = (
+                np.asarray(Image.open(root / name).convert("RGB")) for root in (tmp_path, DATA / "sequences")
+            )
+            assert np.array_equal(mine, theirs), name
+        text = (tmp_path / split / "digit01" / TRUTH).read_text()
+        assert text == (bundled("sequences") / split / "digit01" / TRUTH).read_text()
+
+
+def test_hands_are_disjoint(maker: ModuleType) -> None:
+    assert not set(maker.SOURCES["train"]) & set(maker.SOURCES["test"])
+
+
+@pytest.mark.parametrize("line", ["3,4,10,8", "3\t4\t10\t8", " 3 4  10 8 ", "3, 4, 10, 8", "3.0,4.0,10,8"])
+def test_spellings_of_a_box(tmp_path: Path, line: str) -> None:
+    save(tmp_path / "walk", [line] * 3, suffix="jpg")
+    for folder in (tmp_path, tmp_path / "walk"):  # of sequences, and one
+        train, test = open_sequences(folder)
+        assert len(train) == 32, "the bundled ones"
+        assert [one.name for one in test] == ["walk"]
+        assert test[0].boxes.tolist() == [[2, 3, 12, 11]] * 3
+        assert test[0].frame(2).shape == (3, 20, 30)
+
+
+def test_own_train_part(tmp_path: Path) -> None:
+    save(tmp_path / "train" / "a", ["1,1,5,5"] * 3)
+    with pytest.raises(InputError, match="test: found no sequence"):
+        open_sequences(tmp_path)
+    save(tmp_path / "test" / "b", ["1,1,5,5"] * 3)
+    train, test = open_sequences(tmp_path)
+    assert [one.name for one in train + test] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        (["1,1,5,5", "1,1,5", "1,1,5,5"], "line 2: expected left, top"),
+        (["1,1,5,5", "1,1,5,5,5", "1,1,5,5"], "line 2: expected left, top"),
+        (["1,1,5,5", "", "1,1,5,5"], "line 2: expected left, top"),
+        (["a,1,5,5"] * 3, "line 1: expected left, top"),
+        (["nan,1,5,5"] * 3, "line 1: expected finite"),
+        (["1,1,0,5"] * 3, "line 1: expected finite numbers and a size above 0"),
+        (["1,1,5,5"] * 2, "2 boxes for 3 frames"),
+        (["1,1,5,5", "1,1,5,5", "31,1,5,5"], "box 3 lies outside"),
+        (["-9,1,5,5"] * 3, "box 1 lies outside"),
+    ],
+)
+def test_refused_ground_truth(tmp_path: Path, lines: list[str], text: str) -> None:
+    save(tmp_path, lines)
+    with pytest.raises(InputError, match=text) as caught:
+        open_sequences(tmp_path)
+    assert TRUTH in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_refused_folders_and_frames(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected a folder"):
+        open_sequences(tmp_path / "missing")
+    with pytest.raises(InputError, match="found no sequence"):
+        open_sequences(tmp_path)
+    home = save(tmp_path, ["1,1,5,5"] * 3)
+    Image.new("RGB", (31, 20)).save(home / "img" / "0002.png")
+    with pytest.raises(InputError, match=r"0002\.png: is 31 x 20 pixels, expected 30 x 20"):
+        open_sequences(tmp_path)
+    (home / "img" / "0002.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"0002\.png"):
+        open_sequences(tmp_path)
+    (home / TRUTH).write_bytes(b"\xff\xfe")
+    save(tmp_path / "img2", ["1,1,5,5"])
+    (home / "img" / "0002.png").unlink()
+    with pytest.raises(InputError, match="expected a text file"):
+        open_sequences(tmp_path)
+
+
+def test_damaged_frame_is_named_when_it_is_read(tmp_path: Path) -> None:
+    save(tmp_path, ["1,1,5,5"] * 3)
+    frame = tmp_path / "img" / "0003.png"
+    frame.write_bytes(frame.read_bytes()[:200])
+    (one,) = open_sequences(tmp_path)[1]
+    with pytest.raises(InputError, match=r"0003\.png: expected a whole picture"):
+        one.frame(2)
+
+
+@pytest.mark.real
+def test_real_basketball(real_data: Path) -> None:
+    _, (one,) = open_sequences(real_data / "otb" / "Basketball")
+    assert len(one) == 80
+    assert one.boxes[0].tolist() == [197, 213, 231, 294]
+    assert one.frame(0).shape[0] == 3
