@@ -1,0 +1,150 @@
+"""Opens sentence pairs with a score: the bundled similarities, or yours as TSV, such as the STS benchmark's."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from recipes.core.errors import InputError
+from recipes.datasets.bundled import bundled
+
+PARTS_OF_SCORES = {"train": ("train", "training"), "test": ("test", "dev", "val", "valid", "validation")}
+SENTENCE_COLUMNS = (("sentence1", "sentence2"), ("sentence_a", "sentence_b"), ("text_a", "text_b"))
+SCORE_COLUMNS = ("score", "similarity", "relatedness_score", "label")
+
+
+@dataclass
+class ScoredPairs:
+    """Pairs of sentences, each with a score that is higher the more they have in common.
+
+    Attributes:
+        firsts: N sentences.
+        seconds: N sentences.
+        scores: (N,) on the scale of the file, such as 0 to 5.
+    """
+
+    firsts: list[str]
+    seconds: list[str]
+    scores: Tensor
+
+    def __len__(self) -> int:
+        return len(self.firsts)
+
+    def subset(self, indices: list[int]) -> "ScoredPairs":
+        firsts, seconds = ([side[index] for index in indices] for side in (self.firsts, self.seconds))
+        return ScoredPairs(firsts, seconds, self.scores[indices])
+
+
+def open_scored_pairs(data: str | Path | None = None, *, seed: int = 0) -> tuple[ScoredPairs, ScoredPairs]:
+    """Opens sentence pairs with a score: the train and the test part.
+
+    Columns stand between tabs. A header names them (`sentence1`, `sentence2`, `score`); without one there are
+    three, the score first or last, or seven and more as in the STS benchmark, where the fifth is the score and
+    the next two are the sentences.
+
+    Args:
+        data: a folder with a file `train` and a file `test` (or `dev`, `val`, `validation`), or with names that
+            end so, such as `sts-train.csv`; or one file, a fifth of which is drawn for the test part, the same
+            first sentence never on both sides. Default: the bundled similarities.
+        seed: of the draw that splits a single file.
+
+    Raises:
+        InputError: nothing there, or a row that is not two sentences and a number; it names the file and the row.
+    """
+    path = bundled("similarities") if data is None else Path(data).expanduser()
+    if path.is_dir():
+        train_part, test_part = (read_scored_pairs(find_scored_part(path, part)) for part in PARTS_OF_SCORES)
+    elif path.is_file():
+        train_part, test_part = split_scored_pairs(path, read_scored_pairs(path), seed)
+    else:
+        raise InputError(f"{path}: no such file or folder")
+    if train_part.scores.min() == train_part.scores.max():
+        raise InputError(f"{path}: all train pairs have the score {train_part.scores[0]:g}; expected different ones")
+    return train_part, test_part
+
+
+def find_scored_part(folder: Path, part: str) -> Path:
+    """The folder's file of one part: `train.tsv`, or a longer name that ends so."""
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".tsv", ".csv", ".txt"))
+    for name in PARTS_OF_SCORES[part]:
+        for file in files:
+            if file.stem.lower().replace("_", "-").split("-")[-1] == name:
+                return file
+    found = ", ".join(file.name for file in files[:8]) or "no such file"
+    raise InputError(f"{folder}: expected a file {part}.tsv or one whose name ends in -{part}, found {found}")
+
+
+def read_scored_pairs(path: Path) -> ScoredPairs:
+    """The pairs of one file; quotes in it are part of the sentences."""
+    content = path.read_bytes()
+    try:
+        lines = content.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+    except UnicodeDecodeError as error:
+        number = content[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}, row {number}: expected UTF-8 text; save the file as UTF-8") from None
+    rows = [(number, line.split("\t")) for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise InputError(f"{path}: the file is empty; expected two sentences and a score a row")
+    header = columns_by_name(rows[0][1])
+    first, second, score = header or columns_by_place(path, rows[0][1])
+    firsts, seconds, scores = [], [], []
+    for number, fields in rows[1:] if header else rows:
+        if len(fields) <= max(first, second, score):
+            raise InputError(f"{path}, row {number}: {len(fields)} fields between tabs, expected {len(rows[0][1])}")
+        pair = fields[first].strip(), fields[second].strip()
+        value = as_number(fields[score])
+        if not all(pair) or value is None:
+            raise InputError(f"{path}, row {number}: expected two sentences and a number, got {fields[score]!r:.40}")
+        firsts.append(pair[0])
+        seconds.append(pair[1])
+        scores.append(value)
+    if not scores:
+        raise InputError(f"{path}: no row below the header; expected two sentences and a score")
+    return ScoredPairs(firsts, seconds, torch.tensor(scores))
+
+
+def columns_by_name(fields: list[str]) -> tuple[int, int, int] | None:
+    """Where a header says that the sentences and the score are; None if it is not a header."""
+    names = [field.strip().lower() for field in fields]
+    for one, other in SENTENCE_COLUMNS:
+        for score in SCORE_COLUMNS:
+            if {one, other, score} <= set(names):
+                return names.index(one), names.index(other), names.index(score)
+    return None
+
+
+def columns_by_place(path: Path, fields: list[str]) -> tuple[int, int, int]:
+    """Where the sentences and the score are in a table without a header."""
+    if len(fields) >= 7 and as_number(fields[4]) is not None:
+        return 5, 6, 4
+    if len(fields) == 3 and as_number(fields[2]) is not None:
+        return 0, 1, 2
+    if len(fields) == 3 and as_number(fields[0]) is not None:
+        return 1, 2, 0
+    raise InputError(
+        f"{path}, row 1: expected a header with sentence1, sentence2 and score, or three fields between tabs, "
+        f"two sentences and a number; got {len(fields)} fields"
+    )
+
+
+def as_number(field: str) -> float | None:
+    try:
+        value = float(field)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def split_scored_pairs(path: Path, whole: ScoredPairs, seed: int) -> tuple[ScoredPairs, ScoredPairs]:
+    """Splits 80 to 20; all pairs of one first sentence go to the same side."""
+    different = list(dict.fromkeys(whole.firsts))
+    if len(different) < 2:
+        raise InputError(f"{path}: a single first sentence was found; expected enough for a train and a test part")
+    order = torch.randperm(len(different), generator=torch.Generator().manual_seed(seed)).tolist()
+    test = {different[index] for index in order[: max(1, len(different) // 5)]}
+    sides: tuple[list[int], list[int]] = ([], [])
+    for index, sentence in enumerate(whole.firsts):
+        sides[sentence in test].append(index)
+    return whole.subset(sides[0]), whole.subset(sides[1])

@@ -1,0 +1,126 @@
+"""Opens tagged words: the bundled entities, or yours in the columns of CoNLL, a word and its tag a line."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from recipes.core.errors import InputError
+from recipes.datasets.bundled import bundled
+
+PARTS_OF_WORDS = {"train": ("train",), "test": ("test", "dev", "valid", "val")}
+PREFIXES = {"B": "B", "I": "I", "M": "I", "E": "I", "L": "I", "S": "B", "U": "B"}  # of BIO, BMES, BIOES and BILOU
+Span = tuple[int, int, str]  # first word, last word + 1, kind
+
+
+@dataclass
+class TaggedWords:
+    """Sentences as words, each with its tag: O, or B- and I- with the kind of entity that begins or goes on.
+
+    Attributes:
+        words: N sentences.
+        tags: as many tags in each.
+        kinds: of entities, sorted.
+    """
+
+    words: list[list[str]]
+    tags: list[list[str]]
+    kinds: list[str]
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def subset(self, indices: list[int]) -> "TaggedWords":
+        return TaggedWords([self.words[one] for one in indices], [self.tags[one] for one in indices], self.kinds)
+
+
+def open_tagged_words(data: str | Path | None = None, *, seed: int = 0) -> tuple[TaggedWords, TaggedWords]:
+    """Opens tagged words: the train and the test part.
+
+    A line holds a word, perhaps other columns, and a tag, between tabs or spaces; an empty line ends a sentence.
+    Tags are BIO, BMES, BIOES or BILOU, and come out as BIO.
+
+    Args:
+        data: a folder with a file whose name holds `train` and one whose name holds `test` (or `dev`, `valid`);
+            or one file, a fifth of whose sentences is drawn for the test part. Default: the bundled entities.
+        seed: of the draw that splits a single file.
+
+    Raises:
+        InputError: nothing there, or a line that is not a word and a tag; it names the file and the line.
+    """
+    path = bundled("entities") if data is None else Path(data).expanduser()
+    if path.is_dir():
+        parts = [read_tagged_words(find_tagged_part(path, part)) for part in PARTS_OF_WORDS]
+    elif path.is_file():
+        whole = read_tagged_words(path)
+        order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed)).tolist()
+        count = max(1, len(whole) // 5)
+        parts = [whole.subset(sorted(order[count:])), whole.subset(sorted(order[:count]))]
+    else:
+        raise InputError(f"{path}: no such file or folder")
+    kinds = sorted({kind for tags in parts[0].tags for _, _, kind in spans_of(tags)})
+    if not kinds:
+        raise InputError(f"{path}: no entity in the train part; expected tags such as B-PER")
+    train_part, test_part = (TaggedWords(part.words, part.tags, kinds) for part in parts)
+    return train_part, test_part
+
+
+def find_tagged_part(folder: Path, part: str) -> Path:
+    """The folder's file of one part; a text that describes the data is not one."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and file.suffix.lower() != ".md")
+    for name in PARTS_OF_WORDS[part]:
+        for file in files:
+            if name in file.name.lower():
+                return file
+    found = ", ".join(file.name for file in files[:8]) or "nothing"
+    raise InputError(f"{folder}: expected a file such as {part}.conll, found {found}")
+
+
+def read_tagged_words(path: Path) -> TaggedWords:
+    """The sentences of one file."""
+    content = path.read_bytes()
+    try:
+        lines = content.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+    except UnicodeDecodeError as error:
+        number = content[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}, line {number}: expected UTF-8 text; save the file as UTF-8") from None
+    words: list[list[str]] = [[]]
+    tags: list[list[str]] = [[]]
+    for number, line in enumerate(lines, 1):
+        fields = line.split("\t") if "\t" in line else line.split()
+        if not any(field.strip() for field in fields) or (not fields[0].strip() and fields[-1].strip() == "O"):
+            if words[-1]:  # an empty line, or a word that is but white space
+                words.append([])
+                tags.append([])
+        elif not line.startswith("-DOCSTART-"):
+            tag = fields[-1].strip()
+            prefix, _, kind = tag.partition("-")
+            if len(fields) < 2 or not (tag == "O" or (prefix in PREFIXES and kind)):
+                raise InputError(
+                    f"{path}, line {number}: expected a word and a tag such as O or B-PER, got {line!r:.60}"
+                )
+            words[-1].append(fields[0].strip())
+            tags[-1].append(tag if tag == "O" else f"{PREFIXES[prefix]}-{kind}")
+    if not words[-1]:
+        words, tags = words[:-1], tags[:-1]
+    if len(words) < 2:
+        raise InputError(f"{path}: {len(words)} sentences, expected several with an empty line after each")
+    return TaggedWords(words, [well_formed(sentence) for sentence in tags], [])
+
+
+def well_formed(tags: list[str]) -> list[str]:
+    """The tags, an I- that goes on with nothing of its kind turned into the B- of a new entity."""
+    before = ["O", *tags]
+    return [f"B-{tag[2:]}" if tag[0] == "I" and last[2:] != tag[2:] else tag for last, tag in zip(before, tags)]  # noqa: B905
+
+
+def spans_of(tags: list[str]) -> list[Span]:
+    """The entities that tags in BIO tell of."""
+    spans: list[Span] = []
+    for place, tag in enumerate(well_formed(tags)):
+        if tag[0] == "B":
+            spans.append((place, place + 1, tag[2:]))
+        elif tag[0] == "I":
+            start, _, kind = spans[-1]
+            spans[-1] = (start, place + 1, kind)
+    return spans

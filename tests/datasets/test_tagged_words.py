@@ -1,0 +1,115 @@
+"""The bundled entities, and the opener of tagged words: each way of tagging, and each way to be wrong."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from recipes.core.errors import InputError
+from recipes.datasets.bundled import bundled
+from recipes.datasets.tagged_words import open_tagged_words, spans_of, well_formed
+
+MAKER = Path(__file__).parents[2] / "data" / "make_entities.py"
+
+
+@pytest.fixture(scope="module")
+def maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_entities", MAKER)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["make_entities"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_bundled_bytes_are_made_again(maker: ModuleType, tmp_path: Path) -> None:
+    maker.write(tmp_path)
+    for part in ("train", "test"):
+        assert (tmp_path / f"{part}.conll").read_bytes() == (bundled("entities") / f"{part}.conll").read_bytes()
+
+
+def test_bundled_parts() -> None:
+    train_part, test_part = open_tagged_words()
+    assert (len(train_part), len(test_part), train_part.kinds) == (1100, 280, ["LOC", "ORG", "PER"])
+    assert not {" ".join(words) for words in train_part.words} & {" ".join(words) for words in test_part.words}
+    kinds: dict[str, set[str]] = {}
+    seen = {word for words in train_part.words for word in words}
+    new = total = 0
+    for words, tags in zip(test_part.words, test_part.tags, strict=True):
+        for start, end, kind in spans_of(tags):
+            kinds.setdefault(" ".join(words[start:end]), set()).add(kind)
+            new, total = new + (not set(words[start:end]) <= seen), total + 1
+    assert sum(len(found) > 1 for found in kinds.values()) >= 10, "names that are of several kinds"
+    assert 0.3 < new / total < 0.6
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("B-A I-A O B-B", "B-A I-A O B-B"),
+        ("B-A E-A O S-B", "B-A I-A O B-B"),
+        ("B-A M-A E-A S-B", "B-A I-A I-A B-B"),
+        ("B-A I-A L-A U-B", "B-A I-A I-A B-B"),
+        ("I-A I-A O I-B", "B-A I-A O B-B"),
+        ("B-A I-B I-B B-B", "B-A B-B I-B B-B"),
+    ],
+)
+def test_ways_of_tagging(tmp_path: Path, tags: str, expected: str) -> None:
+    lines = [f"word{n}\tNN\t{tag}" for n, tag in enumerate(tags.split())]
+    (tmp_path / "mine.conll").write_text("-DOCSTART- X O\n\n" + "\n".join([*lines, ""] * 5), "utf-8")
+    train_part, test_part = open_tagged_words(tmp_path / "mine.conll")
+    assert (len(train_part), len(test_part)) == (4, 1)
+    assert train_part.tags[0] == expected.split()
+    assert train_part.words[0] == ["word0", "word1", "word2", "word3"]
+
+
+def test_spans() -> None:
+    assert spans_of(["B-A", "I-A", "B-A", "O", "I-B"]) == [(0, 2, "A"), (2, 3, "A"), (4, 5, "B")]
+    assert well_formed(["O", "I-A"]) == ["O", "B-A"]
+
+
+def test_parts_of_a_folder(tmp_path: Path) -> None:
+    for name in ("mytrain.conll", "my.dev.conll", "README.md"):
+        (tmp_path / name).write_text("a B-X\n\nb O\n" if name != "README.md" else "about train and test", "utf-8")
+    train_part, test_part = open_tagged_words(tmp_path)
+    assert train_part.words == test_part.words == [["a"], ["b"]]
+    (tmp_path / "mytrain.conll").unlink()
+    with pytest.raises(InputError, match=r"expected a file such as train\.conll, found my\.dev\.conll"):
+        open_tagged_words(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a O\n\nb B-X\nc\n", "line 4: expected a word and a tag such as O or B-PER, got 'c'"),
+        ("a O\n\nb X-PER\n", "line 3: expected a word and a tag"),
+        ("a O\n\nb B-\n", "line 3: expected a word and a tag"),
+        ("a O\nb B-X\n", "1 sentences, expected several"),
+        ("", "0 sentences, expected several"),
+        ("a O\n\nb O\n", "no entity in the train part"),
+        (b"a O\n\n\xff O\n", "line 3: expected UTF-8"),
+    ],
+)
+def test_input_that_cannot_be(tmp_path: Path, content: str | bytes, message: str) -> None:
+    (tmp_path / "mine.conll").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=message):
+        open_tagged_words(tmp_path / "mine.conll")
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file or folder"):
+        open_tagged_words(tmp_path / "none")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("name", "sizes", "kinds", "entities"), [("wnut17", (3394, 1287), 6, 1079), ("resume_ner_zh", (3821, 477), 8, 1630)]
+)
+def test_real_sets(real_data: Path, name: str, sizes: tuple[int, int], kinds: int, entities: int) -> None:
+    train_part, test_part = open_tagged_words(real_data / name)
+    assert (len(train_part), len(test_part)) == sizes
+    assert len(train_part.kinds) == kinds
+    assert sum(len(spans_of(tags)) for tags in test_part.tags) == entities
