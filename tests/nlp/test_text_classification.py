@@ -334,6 +334,22 @@ def test_own_texts_in_two_languages_and_three_classes(tmp_path: Path, module: ob
     assert (out / "figure.png").stat().st_size > 10_000
 
 
+def test_the_words_start_from_vectors_of_a_file(tmp_path: Path) -> None:
+    data, file = write_table(tmp_path / "mine.csv"), tmp_path / "vectors.txt"
+    file.write_text("ball 3 0 0 0 0\nsoup 0 3 0 0 0\n")
+    result = text_cnn.run(
+        data=str(data), vectors=str(file), device="cpu", epochs=1, batch_size=20, lr=1e-9, windows="1", filters=8
+    )
+    table = result.model.embedding.weight
+    assert table.shape[1] == 5
+    vocabulary = open_encoded(str(data))[0].vocabulary
+    torch.testing.assert_close(table[vocabulary.number["ball"]], torch.tensor([3.0, 0, 0, 0, 0]), rtol=0, atol=1e-5)
+    assert table[vocabulary.number["wet"]].abs().max() < 1
+    file.write_text("ball 3 0\nsoup 0\n")
+    with pytest.raises(InputError, match=r"vectors.txt, row 2: 1 numbers"):
+        text_cnn.run(data=str(data), vectors=str(file), device="cpu")
+
+
 def test_two_processes_with_sharded_weights(tmp_path: Path) -> None:
     data, out = write_table(tmp_path / "mine.csv"), tmp_path / "out"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

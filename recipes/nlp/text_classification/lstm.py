@@ -22,6 +22,7 @@ from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.loop import Engine, Loop, one_cycle
 from recipes.core.result import Claim, Result, recipe
+from recipes.datasets.word_vectors import read_vectors, start_from
 from recipes.nlp.text_classification.encoding import PAD, EncodedTexts, batches_by_length, open_encoded, shuffled
 from recipes.nlp.text_classification.memory import accuracy_by_distance, draw_recurrent
 from recipes.nlp.text_classification.rnn import TextRNN, summary
@@ -146,6 +147,7 @@ def run(
     data: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    vectors: str | None = None,
     min_freq: int = 2,
     max_words: int = 256,
     width: int = 32,
@@ -166,9 +168,10 @@ def run(
         data: folder or file of your texts, or hf:NAME; the bundled reviews if not given.
         text_column: name of the column of texts, if it is not a usual one.
         label_column: name of the column of labels, if it is not a usual one.
+        vectors: text file of word vectors (GloVe's format) for its words to start from, the others at random.
         min_freq: times a word must occur in the train texts to be known.
         max_words: words of a text that are read; the rest is left out.
-        width: numbers in a word's vector.
+        width: numbers in a word's vector; as many as in the file, if one is given.
         hidden: numbers in a state.
         bidirectional: read backwards too.
         dropout: share of the summary's numbers that are dropped while training.
@@ -188,17 +191,26 @@ def run(
     train_set, test_set = open_encoded(
         data, text_column=text_column, label_column=label_column, min_freq=min_freq, max_words=max_words, seed=seed
     )
+    known = train_set.vocabulary.words
+    pretrained = read_vectors(vectors, known) if vectors is not None else None
+    word_width = pretrained.table.shape[1] if pretrained is not None else width
     svm = linear_svm(train_set, test_set, longest=2)
-    size: dict[str, Any] = {"width": width, "hidden": hidden}
     model = TextLSTM(
-        len(train_set.vocabulary), len(train_set.classes), **size, bidirectional=bidirectional, dropout=dropout
+        len(known),
+        len(train_set.classes),
+        width=word_width,
+        hidden=hidden,
+        bidirectional=bidirectional,
+        dropout=dropout,
     ).to(place)
+    if pretrained is not None:
+        start_from(model.embedding, known, pretrained)
     loop = train(
         model, train_set, test_set, epochs=epochs, batch_size=batch_size, lr=lr, device=place, seed=seed, **engine
     )
     metrics = evaluate(model, test_set, place)
     in_disorder = evaluate(model, shuffled(test_set, seed=seed), place)["accuracy"]
-    alone: dict[str, Any] = {**size, "bidirectional": False, "pool": "last", "dropout": 0.0}
+    alone: dict[str, Any] = {"width": width, "hidden": hidden, "bidirectional": False, "pool": "last", "dropout": 0.0}
     # Gates that start at 98 %: over 100 words a sixth of the memory gets through, and a gradient as large.
     readers: dict[str, Callable[[int], nn.Module]] = {
         "plain RNN": lambda words: TextRNN(words, 2, **alone),

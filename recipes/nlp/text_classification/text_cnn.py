@@ -23,6 +23,7 @@ from recipes.core.errors import InputError
 from recipes.core.figures import draw_curves, new_figure
 from recipes.core.loop import Engine, Loop, one_cycle
 from recipes.core.result import Claim, Result, recipe
+from recipes.datasets.word_vectors import read_vectors, start_from
 from recipes.nlp.text_classification.drawing import draw_evidence, draw_texts, phrase_evidence
 from recipes.nlp.text_classification.encoding import (
     PAD,
@@ -158,6 +159,7 @@ def run(
     data: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    vectors: str | None = None,
     min_freq: int = 2,
     max_words: int = 256,
     width: int = 64,
@@ -178,9 +180,10 @@ def run(
         data: folder or file of your texts, or hf:NAME; the bundled reviews if not given.
         text_column: name of the column of texts, if it is not a usual one.
         label_column: name of the column of labels, if it is not a usual one.
+        vectors: text file of word vectors (GloVe's format) for its words to start from, the others at random.
         min_freq: times a word must occur in the train texts to be known.
         max_words: words of a text that are read; the rest is left out.
-        width: numbers in a word's vector.
+        width: numbers in a word's vector; as many as in the file, if one is given.
         windows: words that a filter sees at a time, one number for each kind of filter.
         filters: in all, an equal share for each window.
         dropout: share of the filters' answers that are dropped while training.
@@ -200,6 +203,9 @@ def run(
     train_set, test_set = open_encoded(
         data, text_column=text_column, label_column=label_column, min_freq=min_freq, max_words=max_words, seed=seed
     )
+    known = train_set.vocabulary.words
+    pretrained = read_vectors(vectors, known) if vectors is not None else None
+    width = pretrained.table.shape[1] if pretrained is not None else width
     svms = [linear_svm(train_set, test_set, longest=longest) for longest in (1, 2, 3)]
     rows: list[dict[str, Any]] = [
         {"model": f"linear SVM, {words}", "accuracy": svm["accuracy"], "shuffled": None}
@@ -216,6 +222,8 @@ def run(
             filters=filters,
             dropout=dropout,
         ).to(place)
+        if pretrained is not None:
+            start_from(model.embedding, known, pretrained)
         name = "windows of " + ", ".join(str(window) for window in compared)
         loop = train(
             model,
