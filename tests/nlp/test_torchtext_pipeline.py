@@ -1,0 +1,185 @@
+"""torchtext beside today's torch: the stand-in for its compiled half, and the same numbers by another library."""
+
+import importlib.util
+import inspect
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recipes.core.errors import InputError
+from recipes.core.result import Result
+from recipes.datasets.texts import Texts
+from recipes.nlp import torchtext_pipeline
+from recipes.nlp.torchtext_pipeline import (
+    NumberedTexts,
+    batches_of_similar_length,
+    by_tokenizers,
+    by_torchtext,
+    numbered,
+    padding,
+)
+from recipes.nlp.torchtext_stand_in import PlainVocab, load_torchtext
+
+ODD = [
+    "He said: \"It's (very) good; isn't it?\"",
+    "One<br />two<br/>three … four,five!!",
+    "  tabs\tand\nlines  ",
+    "Ça va? ÉTÉ, Straße 12.5",
+    "...",
+    "",
+]
+
+
+def answers(build: Any, vocab: Any) -> dict[str, Any]:
+    """What a vocabulary of torchtext says and how it fails; runs in another environment too, so it imports its own."""
+    from collections import OrderedDict
+    from copy import deepcopy
+
+    def asked(question: Any) -> Any:
+        try:
+            return question()
+        except Exception as error:
+            return [type(error).__name__, str(error).partition("\n")[0] if isinstance(error, RuntimeError) else ""]
+
+    texts = [["b", "a", "b", "c"], ["a", "b", "d", "é"]]
+    one = build(iter(texts), specials=["<pad>", "<unk>"])
+    last = build(iter(texts), specials=["<unk>", "b"], special_first=False, min_freq=2)
+    few = build(iter(texts), specials=["<unk>"], max_tokens=3)
+    found = {
+        "order": [one.get_itos(), last.get_itos(), few.get_itos()],
+        "numbers": sorted(one.get_stoi().items()),
+        "length": [len(one), len(last), len(few)],
+        "in it": ["a" in one, "x" in one],
+        "known": [one["a"], one(["b", "a", "<pad>"]), one.lookup_indices(["c"]), one.lookup_indices([])],
+        "unknown without default": asked(lambda: one["x"]),
+        "unknowns without default": asked(lambda: one(["a", "x"])),
+        "no default": one.get_default_index(),
+        "token": [one.lookup_token(0), one.lookup_tokens([1, 2])],
+        "no such number": [asked(lambda: one.lookup_token(99)), asked(lambda: one.lookup_token(-1))],
+        "no such numbers": asked(lambda: one.lookup_tokens([0, 99])),
+        "not a token": [asked(lambda: one[3]), asked(lambda: 3 in one)],  # one([3]) crashes the compiled one
+        "not a number": asked(lambda: one.lookup_token("a")),
+        "twice": asked(lambda: vocab(OrderedDict([("a", 1)]), specials=["<unk>", "<unk>"])),
+        "too many specials": asked(lambda: build(iter(texts), specials=["<unk>"], max_tokens=1)),
+    }
+    one.set_default_index(one["<unk>"])
+    found["unknown with default"] = [one["x"], one(["x", "a"]), one.get_default_index()]
+    copied = deepcopy(one)
+    one.append_token("new")
+    one.insert_token("first", 0)
+    found["grown"] = [one.get_itos(), one["new"], one["first"], one["a"], one["x"], len(copied), copied["x"]]
+    found["already there"] = [asked(lambda: one.append_token("a")), asked(lambda: one.insert_token("a", 1))]
+    found["no such place"] = [asked(lambda: one.insert_token("z", 99)), asked(lambda: one.insert_token("z", -1))]
+    one.insert_token("end", len(one))
+    one.set_default_index(-7)
+    found["any default"] = [one["x"], one.get_itos()[-1]]
+    one.set_default_index(None)
+    found["default taken away"] = asked(lambda: one["x"])
+    empty = vocab(OrderedDict())
+    found["empty"] = [len(empty), empty.get_itos(), asked(lambda: empty["a"])]
+    return found
+
+
+def of_the_stand_in() -> dict[str, Any]:
+    load_torchtext()
+    from torchtext.vocab import build_vocab_from_iterator, vocab
+
+    return json.loads(json.dumps(answers(build_vocab_from_iterator, vocab)))
+
+
+def test_the_stand_in_answers() -> None:
+    found = of_the_stand_in()
+    assert found["order"][0] == ["<pad>", "<unk>", "b", "a", "c", "d", "é"]
+    assert found["order"][1] == ["a", "<unk>", "b"]
+    assert found["unknown without default"] == ["RuntimeError", "Token x not found and default index is not set"]
+    assert found["unknown with default"] == [1, [1, 3], 1]
+    assert found["grown"][0][0] == "first"
+    assert found["twice"][0] == "RuntimeError"
+    assert found["not a token"] == [["TypeError", ""]] * 2
+
+
+@pytest.mark.slow
+def test_the_real_one_answers_alike(tmp_path: Path) -> None:
+    """In an environment with torch 2.3.1: `pytest -m slow tests/nlp/test_torchtext_pipeline.py`, some gigabytes.
+
+    TORCHTEXT_PYTHON may name the Python of one that is there already.
+    """
+    python = os.environ.get("TORCHTEXT_PYTHON", "")
+    if not python:
+        python = str(tmp_path / "bin" / "python")
+        subprocess.run([sys.executable, "-m", "venv", str(tmp_path)], check=True)
+        wanted = ["torch==2.3.1", "torchtext==0.18.0", "numpy<2", "requests"]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+    script = f"""
+import json, warnings
+from typing import Any
+warnings.simplefilter("ignore")
+import torchtext
+torchtext.disable_torchtext_deprecation_warning()
+from torchtext._torchtext import __file__ as compiled
+from torchtext.vocab import build_vocab_from_iterator, vocab
+assert compiled.endswith((".so", ".pyd"))
+{inspect.getsource(answers)}
+print(json.dumps(answers(build_vocab_from_iterator, vocab)))
+"""
+    done = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout) == of_the_stand_in()
+
+
+def test_what_is_compiled_says_so() -> None:
+    load_torchtext()
+    from torchtext._torchtext import RegexTokenizer, Vocab
+
+    if Vocab is not PlainVocab:
+        pytest.skip("the compiled half loads here")
+    with pytest.raises(NotImplementedError, match=r"compiled for torch 2\.3"):
+        RegexTokenizer([])
+
+
+def test_both_libraries_give_the_same_numbers() -> None:
+    texts = [*ODD, *(f"The film was {word}, but we left." for word in ("good", "bad", "good"))]
+    (theirs, tokens), (ours, same_tokens) = by_torchtext(texts, 1), by_tokenizers(texts, 1)
+    assert tokens == same_tokens
+    assert tokens[:2] == ["<pad>", "<unk>"]
+    for text in [*texts, "An unknown WORD, isn't it?"]:
+        assert theirs(text) == ours(text)
+    assert by_torchtext(texts, 2)[1] == by_tokenizers(texts, 2)[1]
+
+
+def test_batches_of_similar_length_hold_every_text_once() -> None:
+    torch.manual_seed(0)
+    lengths = torch.randint(1, 30, (200,)).tolist()
+    dataset = NumberedTexts([torch.full((length,), 2) for length in lengths], torch.arange(200))
+    batches = list(batches_of_similar_length(dataset, 10))
+    assert sorted(torch.cat([labels for _, labels in batches]).tolist()) == list(range(200))
+    assert padding(batches_of_similar_length(dataset, 10)) < 0.1
+    empty = numbered(Texts(["", "a"], torch.tensor([0, 1]), ["x", "y"]), lambda text: [5] * len(text))
+    assert [ids.tolist() for ids in empty.ids] == [[1], [5]]
+
+
+def test_without_torchtext(monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking = 'torchtext not installed: pip install "pytorch-recipes[torchtext]"'
+    find = importlib.util.find_spec
+    with monkeypatch.context() as patched:
+        patched.setattr(importlib.util, "find_spec", lambda name: None if name == "torchtext" else find(name))
+        with pytest.raises(InputError, match="torchtext not installed: pip install"):
+            load_torchtext()
+    monkeypatch.setattr(torchtext_pipeline, "missing_for_torchtext", lambda: lacking)
+    result = torchtext_pipeline.run(device="cpu", epochs=1)
+    assert lacking in result.rows[0]["numbers by"]
+    assert result.rows[1]["accuracy"] == result.metrics["accuracy"]
+    assert len(result.claims) == 1
+
+
+@pytest.mark.xdist_group("nlp.torchtext_pipeline")
+def test_all_that_is_told_holds(default_run: Callable[[str], Result]) -> None:
+    result = default_run("nlp.torchtext_pipeline")
+    assert all(claim.holds for claim in result.claims)
