@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.row import Row, markdown
 
-PARTS = ("startup", "loops", "pictures", "fashion")
+PARTS = ("startup", "loops", "pictures", "integers", "fashion")
 
 
 def processor() -> str:
