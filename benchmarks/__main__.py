@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.row import Row, markdown
 
-PARTS = ("startup", "loops", "pictures", "integers", "fashion")
+PARTS = ("startup", "loops", "pictures", "detectors", "integers", "fashion")
 
 
 def processor() -> str:

@@ -95,7 +95,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
         path.write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match=r"file\.txt: could not be written \(disk full\)"):
         write_whole(target, fail)
     assert target.read_text() == "before"
     assert list(tmp_path.iterdir()) == [target]
