@@ -1,6 +1,8 @@
 """One stage against two: pictures a second of the trained detectors, on the same held-out scenes."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -13,7 +15,7 @@ from recipes.datasets.scenes import open_boxes
 def measure(rounds: int = 15) -> list[Row]:
     _, test_set = open_boxes()
     images, _ = test_set.__getitems__(list(range(16)))
-    calls = {}
+    calls: dict[str, Callable[[], Any]] = {}
     for name in ("faster_rcnn", "ssd", "yolo"):
         result = recipes.run(f"vision.detection.{name}", device="cpu")
         model = result.model.to(memory_format=torch.contiguous_format).eval()

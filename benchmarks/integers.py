@@ -55,7 +55,7 @@ def by_onnxruntime(model: nn.Module, inputs: Tensor, folder: Path) -> Call:
         def __init__(self) -> None:
             self.batches: Iterator[dict[str, Any]] = ({"inputs": one[None].numpy()} for one in inputs)
 
-        def get_next(self) -> dict[str, Any] | None:  # type: ignore[override]
+        def get_next(self) -> dict[str, Any] | None:
             return next(self.batches, None)
 
     plain, ready, integers = (str(folder / f"{name}.onnx") for name in ("plain", "ready", "integers"))
@@ -124,7 +124,7 @@ def measure() -> list[Row]:
                 ways = versions(model, inputs, Path(folder))
                 for batch_size in batch_sizes:
                     batch = inputs[:1].expand(batch_size, *inputs.shape[1:]).contiguous()
-                    calls = {way: partial(call, batch) for way, call in ways.items()}
+                    calls: dict[str, Callable[[], Any]] = {way: partial(call, batch) for way, call in ways.items()}
                     seconds = interleaved(calls, rounds=7 if batch_size == 1 else 3)
                     for way in list(ways)[1:]:
                         ratios = [mine / eager for mine, eager in zip(seconds[way], seconds["eager fp32"], strict=True)]
