@@ -10,6 +10,7 @@ import torch
 
 from recipes.core.errors import InputError
 from recipes.datasets.bundled import bundled
+from recipes.datasets.unicode import utf8_text
 
 PART_NAMES = {"train": ("train", "training"), "test": ("test", "dev", "val", "valid", "validation")}
 
@@ -147,16 +148,12 @@ def pick(path: Path, languages: list[str], source: str | None, target: str | Non
 def read_lines(path: Path) -> list[str]:
     """The file's lines, unpacked if its name ends in .gz."""
     content = path.read_bytes()
-    try:
-        if path.suffix == ".gz":
+    if path.suffix == ".gz":
+        try:
             content = gzip.decompress(content)
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = content[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}, line {number}: expected UTF-8 text; save the file as UTF-8") from None
-    except (OSError, EOFError):
-        raise InputError(f"{path}: expected a file packed by gzip, as its name says") from None
-    return io.StringIO(text, newline=None).read().removesuffix("\n").split("\n")
+        except (OSError, EOFError):
+            raise InputError(f"{path}: expected a file packed by gzip, as its name says") from None
+    return io.StringIO(utf8_text(content, path), newline=None).read().removesuffix("\n").split("\n")
 
 
 def split_pairs(whole: Pairs, seed: int) -> tuple[Pairs, Pairs]:

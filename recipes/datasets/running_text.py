@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recipes.core.errors import InputError
+from recipes.datasets.unicode import utf8_text
 
 
 def open_running_text(data: str | Path | None = None, *, held_out: float = 0.1) -> tuple[str, str]:
@@ -45,12 +46,7 @@ def open_running_text(data: str | Path | None = None, *, held_out: float = 0.1) 
 
 def read_text(path: Path) -> str:
     """The file's characters, lines ended by a newline alone."""
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig").replace("\r\n", "\n").strip("\n")
-    except UnicodeDecodeError as error:
-        number = content[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}, line {number}: expected UTF-8 text; save the file as UTF-8") from None
+    text = utf8_text(path.read_bytes(), path).replace("\r\n", "\n").strip("\n")
     if not text.strip():
         raise InputError(f"{path}: the file is empty; expected text")
     return text

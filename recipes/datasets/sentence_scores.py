@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recipes.core.errors import InputError
 from recipes.datasets.bundled import bundled
+from recipes.datasets.unicode import utf8_text
 
 PARTS_OF_SCORES = {"train": ("train", "training"), "test": ("test", "dev", "val", "valid", "validation")}
 SENTENCE_COLUMNS = (("sentence1", "sentence2"), ("sentence_a", "sentence_b"), ("text_a", "text_b"))
@@ -78,12 +79,7 @@ def find_scored_part(folder: Path, part: str) -> Path:
 
 def read_scored_pairs(path: Path) -> ScoredPairs:
     """The pairs of one file; quotes in it are part of the sentences."""
-    content = path.read_bytes()
-    try:
-        lines = content.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
-    except UnicodeDecodeError as error:
-        number = content[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}, row {number}: expected UTF-8 text; save the file as UTF-8") from None
+    lines = utf8_text(path.read_bytes(), path, "row").replace("\r\n", "\n").split("\n")
     rows = [(number, line.split("\t")) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
         raise InputError(f"{path}: the file is empty; expected two sentences and a score a row")

@@ -7,6 +7,7 @@ import torch
 
 from recipes.core.errors import InputError
 from recipes.datasets.bundled import bundled
+from recipes.datasets.unicode import utf8_text
 
 PARTS_OF_WORDS = {"train": ("train",), "test": ("test", "dev", "valid", "val")}
 PREFIXES = {"B": "B", "I": "I", "M": "I", "E": "I", "L": "I", "S": "B", "U": "B"}  # of BIO, BMES, BIOES and BILOU
@@ -78,12 +79,7 @@ def find_tagged_part(folder: Path, part: str) -> Path:
 
 def read_tagged_words(path: Path) -> TaggedWords:
     """The sentences of one file."""
-    content = path.read_bytes()
-    try:
-        lines = content.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
-    except UnicodeDecodeError as error:
-        number = content[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}, line {number}: expected UTF-8 text; save the file as UTF-8") from None
+    lines = utf8_text(path.read_bytes(), path).replace("\r\n", "\n").split("\n")
     words: list[list[str]] = [[]]
     tags: list[list[str]] = [[]]
     for number, line in enumerate(lines, 1):

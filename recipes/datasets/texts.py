@@ -13,6 +13,7 @@ from torch import Tensor
 from recipes.core.errors import InputError
 from recipes.datasets.bundled import bundled
 from recipes.datasets.loading import holdout
+from recipes.datasets.unicode import utf8_text
 
 TEXT_COLUMNS = ("text", "text_a", "sentence", "review", "content", "message", "document", "sms", "body")
 LABEL_COLUMNS = ("label", "labels", "class", "sentiment", "category", "target", "polarity", "tag")
@@ -128,12 +129,7 @@ def find_part(folder: Path, part: str) -> Path:
 
 def read_table(path: Path) -> Table:
     """The rows of a file: JSON lines, tabs (never quoted) or commas (quoted as in CSV)."""
-    content = path.read_bytes()
-    try:
-        lines = content.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
-    except UnicodeDecodeError as error:
-        number = content[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}, row {number}: expected UTF-8 text; save the file as UTF-8") from None
+    lines = utf8_text(path.read_bytes(), path, "row").replace("\r\n", "\n").split("\n")
     numbered = [(f"{path}, row {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
     if not numbered:
         raise InputError(f"{path}: the file is empty; expected texts with labels")
