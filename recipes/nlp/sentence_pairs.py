@@ -13,9 +13,8 @@ from torch.utils.data import DataLoader
 
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.datasets.loading import as_is
 from recipes.datasets.parallel import Pairs, open_pairs
-from recipes.nlp.text_classification.encoding import PAD, SINGLE, UNKNOWN, ByLength
+from recipes.nlp.text_classification.encoding import PAD, SINGLE, UNKNOWN, batches_by_length
 
 START, END = 2, 3
 WORD = re.compile(rf"[{SINGLE}]|(?:(?![{SINGLE}])\w)+|[^\w\s]")  # a sign of Chinese is a word of its own
@@ -106,14 +105,7 @@ def open_encoded_pairs(
 
 def batches_of_pairs(dataset: EncodedPairs, batch_size: int, *, seed: int = 0) -> DataLoader:
     """Shuffled batches of pairs whose targets are of similar length; see `ByLength`."""
-    sampler = ByLength(torch.tensor([len(ids) for ids in dataset.targets]), batch_size, seed=seed)
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_size=sampler.share,
-        sampler=sampler,
-        pin_memory=torch.cuda.is_available(),
-        collate_fn=as_is,
-    )
+    return batches_by_length(dataset, batch_size, lengths=[len(ids) for ids in dataset.targets], seed=seed)
 
 
 def score(translations: list[str], dataset: EncodedPairs) -> dict[str, float]:

@@ -25,7 +25,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from recipes.core.device import setup
 from recipes.core.errors import InputError
-from recipes.core.evaluation import predict
 from recipes.core.loop import Engine, Loop, one_cycle
 from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.loading import batches, few_of_each
@@ -35,6 +34,7 @@ from recipes.nlp.gains import draw_gains
 from recipes.nlp.related_words import alike_words
 from recipes.nlp.spelling import BUCKETS, pieces
 from recipes.nlp.text_classification.encoding import tokenise
+from recipes.nlp.text_classification.task import accuracy_on
 from recipes.options import main
 
 Change = Callable[[list[str], random.Random], list[str]]
@@ -184,12 +184,6 @@ def train(
         loss = F.cross_entropy(loop.model(ids), labels)
         loop.step(loss)
     return loop
-
-
-def accuracy_on(model: nn.Module, dataset: ChangingTexts, device: torch.device) -> float:
-    """The share of the texts whose label is the model's first choice."""
-    predicted = torch.stack(predict(model, dataset, device)).argmax(dim=1)
-    return (predicted == dataset.labels).double().mean().item()
 
 
 @recipe

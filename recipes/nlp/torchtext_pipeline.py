@@ -28,14 +28,13 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from recipes.core.device import setup
-from recipes.core.evaluation import predict
 from recipes.core.figures import draw_curves, new_figure
 from recipes.core.loop import Engine, Loop, one_cycle
 from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import as_is, batches
+from recipes.datasets.loading import batches
 from recipes.datasets.texts import Texts, open_texts
-from recipes.nlp.text_classification.encoding import PAD, ByLength
-from recipes.nlp.text_classification.task import majority
+from recipes.nlp.text_classification.encoding import PAD, batches_by_length
+from recipes.nlp.text_classification.task import accuracy_on, majority
 from recipes.nlp.text_classification.text_cnn import TextCNN
 from recipes.nlp.torchtext_stand_in import load_torchtext, missing_for_torchtext
 from recipes.options import main
@@ -97,12 +96,6 @@ def numbered(texts: Texts, encode: Encoder) -> NumberedTexts:
     return NumberedTexts([torch.tensor(encode(text) or unknown) for text in texts.texts], texts.labels)
 
 
-def batches_of_similar_length(dataset: NumberedTexts, batch_size: int, *, seed: int = 0) -> DataLoader:
-    """What `BucketIterator` gave: batches whose texts need little padding, in an order that is drawn."""
-    sampler = ByLength(torch.tensor([len(ids) for ids in dataset.ids]), batch_size, seed=seed)
-    return DataLoader(dataset, batch_size=sampler.share, sampler=sampler, collate_fn=as_is)  # type: ignore[arg-type]
-
-
 def train(
     model: nn.Module,
     train_set: NumberedTexts,
@@ -120,7 +113,7 @@ def train(
     loop = Loop(
         model,
         torch.optim.AdamW(model.parameters(), lr=lr),
-        batches_of_similar_length(train_set, batch_size, seed=seed),
+        batches_by_length(train_set, batch_size, seed=seed),  # what `BucketIterator` gave
         epochs=epochs,
         device=device,
         schedule=one_cycle,
@@ -132,12 +125,6 @@ def train(
         loss = F.cross_entropy(loop.model(ids), labels)
         loop.step(loss)
     return loop
-
-
-def accuracy_on(model: nn.Module, dataset: NumberedTexts, device: torch.device) -> float:
-    """The share of the texts whose label is the model's first choice."""
-    predicted = torch.stack(predict(model, dataset, device)).argmax(dim=1)
-    return (predicted == dataset.labels).double().mean().item()
 
 
 def padding(batches: DataLoader) -> float:
@@ -216,7 +203,7 @@ def run(
         found[name] = [tokens, [ids.tolist() for ids in (*train_set.ids, *test_set.ids)], accuracy]
     shares = {
         "as it comes": padding(batches(train_set, batch_size, seed=seed)),
-        "similar length": padding(batches_of_similar_length(train_set, batch_size, seed=seed)),
+        "similar length": padding(batches_by_length(train_set, batch_size, seed=seed)),
     }
     claims = [
         Claim("batches of similar length hold less padding", shares["similar length"], "<", shares["as it comes"])

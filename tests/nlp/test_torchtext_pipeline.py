@@ -17,9 +17,9 @@ from recipes.core.errors import InputError
 from recipes.core.result import Result
 from recipes.datasets.texts import Texts
 from recipes.nlp import torchtext_pipeline
+from recipes.nlp.text_classification.encoding import batches_by_length
 from recipes.nlp.torchtext_pipeline import (
     NumberedTexts,
-    batches_of_similar_length,
     by_tokenizers,
     by_torchtext,
     numbered,
@@ -158,9 +158,9 @@ def test_batches_of_similar_length_hold_every_text_once() -> None:
     torch.manual_seed(0)
     lengths = torch.randint(1, 30, (200,)).tolist()
     dataset = NumberedTexts([torch.full((length,), 2) for length in lengths], torch.arange(200))
-    batches = list(batches_of_similar_length(dataset, 10))
+    batches = list(batches_by_length(dataset, 10))
     assert sorted(torch.cat([labels for _, labels in batches]).tolist()) == list(range(200))
-    assert padding(batches_of_similar_length(dataset, 10)) < 0.1
+    assert padding(batches_by_length(dataset, 10)) < 0.1
     empty = numbered(Texts(["", "a"], torch.tensor([0, 1]), ["x", "y"]), lambda text: [5] * len(text))
     assert [ids.tolist() for ids in empty.ids] == [[1], [5]]
 

@@ -117,6 +117,11 @@ def mean_pool(states: Tensor, there: Tensor) -> Tensor:
     return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
+def with_some_hidden(ids: Tensor, there: Tensor, share: float, mask: int) -> Tensor:
+    """The pieces (batch, pieces), each of them that is `there` replaced by the mask with this probability."""
+    return ids.masked_fill((torch.rand(ids.shape, device=ids.device) < share) & there, mask)
+
+
 def in_disorder(ids: Tensor, generator: torch.Generator) -> Tensor:
     """A text's pieces (pieces,) in random order, its beginning and end where they were."""
     inside = ids[1:-1]

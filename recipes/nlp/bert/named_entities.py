@@ -28,7 +28,7 @@ from recipes.core.figures import draw_curves, new_figure
 from recipes.core.loop import Engine, Loop, one_cycle
 from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.tagged_words import TaggedWords, open_tagged_words, spans_of
-from recipes.nlp.bert.encoder import open_encoder, states_of
+from recipes.nlp.bert.encoder import open_encoder, states_of, with_some_hidden
 from recipes.nlp.bert.subwords import Subwords
 from recipes.nlp.bert.tagging import NO_TAG, TaggedPieces, encode_tags, entity_scores, looked_up, new_entities
 from recipes.nlp.text_classification.encoding import batches_by_length
@@ -53,7 +53,7 @@ class WordTagger(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         there = ids != self.pad
         if self.training and self.hidden:
-            ids = ids.masked_fill((torch.rand(ids.shape, device=ids.device) < self.hidden) & there, self.mask)
+            ids = with_some_hidden(ids, there, self.hidden, self.mask)
         return self.head(states_of(self.encoder, ids, there))  # (batch, pieces, tags)
 
 
@@ -73,7 +73,7 @@ def train(
     loop = Loop(
         model,
         torch.optim.AdamW(model.parameters(), lr=lr),
-        batches_by_length(train_set, batch_size, seed=seed),  # type: ignore[arg-type]
+        batches_by_length(train_set, batch_size, seed=seed),
         epochs=epochs,
         device=device,
         schedule=one_cycle,

@@ -23,7 +23,6 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 from recipes.core.device import setup
 from recipes.core.errors import InputError
@@ -31,12 +30,11 @@ from recipes.core.evaluation import predict
 from recipes.core.figures import new_figure
 from recipes.core.loop import Engine, Loop, one_cycle
 from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import as_is
 from recipes.datasets.sentence_scores import open_scored_pairs
-from recipes.nlp.bert.encoder import mean_pool, open_encoder, states_of
+from recipes.nlp.bert.encoder import mean_pool, open_encoder, states_of, with_some_hidden
 from recipes.nlp.bert.ranking import EncodedScores, encode_pairs, ranks, rare_overlap, spearman, word_overlap
 from recipes.nlp.bert.subwords import Subwords
-from recipes.nlp.text_classification.encoding import ByLength
+from recipes.nlp.text_classification.encoding import batches_by_length
 from recipes.options import main
 
 
@@ -58,10 +56,10 @@ class Similarity(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         flat = ids.flatten(0, 1)  # (batch, 2, pieces) to (batch * 2, pieces)
+        there = flat != self.pad
         if self.training and self.hidden:
-            lots = torch.rand(flat.shape, device=flat.device)
-            flat = flat.masked_fill((lots < self.hidden) & (flat != self.pad), self.mask)
-        vectors = mean_pool(self.states(flat), flat != self.pad).unflatten(0, (-1, 2))  # (batch, 2, width)
+            flat = with_some_hidden(flat, there, self.hidden, self.mask)
+        vectors = mean_pool(self.states(flat), there).unflatten(0, (-1, 2))  # (batch, 2, width)
         return F.cosine_similarity(vectors[:, 0], vectors[:, 1])  # (batch,)
 
 
@@ -100,14 +98,11 @@ def train(
     **engine: Unpack[Engine],
 ) -> Loop:
     """Brings the cosines to the scores, by their squared distance; the loop's history follows the test part."""
-    pairs = zip(train_set.firsts, train_set.seconds, strict=True)
-    sampler = ByLength(torch.tensor([max(len(one), len(other)) for one, other in pairs]), batch_size, seed=seed)
-    dataset: Any = train_set
-    loader = DataLoader(dataset, batch_size=sampler.share, sampler=sampler, collate_fn=as_is)
+    lengths = [max(len(one), len(other)) for one, other in zip(train_set.firsts, train_set.seconds, strict=True)]
     loop = Loop(
         model,
         torch.optim.AdamW(model.parameters(), lr=lr),
-        loader,
+        batches_by_length(train_set, batch_size, lengths=lengths, seed=seed),
         epochs=epochs,
         device=device,
         schedule=one_cycle,

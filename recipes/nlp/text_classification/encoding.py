@@ -5,6 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -166,11 +167,21 @@ class ByLength(Sampler[int]):
         return iter(rows[:, self.rank :: self.world].flatten().tolist())
 
 
-def batches_by_length(dataset: EncodedTexts, batch_size: int, *, seed: int = 0) -> DataLoader:
-    """Shuffled batches of texts of similar length; see `ByLength`."""
-    sampler = ByLength(torch.tensor([len(ids) for ids in dataset.ids]), batch_size, seed=seed)
+def batches_by_length(
+    dataset: Any, batch_size: int, *, lengths: Sequence[int] | None = None, seed: int = 0
+) -> DataLoader:
+    """Shuffled batches of samples of similar length; see `ByLength`.
+
+    Args:
+        dataset: its `__getitems__` pads and gives whole batches.
+        batch_size: samples in an optimizer step, over all processes.
+        lengths: of the samples; if not given, those of the dataset's `ids`.
+        seed: of the order.
+    """
+    lengths = [len(ids) for ids in dataset.ids] if lengths is None else lengths
+    sampler = ByLength(torch.tensor(lengths), batch_size, seed=seed)
     return DataLoader(
-        dataset,  # type: ignore[arg-type]
+        dataset,
         batch_size=sampler.share,
         sampler=sampler,
         pin_memory=torch.cuda.is_available(),

@@ -98,6 +98,12 @@ def evaluate(model: nn.Module, dataset: EncodedTexts, device: torch.device) -> d
     return scores(logits.argmax(dim=1), dataset.labels, len(dataset.classes)) | {"loss": loss}
 
 
+def accuracy_on(model: nn.Module, dataset: Any, device: torch.device) -> float:
+    """The share of a set's texts whose label is the model's first choice; the set has `labels` (N,)."""
+    predicted = torch.stack(predict(model, dataset, device)).argmax(dim=1)
+    return (predicted == dataset.labels).double().mean().item()
+
+
 def scores(predicted: Tensor, labels: Tensor, num_classes: int) -> dict[str, float]:
     """Accuracy and F1 of predicted classes (N,) against labels (N,)."""
     accuracy = (predicted == labels).double().mean().item()
