@@ -31,10 +31,10 @@ from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.loading import batches
 from recipes.datasets.scenes import open_boxes
 from recipes.options import main
-from recipes.vision.detection.boxes import Detections, nms
+from recipes.vision.detection.boxes import Detections
 from recipes.vision.detection.drawing import draw_frames, show_boxes
-from recipes.vision.detection.proposals import decode, encode, recall, sample, within
-from recipes.vision.detection.regions import Proposed, moved_along, propose, shaken
+from recipes.vision.detection.proposals import examples, found_in, recall
+from recipes.vision.detection.regions import Proposed, moved_along, propose, what_moving_gains
 from recipes.vision.detection.scoring import commonest_places, evaluate, truths
 from recipes.vision.detection.task import FAST, conv_block
 
@@ -88,31 +88,18 @@ class FastRCNN(nn.Module):
 
     def loss(self, images: Tensor, offered: list[Tensor], targets: Detections) -> Tensor:
         """Cross-entropy of a sample of the regions, and smooth L1 of the codes of those on objects."""
-        regions, labels, goals = [], [], []
-        for some, target in zip(offered, targets, strict=True):
-            some = torch.cat([some, target["boxes"]])  # true boxes are good examples
-            chosen, matched = sample(target["boxes"], some, high=0.5, low=0.5, count=24)
-            own = matched >= 0
-            regions.append(some[chosen])
-            labels.append(torch.zeros_like(chosen).masked_scatter(own, target["labels"][matched[own]] + 1))
-            goals.append(encode(target["boxes"][matched[own]], some[chosen[own]]))
-        label = torch.cat(labels)  # (R,), 0 is background
+        offered = [torch.cat([some, target["boxes"]]) for some, target in zip(offered, targets, strict=True)]
+        # Among the regions stand the true boxes, which are good examples. A label (R,) of 0 is background.
+        regions, label, goals = examples(offered, targets, count=24)
         logits, codes = self.judge(images, regions)
         own = label > 0
-        location = F.smooth_l1_loss(codes[own, label[own] - 1], torch.cat(goals), reduction="sum")
+        location = F.smooth_l1_loss(codes[own, label[own] - 1], goals, reduction="sum")
         return F.cross_entropy(logits, label) + location / own.sum().clamp(min=1)
 
     def detect(self, images: Tensor, regions: list[Tensor]) -> Detections:
         """What the head makes of the regions, thinned class by class."""
         logits, codes = self.judge(images, regions)
-        counts, found = [len(some) for some in regions], []
-        for boxes, scores, shifts in zip(regions, logits.softmax(1).split(counts), codes.split(counts), strict=True):
-            chosen, labels = (scores[:, 1:] > 0.02).nonzero(as_tuple=True)
-            moved = decode(shifts[chosen, labels], boxes[chosen]) if self.adjusts else boxes[chosen]
-            some = {"boxes": within(moved, images.shape[-2:]), "scores": scores[chosen, labels + 1], "labels": labels}
-            stays = nms(some["boxes"], some["scores"], 0.4, labels)[:100]
-            found.append({key: value[stays] for key, value in some.items()})
-        return found
+        return found_in(regions, logits, codes, images.shape[-2:], overlap=0.4, adjusts=self.adjusts)
 
 
 def roi_pool(features: Tensor, boxes: Tensor, side: int) -> Tensor:
@@ -221,11 +208,7 @@ def run(
     settings: dict[str, Any] = {"epochs": epochs, "device": place, **FAST, **engine}
     loop = train(model, train_set, batch_size=batch_size, lr=lr, seed=seed, **settings)
     metrics = evaluate(model, test_set, place)
-    rough = shaken(test_set)
-    back = evaluate(model, rough, place)["map"]
-    model.adjusts = False
-    unmoved = evaluate(model, rough, place)["map"]
-    model.adjusts = True
+    unmoved, back = what_moving_gains(model, test_set, place)
     once, each, slower = times(model, test_set, place)
     proposed = recall(test_set.regions, test_set, 50)
     return Result(

@@ -35,7 +35,16 @@ from recipes.datasets.scenes import Boxes, open_boxes
 from recipes.options import main
 from recipes.vision.detection.boxes import Detections, nms, shift_and_zoom
 from recipes.vision.detection.drawing import draw_frames, show_boxes
-from recipes.vision.detection.proposals import colour_regions, decode, encode, recall, sample, within
+from recipes.vision.detection.proposals import (
+    colour_regions,
+    decode,
+    encode,
+    examples,
+    found_in,
+    recall,
+    sample,
+    within,
+)
 from recipes.vision.detection.scoring import commonest_places, evaluate, truths
 from recipes.vision.detection.task import FAST, conv_block
 
@@ -107,31 +116,17 @@ class FasterRCNN(nn.Module):
 
     def head_loss(self, features: Tensor, offered: list[Tensor], targets: Detections) -> Tensor:
         """Cross-entropy of a sample of the offered boxes, and smooth L1 of the codes of those on objects."""
-        boxes, labels, goals = [], [], []
-        for some, target in zip(offered, targets, strict=True):
-            chosen, matched = sample(target["boxes"], some, high=0.5, low=0.5, count=32)
-            own = matched >= 0
-            boxes.append(some[chosen])
-            labels.append(torch.zeros_like(chosen).masked_scatter(own, target["labels"][matched[own]] + 1))
-            goals.append(encode(target["boxes"][matched[own]], some[chosen[own]]))
-        label = torch.cat(labels)  # (R,), 0 is background
+        boxes, label, goals = examples(offered, targets, count=32)  # a label (R,) of 0 is background
         logits, codes = self.judge(features, boxes)
         own = label > 0
-        location = F.smooth_l1_loss(codes[own, label[own] - 1], torch.cat(goals), reduction="sum")
+        location = F.smooth_l1_loss(codes[own, label[own] - 1], goals, reduction="sum")
         return F.cross_entropy(logits, label) + location / own.sum().clamp(min=1)
 
     def detect(self, features: Tensor, proposals: list[Tensor], size: Any) -> Detections:
         """What the second stage makes of the proposals, thinned class by class."""
         looked = [(some / STRIDE).round() * STRIDE for some in proposals] if self.rounds else proposals
         logits, codes = self.judge(features, looked)
-        counts, found = [len(some) for some in proposals], []
-        for boxes, scores, shifts in zip(proposals, logits.softmax(1).split(counts), codes.split(counts), strict=True):
-            chosen, labels = (scores[:, 1:] > 0.02).nonzero(as_tuple=True)
-            moved = decode(shifts[chosen, labels], boxes[chosen]) if self.adjusts else boxes[chosen]
-            some = {"boxes": within(moved, size), "scores": scores[chosen, labels + 1], "labels": labels}
-            stays = nms(some["boxes"], some["scores"], 0.45, labels)[:100]
-            found.append({key: value[stays] for key, value in some.items()})
-        return found
+        return found_in(proposals, logits, codes, size, overlap=0.45, adjusts=self.adjusts)
 
 
 def anchor_boxes(rows: int, columns: int) -> Tensor:

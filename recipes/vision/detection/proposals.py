@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from recipes.datasets.scenes import Boxes
-from recipes.vision.detection.boxes import box_iou
+from recipes.vision.detection.boxes import Detections, box_iou, nms
 
 SPREAD = (0.1, 0.1, 0.2, 0.2)  # the usual spread of each code, which they are divided by
 
@@ -96,6 +96,51 @@ def sample(true: Tensor, boxes: Tensor, *, high: float, low: float, count: int) 
     positive = positive[torch.randperm(len(positive), device=boxes.device)[: count // 2]]
     negative = negative[torch.randperm(len(negative), device=boxes.device)[: count - len(positive)]]
     return torch.cat([positive, negative]), torch.cat([matched[positive], torch.full_like(negative, -1)])
+
+
+def examples(offered: list[Tensor], targets: Detections, *, count: int) -> tuple[list[Tensor], Tensor, Tensor]:
+    """A sample of the boxes offered for each picture, with what a head is to say of them.
+
+    Args:
+        offered: boxes (n, 4) for each picture.
+        targets: the true boxes and labels of each.
+        count: of boxes in the sample of a picture.
+
+    Returns:
+        The sampled boxes of each picture; labels (R,) of all of them, 0 for background and else 1 + the class;
+        codes (O, 4) of those on objects, in the same order.
+    """
+    boxes, labels, goals = [], [], []
+    for some, target in zip(offered, targets, strict=True):
+        chosen, matched = sample(target["boxes"], some, high=0.5, low=0.5, count=count)
+        own = matched >= 0
+        boxes.append(some[chosen])
+        labels.append(torch.zeros_like(chosen).masked_scatter(own, target["labels"][matched[own]] + 1))
+        goals.append(encode(target["boxes"][matched[own]], some[chosen[own]]))
+    return boxes, torch.cat(labels), torch.cat(goals)
+
+
+def found_in(
+    offered: list[Tensor], logits: Tensor, codes: Tensor, size: Any, *, overlap: float, adjusts: bool
+) -> Detections:
+    """What a head found: the boxes offered for each picture, moved, scored, and thinned class by class.
+
+    Args:
+        offered: boxes (n, 4) for each picture.
+        logits: (R, 1 + classes) of all of them, background first.
+        codes: (R, classes, 4), how to move each for each class.
+        size: height and width of the pictures.
+        overlap: IoU above which the lower score of two boxes of a class goes.
+        adjusts: move the boxes; otherwise they stay as they were offered.
+    """
+    counts, found = [len(boxes) for boxes in offered], []
+    for boxes, scores, shifts in zip(offered, logits.softmax(1).split(counts), codes.split(counts), strict=True):
+        chosen, labels = (scores[:, 1:] > 0.02).nonzero(as_tuple=True)
+        moved = decode(shifts[chosen, labels], boxes[chosen]) if adjusts else boxes[chosen]
+        some = {"boxes": within(moved, size), "scores": scores[chosen, labels + 1], "labels": labels}
+        stays = nms(some["boxes"], some["scores"], overlap, labels)[:100]
+        found.append({key: value[stays] for key, value in some.items()})
+    return found
 
 
 def recall(proposals: list[Tensor], dataset: Boxes, most: int) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 from recipes.datasets.scenes import Boxes
 from recipes.vision.detection.boxes import Detections, shift_and_zoom
 from recipes.vision.detection.proposals import colour_regions, within
+from recipes.vision.detection.scoring import evaluate
 
 
 @dataclass
@@ -36,6 +37,15 @@ def shaken(dataset: Proposed, share: float = 0.15, seed: int = 0) -> Proposed:
         shift = (2 * torch.rand(len(some), 2, generator=generator) - 1) * share * (some[:, 2:] - some[:, :2])
         regions.append(within(some + shift.repeat(1, 2), dataset.images.shape[-2:]))
     return replace(dataset, regions=regions)
+
+
+def what_moving_gains(model: Any, dataset: Proposed, device: torch.device) -> tuple[float, float]:
+    """Mean average precision on regions that were shaken, left where they are and moved by the network's codes."""
+    rough = shaken(dataset)
+    model.adjusts = False
+    left = evaluate(model, rough, device)["map"]
+    model.adjusts = True
+    return left, evaluate(model, rough, device)["map"]
 
 
 def moved_along(inputs: Any, targets: Detections) -> tuple[Any, Detections]:
