@@ -19,6 +19,7 @@ from benchmarks.row import Row
 from recipes.core.loop import Loop
 from recipes.datasets.images import open_images
 from recipes.datasets.loading import batches
+from recipes.vision.classification.averaging import Averaged
 from recipes.vision.classification.task import FAST, SmallCNN, early_peak, evaluate, run
 
 CPU = torch.device("cpu")
@@ -85,13 +86,15 @@ def our_way(folder: Path, accuracy: Callable[[nn.Module], float]) -> Iterator[tu
     train_set, _ = open_images(folder)
     torch.manual_seed(0)
     defaults = {name: option.default for name, option in inspect.signature(run).parameters.items()}
-    model = SmallCNN(1, 10)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=defaults["lr"], weight_decay=0.05)
+    network = SmallCNN(1, 10, width=defaults["width"])
+    model = Averaged(network)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=defaults["lr"], weight_decay=0.05)
     loader, epochs = batches(train_set, defaults["batch_size"]), defaults["epochs"]
     loop = Loop(model, optimizer, loader, epochs=epochs, schedule=early_peak, **FAST)
     trained, start = 0.0, time.perf_counter()
     for images, labels in loop:
         loop.step(F.cross_entropy(loop.model(images), labels))
+        model.update()
         if loop.steps % EVERY == 0 or loop.steps == epochs * len(loader):
             trained += time.perf_counter() - start
             yield trained, accuracy(model)
