@@ -156,7 +156,7 @@ def test_doctor() -> None:
 @pytest.mark.parametrize(
     ("family_member", "words", "apart"),
     [
-        ("vision.classification", [], 0.05),
+        ("vision.classification", ["--shard"], 0.05),
         ("nlp.text_classification", ["--shard"], 0.05),
         ("audio.speech_recognition", [], 0.1),
         ("compression.quantization_aware", ["--width=8"], 0.2),

@@ -105,7 +105,8 @@ class Loop:
         if len(batches) == 0:
             raise InputError("no whole batch to train on: expected more samples or a smaller batch_size")
         self.device, (self.rank, self.world) = torch.device(device), rank_and_world()
-        self.layout = torch.channels_last if engine.get("channels_last") else torch.preserve_format
+        last = engine.get("channels_last") and not engine.get("shard")  # FSDP shards contiguous weights alone
+        self.layout = torch.channels_last if last else torch.preserve_format
         self.module = model.to(self.device).to(memory_format=self.layout)
         self.optimizer, self.batches, self.epochs, self.evaluate = optimizer, batches, epochs, evaluate
         self.clip, self.file = engine.get("clip"), Path(folder) / f"{name}.pt" if folder is not None else None

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -20,25 +19,24 @@ class Averaged(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = network
-        self.average = AveragedModel(network, multi_avg_fn=lean_towards, use_buffers=True).requires_grad_(False)
+        average = AveragedModel(network, avg_fn=nearer, use_buffers=True).requires_grad_(False)
+        self.both = nn.ModuleList([network, average])  # a list, since the parts of one are sharded one by one
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.network(inputs) if self.training else self.average(inputs)
+        network, average = self.both
+        return network(inputs) if self.training else average(inputs)
 
     def update(self) -> None:
         """Takes the weights of now into the average: to be called after each step."""
-        self.average.update_parameters(self.network)
+        average: Any = self.both[1]
+        average.update_parameters(self.both[0])
 
     def settle(self) -> None:
         """Gives the averaged weights to the network: to be called after the last step."""
-        self.network.load_state_dict(self.average.module.state_dict())
+        average: Any = self.both[1]
+        self.both[0].load_state_dict(average.module.state_dict())
 
 
-@torch.no_grad()
-def lean_towards(averages: Any, latest: Any, updates: Any) -> None:
-    """Moves each average by 9 / (9 + updates) of the way to the latest value; whole numbers are taken over."""
-    if averages[0].is_floating_point():
-        torch._foreach_lerp_(averages, latest, 9 / (9 + int(updates)))
-    else:
-        torch._foreach_copy_(averages, latest)
+def nearer(average: Tensor, latest: Tensor, updates: Any) -> Tensor:
+    """The average, moved by 9 / (9 + updates) of the way to the latest value; whole numbers are taken over."""
+    return average.lerp(latest, 9 / (9 + int(updates))) if average.is_floating_point() else latest
