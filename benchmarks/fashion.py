@@ -23,7 +23,7 @@ from recipes.vision.classification.averaging import Averaged
 from recipes.vision.classification.task import FAST, SmallCNN, early_peak, evaluate, run
 
 CPU = torch.device("cpu")
-TARGET, EVERY = 0.90, 100
+TARGET, END, EVERY = 0.90, 0.923, 100
 
 
 class Usual(nn.Module):
@@ -114,6 +114,7 @@ def measure() -> list[Row]:
     ours = list(our_way(folder, accuracy))
     theirs = next(seconds for seconds, reached in usual_way(folder, accuracy) if reached >= TARGET)
     crossed = next(seconds for seconds, reached in ours if reached >= TARGET)
+    high = next((f"{seconds:.0f} s" for seconds, reached in ours if reached >= END), "never")
     seconds, reached = ours[-1]
     return [
         Row(
@@ -121,6 +122,7 @@ def measure() -> list[Row]:
             "the usual example",
             [crossed / theirs],
             "≤ 0.2",
-            f"{crossed:.0f} s against {theirs:.0f} s; ours ends after {seconds:.0f} s at {100 * reached:.1f} %",
+            f"{crossed:.0f} s against {theirs:.0f} s; ours passes {100 * END:.1f} % after {high} and ends after "
+            f"{seconds:.0f} s at {100 * reached:.1f} %",
         )
     ]
