@@ -127,6 +127,12 @@ def watch(name: str, options: dict[str, Any], seconds: float) -> dict[str, Any]:
     return row
 
 
+def as_typed(option: str, value: str | bool) -> str:
+    """The option as it stands on a command line."""
+    flag = option.replace("_", "-")
+    return f"--{flag} {value}" if isinstance(value, str) else f"--{'' if value else 'no-'}{flag}"
+
+
 def bench(name: str, options: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
     """The options as given, then each variant of the loop: a row each, with its speed against the first."""
     rows: list[dict[str, Any]] = []
@@ -134,11 +140,7 @@ def bench(name: str, options: dict[str, Any], seconds: float) -> list[dict[str, 
     for variant in [{}, *VARIANTS]:
         with ProcessPoolExecutor(1, mp_context=processes) as fresh:  # so that peak memory is this variant's
             row = fresh.submit(watch, name, {**options, **variant}, seconds).result()
-        words = [f"--{'' if value else 'no-'}{key.replace('_', '-')}" for key, value in variant.items()]
-        words = [
-            f"{word} {value}" if isinstance(value, str) else word
-            for word, value in zip(words, variant.values(), strict=True)
-        ]
+        words = [as_typed(key, value) for key, value in variant.items()]
         row = {"options": " ".join(words) or "as given", **row}
         if "error" not in row:
             row["speed"] = row["samples a second"] / (rows[0] if rows else row)["samples a second"]

@@ -102,7 +102,7 @@ def test_copy_runs_alone_and_gives_the_same_to_the_bit(
 ) -> None:
     """The same seed in another process, by the copied file: the same metrics and the same weights."""
     if name != "training.distributed":  # its processes look for the data themselves
-        monkeypatch.setattr(recipes.datasets.bundled, "__file__", str(little / "recipes" / "bundled.py"))
+        monkeypatch.setattr("recipes.datasets.bundled.__file__", str(little / "recipes" / "bundled.py"))
     options = shortened(name)
     mine = recipes.run(name, device="cpu", seed=1, **options)
     target = copy(name, tmp_path / "alone" / "recipe.py")[0]

@@ -368,22 +368,20 @@ def decode(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
         return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
 
 
-def decode_all(files: list[Path], shape: tuple[int, int, int], threads: int | None = None) -> Tensor:
+def decode_all(files: list[Path], shape: tuple[int, int, int]) -> Tensor:
     """Picture files as uint8 (N, C, H, W), by as many threads as there are cores where files are large."""
     images = np.empty((len(files), *shape), np.uint8)
 
     def place(row: int) -> None:
         images[row] = decode(files[row], shape)
 
-    if threads is None:
-        first = [path.stat().st_size for path in files[:20]]
-        threads = (os.cpu_count() or 1) if sum(first) > WORTH_A_THREAD * len(first) else 1
-    if threads == 1:
+    first = [path.stat().st_size for path in files[:20]]
+    if sum(first) > WORTH_A_THREAD * len(first):
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(place, range(len(files))))  # list() raises what a thread raised
+    else:
         for row in range(len(files)):
             place(row)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(place, range(len(files))))  # list() raises what a thread raised
     return torch.from_numpy(images)
 
 
