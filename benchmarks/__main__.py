@@ -11,6 +11,7 @@ import torch
 from benchmarks.row import Row, markdown
 
 PARTS = ("startup", "loops", "pictures", "detectors", "integers", "fashion")
+SECTIONS = ("architectures",)  # those with a table of their own
 
 
 def processor() -> str:
@@ -24,21 +25,28 @@ def processor() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=PARTS, help="measure this part alone, and write nothing")
+    parser.add_argument("--only", choices=PARTS + SECTIONS, help="measure this part alone, and write nothing")
     only = parser.parse_args().only
     rows: list[Row] = []
-    for part in [only] if only else PARTS:
-        rows += importlib.import_module(f"benchmarks.{part}").measure()
-        print(markdown(rows), flush=True)
+    sections: list[str] = []
+    for part in [only] if only else PARTS + SECTIONS:
+        module = importlib.import_module(f"benchmarks.{part}")
+        if part in SECTIONS:
+            sections.append(module.section())
+            print(sections[-1], flush=True)
+        else:
+            rows += module.measure()
+            print(markdown(rows), flush=True)
     if only:
         return
+    tables = "\n\n".join([markdown(rows), *sections]).strip()
     text = f"""# Side by side
 
 Written by `python -m benchmarks` on {datetime.date.today()}: torch {torch.__version__}, {torch.get_num_threads()}
 threads, {processor()}. Each pair ran in turn, round after round, in one process (whole commands as processes); a ratio
 below 1 is in favour of these recipes. Fashion-MNIST is read from the folder named by `RECIPES_REAL_DATA`.
 
-{markdown(rows)}
+{tables}
 """
     Path(__file__).with_name("README.md").write_text(text, "utf-8")
 

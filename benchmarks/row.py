@@ -24,5 +24,9 @@ HEADER = ["ours", "instead of", "time, ratio (median)", "least to most", "goal",
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    lines = [HEADER, ["---"] * len(HEADER), *(row.cells() for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return table(HEADER, [row.cells() for row in rows])
+
+
+def table(header: list[str], lines: list[list[str]]) -> str:
+    """A table in Markdown of these cells."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *lines])

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import recipes
+from recipes.core.errors import InputError
 from recipes.core.result import Result
 from recipes.datasets.scenes import Boxes, open_boxes
 from recipes.vision.detection import faster_rcnn, proposals
@@ -18,6 +19,7 @@ from recipes.vision.detection.scoring import evaluate, truths
 
 CPU = torch.device("cpu")
 NAME = "vision.detection.faster_rcnn"
+SIDES = [8.0, 14.0, 24.0]
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +55,33 @@ def test_anchors_equal_torchvision() -> None:
 
     generator = AnchorGenerator(((8, 14, 24),), ((0.5, 1.0, 2.0),))
     theirs = generator(ImageList(torch.zeros(1, 3, 24, 32), [(24, 32)]), [torch.zeros(1, 8, 6, 8)])[0] + 2
-    ours = faster_rcnn.anchor_boxes(6, 8)
+    ours = faster_rcnn.anchor_boxes(torch.tensor(SIDES), 6, 8)
     assert ours.shape == theirs.shape
     order = [3 * (2 - shape) + side for side in range(3) for shape in range(3)]  # their shape is height over width
     assert (ours.view(-1, 9, 4) - theirs.view(-1, 9, 4)[:, order]).abs().max() <= 0.5
+
+
+def scenes_of(*sides: float) -> Boxes:
+    """A picture with squares of these sides."""
+    boxes = torch.tensor(sides)[:, None] * torch.tensor([0.0, 0, 1, 1])
+    return Boxes(torch.zeros(1, 3, 64, 64), [boxes], [torch.zeros(len(sides), dtype=torch.long)], ["square"], [""])
+
+
+def test_anchors_are_as_large_as_the_objects(scenes: tuple[Boxes, Boxes]) -> None:
+    """Every object but the odd ones lies between them, and overlaps one of them well if it has its shape."""
+    assert proposals.anchor_sides(scenes[0]) == pytest.approx([8, 14, 24], rel=0.12)
+    many = torch.linspace(5, 100, 500).tolist()
+    sides = torch.tensor(proposals.anchor_sides(scenes_of(*many)))
+    assert sides.tolist() == pytest.approx(sorted(sides.tolist()))
+    assert (sides[1:] / sides[:-1]).max() <= 1.8
+    assert 5 <= sides[0] <= 6.5
+    assert 98 <= sides[-1] <= 100
+    for side in many[5:-5]:
+        assert torch.minimum(sides / side, side / sides).square().max() > 1 / 1.81
+    assert proposals.anchor_sides(scenes_of(20, 20)) == pytest.approx([20])
+    assert proposals.anchor_sides(scenes_of(0, 1)) == pytest.approx([4])
+    with pytest.raises(InputError, match="no object"):
+        proposals.anchor_sides(replace(scenes_of(1), boxes=[torch.zeros(0, 4)]))
 
 
 def test_codes_equal_torchvision_and_decode_back() -> None:
@@ -73,7 +98,10 @@ def test_samples_are_matched_as_by_torchvision(scenes: tuple[Boxes, Boxes]) -> N
     from torchvision.models.detection._utils import Matcher
     from torchvision.ops import box_iou
 
-    anchors, matcher = faster_rcnn.anchor_boxes(16, 16), Matcher(0.7, 0.3, allow_low_quality_matches=True)
+    anchors, matcher = (
+        faster_rcnn.anchor_boxes(torch.tensor(SIDES), 16, 16),
+        Matcher(0.7, 0.3, allow_low_quality_matches=True),
+    )
     for boxes in scenes[0].boxes[:8]:
         theirs = matcher(box_iou(boxes, anchors))
         chosen, matched = proposals.sample(boxes, anchors, high=0.7, low=0.3, count=2 * len(anchors))
@@ -103,7 +131,7 @@ def test_region_loss_equals_torchvision(scenes: tuple[Boxes, Boxes], monkeypatch
     from torchvision.models.detection.rpn import RegionProposalNetwork
 
     torch.manual_seed(0)
-    targets, anchors = truths(scenes[0])[:4], faster_rcnn.anchor_boxes(16, 16)
+    targets, anchors = truths(scenes[0])[:4], faster_rcnn.anchor_boxes(torch.tensor(SIDES), 16, 16)
     logits, codes = torch.randn(4, len(anchors)), torch.randn(4, len(anchors), 4)
     drawn = [proposals.sample(target["boxes"], anchors, high=0.7, low=0.3, count=64) for target in targets]
     again = iter(drawn)
@@ -145,14 +173,14 @@ def test_colour_regions_are_those_of_their_definition() -> None:
 def test_pictures_without_objects_have_a_finite_loss() -> None:
     torch.manual_seed(0)
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}
-    model = faster_rcnn.FasterRCNN(3)
+    model = faster_rcnn.FasterRCNN(3, SIDES)
     assert model(torch.rand(2, 3, 48, 70), [nothing, nothing]).isfinite()
     assert len(model.eval()(torch.rand(2, 3, 48, 70))) == 2
 
 
 def test_gradients_reach_every_parameter_and_answers_depend_on_the_picture(scenes: tuple[Boxes, Boxes]) -> None:
     torch.manual_seed(0)
-    model = faster_rcnn.FasterRCNN(4)
+    model = faster_rcnn.FasterRCNN(4, SIDES)
     images, targets = scenes[0].__getitems__(range(16))
     model(images, targets).backward()
     for name, parameter in model.named_parameters():
@@ -171,7 +199,7 @@ def test_shuffled_labels_teach_nothing(scenes: tuple[Boxes, Boxes]) -> None:
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
     shuffled = replace(train_set, labels=list(labels.split([len(some) for some in train_set.labels])))
     torch.manual_seed(0)
-    model = faster_rcnn.FasterRCNN(4)
+    model = faster_rcnn.FasterRCNN(4, SIDES)
     settings = {"epochs": 3, "device": CPU, "precision": "auto", "channels_last": True}
     faster_rcnn.train(model, shuffled, batch_size=16, lr=6e-3, seed=0, **settings)
     assert evaluate(model, test_set, CPU)["map_50"] < 0.4

@@ -1,11 +1,11 @@
 """Faster R-CNN: one stage proposes where something is, a second looks there and says what.
 
-Both stand on one map of features. Over every cell of it lie nine anchors, boxes of three sizes in three
-shapes, and the region proposal network says of each whether it holds any object, and how to move and
-stretch it onto that. The best of these, thinned by non-maximum suppression, are the proposals. From each a
-small square of features is cut by RoI align, whatever the proposal's size, and a head of two layers gives
-its class, or background, and moves and stretches it once more. An anchor is right if it overlaps an object
-by 0.7, and wrong if by less than 0.3; of each stage only a balanced sample enters the loss.
+Both stand on one map of features. Over every cell of it lie anchors: boxes as large as the objects to be
+learned, in a few sizes and three shapes. Of each the region proposal network says whether it holds any
+object, and how to move and stretch it onto that. The best of these, thinned by non-maximum suppression, are
+the proposals. From each a small square of features is cut by RoI align, whatever the proposal's size, and a
+head of two layers gives its class, or background, and moves and stretches it once more. An anchor is right
+if it overlaps an object by 0.7, wrong below 0.3; of each stage only a balanced sample enters the loss.
 
 Earlier detectors had to be given their proposals. Here they are compared with such outside ones: boxes
 around regions of one colour, which suit these scenes well.
@@ -36,6 +36,7 @@ from recipes.options import main
 from recipes.vision.detection.boxes import Detections, nms, shift_and_zoom
 from recipes.vision.detection.drawing import draw_frames, show_boxes
 from recipes.vision.detection.proposals import (
+    anchor_sides,
     colour_regions,
     decode,
     encode,
@@ -58,12 +59,16 @@ class FasterRCNN(nn.Module):
 
     Args:
         num_classes: of the objects; the head adds one for background.
+        sides: of the square anchors, in pixels, see `anchor_sides`; they are kept with the weights.
         width: channels of the first convolution.
         proposals: how many the second stage looks at in a picture.
     """
 
-    def __init__(self, num_classes: int, *, width: int = 12, proposals: int = 50) -> None:
+    sides: Tensor
+
+    def __init__(self, num_classes: int, sides: list[float], *, width: int = 12, proposals: int = 50) -> None:
         super().__init__()
+        self.register_buffer("sides", torch.tensor(sides))
         self.num_classes, self.proposals = num_classes, proposals
         self.first_only, self.adjusts, self.rounds = False, True, False  # what the claims switch
         self.fine = nn.Sequential(
@@ -75,7 +80,7 @@ class FasterRCNN(nn.Module):
         self.coarse = nn.Sequential(conv_block(2 * width, 4 * width, 2), conv_block(4 * width, 4 * width))
         self.merge = conv_block(6 * width, 4 * width)
         self.region = conv_block(4 * width, 4 * width)
-        self.region_heads = nn.Conv2d(4 * width, 9 * 5, 1)  # of each anchor the logit of an object, and four codes
+        self.region_heads = nn.Conv2d(4 * width, 3 * len(sides) * 5, 1)  # an anchor's logit of an object, four codes
         self.hidden = nn.Linear(4 * width * 5 * 5, 128)
         self.heads = nn.Linear(128, 1 + 5 * num_classes)  # logits of background and classes, four codes a class
 
@@ -86,7 +91,7 @@ class FasterRCNN(nn.Module):
         answers = self.region_heads(self.region(features)).permute(0, 2, 3, 1)
         answers = answers.reshape(len(images), -1, 5).float()  # (batch, A, 5)
         logits, codes, features = answers[..., 0], answers[..., 1:], features.float()
-        anchors = anchor_boxes(*features.shape[-2:]).to(features)  # (A, 4)
+        anchors = anchor_boxes(self.sides, *features.shape[-2:])  # (A, 4)
         proposals = self.propose(logits.detach(), codes.detach(), anchors, images.shape[-2:])
         if targets is not None:
             first = region_loss(logits, codes, anchors, targets)
@@ -129,15 +134,15 @@ class FasterRCNN(nn.Module):
         return found_in(proposals, logits, codes, size, overlap=0.45, adjusts=self.adjusts)
 
 
-def anchor_boxes(rows: int, columns: int) -> Tensor:
-    """Corners (rows * columns * 9, 4) in pixels of the anchors of a map, row by row.
+def anchor_boxes(sides: Tensor, rows: int, columns: int) -> Tensor:
+    """Corners (rows * columns * 3 * sides, 4) in pixels of the anchors of a map, row by row.
 
-    Over the middle of each cell: sides of 2, 3.5 and 6 cells, each 1:2, 1:1 and 2:1 of the same area.
+    Over the middle of each cell: of each side the square, and 1:2 and 2:1 of the same area.
     """
-    sides, shapes = torch.tensor([2.0, 3.5, 6.0]) * STRIDE, torch.tensor([0.5, 1.0, 2.0]).sqrt()
-    half = torch.stack([sides[:, None] * shapes, sides[:, None] / shapes], dim=2).view(9, 2) / 2
+    shapes = sides.new_tensor([0.5, 1.0, 2.0]).sqrt()
+    half = torch.stack([sides[:, None] * shapes, sides[:, None] / shapes], dim=2).view(-1, 2) / 2
     across, down = torch.meshgrid(torch.arange(columns), torch.arange(rows), indexing="xy")
-    centre = (torch.stack([across, down], dim=2).view(-1, 1, 2) + 0.5) * STRIDE
+    centre = (torch.stack([across, down], dim=2).view(-1, 1, 2).to(sides) + 0.5) * STRIDE
     return torch.cat([centre - half, centre + half], dim=2).view(-1, 4)
 
 
@@ -192,8 +197,7 @@ def train(model: FasterRCNN, train_set: Boxes, *, batch_size: int, lr: float, se
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
     loop = Loop(model, optimizer, batches(train_set, batch_size, seed=seed), schedule=one_cycle, **settings)
     for images, targets in loop:
-        images, targets = shift_and_zoom(images, targets)
-        loop.step(loop.model(images, targets))
+        loop.step(loop.model(*shift_and_zoom(images, targets)))
     return loop
 
 
@@ -207,7 +211,7 @@ def propose_for(model: FasterRCNN, dataset: Boxes, device: torch.device) -> list
 
 def probe_stages(model: FasterRCNN, test_set: Boxes, full: float, device: torch.device) -> list[Claim]:
     """What either stage does, found by leaving parts of them out; `full` is map_75 with all of them."""
-    model.adjusts = False
+    most, model.adjusts = model.proposals, False
     unmoved = evaluate(model, test_set, device)["map_75"]
     model.adjusts, model.rounds = True, True
     rounded = evaluate(model, test_set, device)["map_75"]
@@ -216,9 +220,9 @@ def probe_stages(model: FasterRCNN, test_set: Boxes, full: float, device: torch.
     turns = {"both": lambda: predict(model, few, device), "first": lambda: propose_for(model, few, device)}
     seconds = interleaved(turns, rounds=5, device=device.type)
     own, outside = propose_for(model, test_set, device), [colour_regions(image) for image in test_set.images]
-    ten, ten_outside, fifty, fifty_outside = (recall(p, test_set, n) for n in (10, 50) for p in (own, outside))
+    ten, ten_outside, own_all, outside_all = (recall(p, test_set, n) for n in (10, most) for p in (own, outside))
     return [
-        Claim("50 own proposals miss less than up to 50 outside ones: recall", fifty, ">", fifty_outside),
+        Claim(f"{most} own proposals miss less than up to {most} outside ones: recall", own_all, ">", outside_all),
         Claim("they are ranked by what was learned: recall of the first 10", ten, ">", ten_outside),
         Claim("the second stage moves boxes onto objects: map_75 without it", unmoved, "<", full),
         Claim("features must be read between the cells: map_75 where they are cut along cells", rounded, "<", full),
@@ -252,6 +256,7 @@ def run(
     *,
     data: str | None = None,
     image_size: int | None = None,
+    proposals: int = 50,
     epochs: int = 6,
     batch_size: int = 16,
     lr: float = 6e-3,
@@ -265,6 +270,7 @@ def run(
     Args:
         data: folder of your pictures with boxes; the bundled scenes if not given.
         image_size: side in pixels that pictures are warped to; small square ones keep their own if not given.
+        proposals: regions of a picture that the second stage looks at; some times as many as it has objects.
         epochs: passes over the training pictures.
         batch_size: pictures in an optimizer step, over all processes.
         lr: highest learning rate of the one-cycle schedule.
@@ -274,7 +280,7 @@ def run(
     """
     place = setup(device, seed)
     train_set, test_set = open_boxes(data, image_size=image_size, seed=seed)
-    model = FasterRCNN(len(train_set.classes)).to(place)
+    model = FasterRCNN(len(train_set.classes), sides=anchor_sides(train_set), proposals=proposals).to(place)
     settings: dict[str, Any] = {"epochs": epochs, "device": place, **FAST, **engine}
     loop = train(model, train_set, batch_size=batch_size, lr=lr, seed=seed, **settings)
     metrics = evaluate(model, test_set, place)

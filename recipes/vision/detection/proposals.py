@@ -1,14 +1,39 @@
-"""Region proposals: finding them by colour, drawing a sample to learn from, and moving them onto objects."""
+"""Region proposals: their sizes, finding them by colour, a sample to learn from, and moving them onto objects."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from recipes.core.errors import InputError
 from recipes.datasets.scenes import Boxes
 from recipes.vision.detection.boxes import Detections, box_iou, nms
 
 SPREAD = (0.1, 0.1, 0.2, 0.2)  # the usual spread of each code, which they are divided by
+
+
+def anchor_sides(dataset: Boxes, *, step: float = 1.8, least: float = 4.0) -> list[float]:
+    """Sides of square anchors for the objects of a data set, in pixels, the smallest first.
+
+    An object's side is the root of its area. From all but the smallest and the largest hundredth of them the
+    anchors grow by equal factors of at most `step`, so that a square between two overlaps one by 1 / step.
+
+    Args:
+        dataset: the train part.
+        step: largest factor from one side to the next.
+        least: smaller sides are not given.
+
+    Raises:
+        InputError: no picture has an object.
+    """
+    boxes = torch.cat(dataset.boxes)
+    if len(boxes) == 0:
+        raise InputError("the train part has no object: expected at least one")
+    sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt().clamp(min=least)
+    first, last = sides.quantile(torch.tensor([0.01, 0.99])).tolist()
+    steps = math.ceil(math.log(last / first, step))
+    return [first * (last / first) ** (i / max(steps, 1)) for i in range(steps + 1)]
 
 
 def colour_regions(image: Tensor, steps: tuple[float, ...] = (0.1, 0.2, 0.3), least: int = 12) -> Tensor:
