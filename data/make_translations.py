@@ -1,4 +1,4 @@
-"""Writes the bundled sentence pairs, `translations/train.tsv` and `translations/test.tsv`: the same bytes on every run.
+"""Writes the bundled sentence pairs, `translations/train.tsv.gz` and `test.tsv.gz`: the same sentences on every run.
 
     python data/make_translations.py [FOLDER]
 
@@ -14,6 +14,7 @@ A frame is what comes first, the tense, and the kind of verb. The frames of the 
 part, nor do its pairs of adjective and noun; each of their pieces does.
 """
 
+import gzip
 import random
 import re
 import sys
@@ -600,7 +601,8 @@ def write(folder: Path, parts: dict[str, Sequence[tuple[str, str]]] | None = Non
     folder.mkdir(parents=True, exist_ok=True)
     for part, pairs in (parts or build()).items():
         lines = ["english\tgerman", *(f"{english}\t{german}" for english, german in pairs)]
-        (folder / f"{part}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+        content = ("\n".join(lines) + "\n").encode()
+        (folder / f"{part}.tsv.gz").write_bytes(gzip.compress(content, mtime=0))
 
 
 if __name__ == "__main__":

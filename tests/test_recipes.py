@@ -57,7 +57,7 @@ def test_imports_nothing_heavy() -> None:
     script = "import recipes, sys\nfor name in recipes.names(): recipes.load(name); print(name, *sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     heavy = {"torchvision", "timm", "transformers", "tokenizers", "sklearn", "skimage", "matplotlib", "pycocotools"}
-    heavy |= {"torchao", "torch_pruning", "torchmetrics", "sacrebleu", "torchtext", "requests"}
+    heavy |= {"torchao", "torch_pruning", "torchmetrics", "sacrebleu", "rouge_score", "nltk", "torchtext", "requests"}
     for line in done.stdout.splitlines():
         name, *loaded = line.split()
         assert not heavy & set(loaded), f"{name} imports {heavy & set(loaded)} before it must"

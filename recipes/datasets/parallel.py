@@ -1,15 +1,14 @@
-"""Opens sentence pairs: the bundled translations, yours as TSV, or two files with a sentence a line."""
+"""Opens pairs of texts, such as sentences with their translations: as TSV, or two files with a text a line."""
 
-import csv
 import gzip
 import io
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from recipes.core.errors import InputError
-from recipes.datasets.bundled import bundled
 from recipes.datasets.unicode import utf8_text
 
 PART_NAMES = {"train": ("train", "training"), "test": ("test", "dev", "val", "valid", "validation")}
@@ -17,11 +16,11 @@ PART_NAMES = {"train": ("train", "training"), "test": ("test", "dev", "val", "va
 
 @dataclass
 class Pairs:
-    """Sentences, each with its translation.
+    """Texts, each with the one that goes with it: its translation, or its summary.
 
     Attributes:
-        sources: N sentences.
-        targets: N sentences, their translations.
+        sources: N texts.
+        targets: N texts, what is to be made of them.
         languages: names of both, as the header or the files' endings tell them.
     """
 
@@ -34,30 +33,30 @@ class Pairs:
 
 
 def open_pairs(
-    data: str | Path | None = None,
+    data: str | Path,
     *,
     source: str | None = None,
     target: str | None = None,
     limit: int | None = None,
     seed: int = 0,
 ) -> tuple[Pairs, Pairs]:
-    """Opens sentence pairs: the train and the test part.
+    """Opens pairs of texts: the train and the test part.
 
     Args:
         data: a folder with `train.tsv` and `test.tsv` (or `dev`, `val`, `validation`), two columns each; or
             with two files a part, such as `train.en` and `train.de`, line by line the same sentence, also
             compressed (`.gz`), where a name may go on (`test_2016_flickr.en`); or one TSV file, a tenth of
-            which is drawn for the test part. A first row such as `english`, `german` or `en`, `de` names the
-            columns. Default: the bundled translations.
-        source: language to translate from, if it is not the first column or, of two files, `en`.
-        target: language to translate to, if it is not the other one.
+            which is drawn for the test part. A first row such as `english`, `german` or `article`, `summary`
+            names the columns.
+        source: language or column to start from, if it is not the first one or, of two files, `en`.
+        target: language or column to arrive at, if it is not the other one.
         limit: pairs of the train part that are read; all if not given.
         seed: of the draw that splits a single file.
 
     Raises:
         InputError: nothing there, a row that is not a pair, or files that do not match; it names them.
     """
-    path = bundled("translations") if data is None else Path(data).expanduser()
+    path = Path(data).expanduser()
     if limit is not None and limit < 1:
         raise InputError(f"option limit: expected a whole number of at least 1, got {limit}")
     if path.is_file():
@@ -110,11 +109,11 @@ def read_pairs(path: Path, source: str | None, target: str | None) -> Pairs:
     lines = read_lines(path)
     rows = [
         (number, row)
-        for number, row in enumerate(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), 1)
+        for number, row in enumerate((line.split("\t") for line in lines), 1)
         if any(field.strip() for field in row)
     ]
     if not rows:
-        raise InputError(f"{path}: the file is empty; expected a sentence, a tab and its translation a row")
+        raise InputError(f"{path}: the file is empty; expected two texts a row, with a tab between them")
     header = [name.strip() for name in rows[0][1]]
     named = len(header) > 1 and all(name.isalpha() and name.islower() for name in header) and len(rows) > 1
     if (source or target) and not named:
@@ -128,7 +127,7 @@ def read_pairs(path: Path, source: str | None, target: str | None) -> Pairs:
             raise InputError(f"{path}, row {number}: {len(row)} fields between tabs, expected {width}")
         pair = [row[column].strip() for column in columns]
         if not all(pair):
-            raise InputError(f"{path}, row {number}: a sentence is empty; expected a sentence and its translation")
+            raise InputError(f"{path}, row {number}: the {chosen[pair.index('')]} is empty; expected a text")
         sources.append(pair[0])
         targets.append(pair[1])
     return Pairs(sources, targets, chosen)
@@ -151,7 +150,7 @@ def read_lines(path: Path) -> list[str]:
     if path.suffix == ".gz":
         try:
             content = gzip.decompress(content)
-        except (OSError, EOFError):
+        except (OSError, EOFError, zlib.error):
             raise InputError(f"{path}: expected a file packed by gzip, as its name says") from None
     return io.StringIO(utf8_text(content, path), newline=None).read().removesuffix("\n").split("\n")
 
@@ -165,7 +164,7 @@ def split_pairs(whole: Pairs, seed: int) -> tuple[Pairs, Pairs]:
     for index, sentence in enumerate(whole.sources):
         sides[sentence in test].append(index)
     if not sides[0]:
-        raise InputError("a single sentence was found; expected enough for a train and a test part")
+        raise InputError("a single text was found; expected enough for a train and a test part")
     train_part, test_part = (
         Pairs([whole.sources[i] for i in side], [whole.targets[i] for i in side], whole.languages) for side in sides
     )

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
+from recipes.datasets.bundled import bundled
 from recipes.datasets.parallel import Pairs, open_pairs
 from recipes.nlp.text_classification.encoding import PAD, SINGLE, UNKNOWN, batches_by_length
 
@@ -85,14 +86,15 @@ def open_encoded_pairs(
     """Opens sentence pairs as numbers: the train and the test part, with the words of train.
 
     Args:
-        data: see `open_pairs`, as are source, target, limit and seed.
+        data: see `open_pairs`, as are source, target, limit and seed; the bundled translations if not given.
         min_freq: times a word must occur in train to be known.
         max_words: of a sentence that are read; the rest is left out.
 
     Raises:
         InputError: see `open_pairs`; or no word occurs so often.
     """
-    parts = open_pairs(data, source=source, target=target, limit=limit, seed=seed)
+    folder = bundled("translations") if data is None else data
+    parts = open_pairs(folder, source=source, target=target, limit=limit, seed=seed)
     languages = Language(parts[0].sources, min_freq), Language(parts[0].targets, min_freq)
 
     def encoded(part: Pairs) -> EncodedPairs:

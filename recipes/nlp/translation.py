@@ -95,15 +95,17 @@ class Translator(nn.Module):
         memory = self.encode(sources) if memory is None else memory
         if written is None:
             return memory
+        return F.linear(self.decode(sources, written, memory), self.target_words.weight)
+
+    def decode(self, sources: Tensor, written: Tensor, memory: Tensor) -> Tensor:
         later = torch.ones(written.shape[1], written.shape[1], dtype=torch.bool, device=written.device).triu(1)
-        vectors = self.transformer.decoder(
+        return self.transformer.decoder(
             self.embed(self.target_words, written),
             memory,
             tgt_mask=later,  # no place sees one after it
             tgt_key_padding_mask=written == PAD,
             memory_key_padding_mask=sources == PAD,
-        )
-        return F.linear(vectors, self.target_words.weight)
+        )  # (batch, written words, width)
 
 
 def waves(length: int, width: int) -> Tensor:

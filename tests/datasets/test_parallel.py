@@ -36,11 +36,12 @@ def words(sentences: list[str]) -> set[str]:
 def test_bundled_bytes_are_made_again(maker: ModuleType, tmp_path: Path) -> None:
     maker.write(tmp_path)
     for part in ("train", "test"):
-        assert (tmp_path / f"{part}.tsv").read_bytes() == (bundled("translations") / f"{part}.tsv").read_bytes()
+        made, kept = (folder / f"{part}.tsv.gz" for folder in (tmp_path, bundled("translations")))
+        assert gzip.decompress(made.read_bytes()) == gzip.decompress(kept.read_bytes())
 
 
 def test_parts_share_words_but_no_frame_and_no_adjective_with_its_noun(maker: ModuleType) -> None:
-    train_part, test_part = open_pairs()
+    train_part, test_part = open_pairs(bundled("translations"))
     assert (len(train_part), len(test_part), train_part.languages) == (3500, 400, ("english", "german"))
     assert not set(train_part.sources) & set(test_part.sources)
     assert not words(test_part.sources) - words(train_part.sources)
@@ -84,6 +85,14 @@ def test_header_and_direction(tmp_path: Path) -> None:
     assert train_part.sources[0].startswith("Satz")
 
 
+def test_long_texts(tmp_path: Path) -> None:
+    long = "word " * 40_000
+    (tmp_path / "mine.tsv").write_text(f'article\tsummary\n{long}\tWords.\nA word.\tA "word\n', "utf-8")
+    train_part, test_part = open_pairs(tmp_path / "mine.tsv")
+    assert {*train_part.sources, *test_part.sources} == {long.strip(), "A word."}
+    assert 'A "word' in train_part.targets + test_part.targets
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_two_files_a_part(tmp_path: Path, packed: bool) -> None:
     for part in ("train", "test_2016_flickr"):
@@ -102,7 +111,7 @@ def test_two_files_a_part(tmp_path: Path, packed: bool) -> None:
     [
         ({}, {}, "expected train.tsv, or two files such as train.en and train.de, found nothing"),
         ({"train.tsv": "a\tb\nc\n"}, {}, "train.tsv, row 2: 1 fields between tabs, expected 2"),
-        ({"train.tsv": "A\tb\nC\t \n"}, {}, "train.tsv, row 2: a sentence is empty"),
+        ({"train.tsv": "A\tb\nC\t \n"}, {}, "train.tsv, row 2: the target is empty"),
         ({"train.tsv": ""}, {}, "train.tsv: the file is empty"),
         ({"train.tsv": "A\tB\n"}, {"source": "en"}, "row 1: expected the names of the columns"),
         ({"train.tsv": "en\tde\nA\tB\n"}, {"source": "fr"}, "option source: .* has en, de, got 'fr'"),
@@ -111,6 +120,8 @@ def test_two_files_a_part(tmp_path: Path, packed: bool) -> None:
         ({"train.tsv": "A\tB\n"}, {"limit": 0}, "option limit"),
         ({"train.en": "A\nB\n", "train.de": "A\n"}, {}, "train.en has 2 lines and train.de 1, expected as many"),
         ({"train.tsv.gz": "not packed"}, {}, "expected a file packed by gzip"),
+        ({"train.tsv.gz": gzip.compress(b"A\tB\n")[:-9]}, {}, "train.tsv.gz: expected a file packed by gzip"),
+        ({"train.tsv.gz": gzip.compress(b"")[:10] + bytes(20)}, {}, "train.tsv.gz: expected a file packed by gzip"),
         ({"train.tsv": b"A\tB\n\xff\tC\n"}, {}, "train.tsv, line 2: expected UTF-8"),
     ],
 )
