@@ -97,7 +97,8 @@ def prune_channels(model: nn.Module, example: Tensor, share: float) -> nn.Module
     """A copy of the model without the channels and neurons whose weights are smallest.
 
     From each group of layers that must shrink together the same share goes. What reaches the network's
-    output stays, and what a function needs whose need is not known: attention, splits, added parameters.
+    output stays, and what a function needs whose need is not known: attention, splits. Parameters that
+    the network adds to channels, or multiplies them with, shrink with them.
 
     Args:
         model: any network with linear or convolutional layers.
@@ -115,10 +116,17 @@ def prune_channels(model: nn.Module, example: Tensor, share: float) -> nn.Module
     norms, gone = class_norms(coupling), set()
     for group in class_groups(coupling):
         gone |= set(sorted(group, key=lambda label: norms[label])[: int(share * len(group))])
+
+    def left(labels: list[int]) -> list[int]:
+        return [place for place, label in enumerate(labels) if coupling.find(label) not in gone]
+
     for layer, ends in coupling.layers.items():
-        ins, outs = (
-            [place for place, label in enumerate(labels) if coupling.find(label) not in gone] for labels in ends
-        )
-        shrink(layer, ins, outs)
+        ins, outs = map(left, ends)
+        if (len(ins), len(outs)) != (len(ends.ins), len(ends.outs)):
+            shrink(layer, ins, outs)
+    for parameter, (module, name) in coupling.added.items():
+        dim, labels = coupling.labels[parameter]
+        places = torch.tensor(left(labels), device=parameter.device)
+        setattr(module, name, nn.Parameter(parameter.index_select(dim, places), parameter.requires_grad))
     couple(model, example)  # it can still answer
     return model

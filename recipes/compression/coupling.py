@@ -62,6 +62,11 @@ class Coupling(TorchFunctionMode):
         for layer in [layer for layer in self.names if isinstance(layer, PRODUCERS)]:
             if holders.count(id(layer.weight)) > 1:  # tied weights stay as they are
                 del self.names[layer]
+        self.added: dict[nn.Parameter, tuple[nn.Module, str]] = {}  # parameters that no such layer holds, and who does
+        for module in model.modules():
+            for name, parameter in module._parameters.items():
+                if module not in self.names and parameter is not None and parameter.ndim:
+                    self.add(parameter, module, name)
 
     def find(self, label: int) -> int:
         """The label that stands for this one's class."""
@@ -87,6 +92,16 @@ class Coupling(TorchFunctionMode):
         self.parent += labels
         return labels
 
+    def add(self, parameter: nn.Parameter, module: nn.Module, name: str) -> None:
+        """Labels a parameter along its last dimension, or along the only one that is larger than 1."""
+        if parameter in self.added:
+            self.keep(parameter)  # as it has two names
+            return
+        self.added[parameter] = module, name
+        long = [dim for dim in range(-parameter.ndim, 0) if parameter.size(dim) > 1]
+        dim = long[0] if len(long) == 1 else -1
+        self.labels[parameter] = Labels(dim, self.fresh(parameter.size(dim)))
+
     def read(self, tensor: Tensor, dim: int) -> list[int]:
         """Labels along this dimension, from which a layer takes its channels."""
         if tensor in self.labels and self.labels[tensor].dim == dim:
@@ -107,6 +122,9 @@ class Coupling(TorchFunctionMode):
         self.inside = None
         last = isinstance(layer, (nn.Linear, nn.LayerNorm, nn.Embedding))  # channels lie last, else second
         dim = -1 if last else 1 - output.ndim
+        own = self.labels.get(inputs[0])
+        if isinstance(layer, nn.LayerNorm) and type(layer).forward is not nn.LayerNorm.forward and own is not None:
+            dim = own.dim if len(own.channels) == layer.normalized_shape[0] else -1  # some norms are made for pictures
         ins = [] if isinstance(layer, nn.Embedding) else self.read(inputs[0], dim)
         before = self.layers.get(layer)
         if before is not None:
@@ -142,6 +160,8 @@ class Coupling(TorchFunctionMode):
             else:
                 self.keep(args[0])
         elif name in MOVING and args:
+            if name in ("cat", "concat"):
+                self.join_beside(args[0], *args[1:], **kwargs)
             self.move(args[0], function(map_tensors(self.spread, args[0]), *args[1:], **kwargs), result)
         elif name in REDUCING and ("dim" in kwargs or len(args) > 1):
             # Of labels the largest is taken instead. Where several met, `move` sees that some are gone.
@@ -168,12 +188,20 @@ class Coupling(TorchFunctionMode):
         else:
             self.join(channels, [0] * len(channels))
 
+    def join_beside(self, tensors: Any, dim: int = 0, **_: Any) -> None:
+        """What is put one behind the other along another dimension is then one tensor, of the same channels."""
+        owns = [self.labels.get(tensor) for tensor in tensors]
+        along = dim if dim < 0 else dim - tensors[0].ndim
+        for own in owns[1:]:
+            if owns[0] is not None and own is not None and own.dim == owns[0].dim != along:
+                self.join(owns[0].channels, own.channels)
+
     def spread(self, tensor: Tensor) -> Tensor:
         """A tensor of the same shape that holds each number's label."""
         own = self.labels.get(tensor)
         if own is None:
             return torch.zeros(tensor.shape, dtype=torch.long)
-        return torch.tensor(own.channels).view(-1, *[1] * (-own.dim - 1)).expand(tensor.shape)
+        return torch.tensor([*map(self.find, own.channels)]).view(-1, *[1] * (-own.dim - 1)).expand(tensor.shape)
 
     def move(self, before: Any, after: Any, result: Any) -> None:
         """Labels have been moved as the numbers were. They are of use if they still lie along one dimension."""
@@ -199,7 +227,7 @@ def each_tensor(values: Any) -> Iterator[Tensor]:
 def is_plain(layer: nn.Module) -> bool:
     """Whether this is a layer that can shrink, with weights of its own that nothing computes."""
     if isinstance(layer, nn.LayerNorm):
-        return len(layer.normalized_shape) == 1 and type(layer).forward is nn.LayerNorm.forward
+        return len(layer.normalized_shape) == 1
     return isinstance(layer, NORMS) or (isinstance(layer, PRODUCERS) and layer._parameters.get("weight") is not None)
 
 

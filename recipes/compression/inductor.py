@@ -51,8 +51,10 @@ def exported(model: nn.Module, pictures: Tensor) -> nn.Module:
     return torch.export.export(model.eval(), (pictures,), dynamic_shapes=sizes).module()
 
 
-def quantize_by_torchao(graph: nn.Module, pictures: Tensor) -> nn.Module:
+def quantize_by_torchao(graph: nn.Module, pictures: Tensor, *, dynamic: bool = False) -> nn.Module:
     """The exported graph with roundings around its layers, by the ranges seen while it is given the pictures.
+
+    With `dynamic`, only linear layers are rounded, by the ranges of the batch at hand.
 
     The compiler then replaces them and the layer between them by one integer operation. A ReLU module that a
     network uses in several places would need several ranges: give each place its own.
@@ -65,7 +67,8 @@ def quantize_by_torchao(graph: nn.Module, pictures: Tensor) -> nn.Module:
         from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
     except ImportError:
         raise InputError('torchao is not installed: pip install "pytorch-recipes[compression]"') from None
-    quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    config = x86.get_default_x86_inductor_quantization_config(is_dynamic=dynamic)
+    quantizer = x86.X86InductorQuantizer().set_global(config)
     observed = prepare_pt2e(graph, quantizer)
     with torch.no_grad():
         observed(pictures)
@@ -79,14 +82,15 @@ def compiled(graph: nn.Module, picture: Tensor) -> Callable[[Tensor], Tensor]:
     fast = torch.compile(graph, dynamic=False)  # integer convolutions are not compiled for every size at once
     # Freezing makes the weights part of the program, ready in the layout it wants. As an option of
     # torch.compile it fails on these graphs; in the configuration it works, where no gradients are recorded.
+    # A sum x + f(x) with an integer layer f is then written into x, so the program is given copies.
     with torch.no_grad(), config.patch(freezing=True):
         for batch_size in (1, 32):
-            fast(picture.expand(batch_size, *picture.shape).contiguous())
+            fast(picture.repeat(batch_size, *[1] * picture.ndim))
 
     def call(images: Tensor) -> Tensor:
         count = len(images)
         if count in (1, 32):
-            return fast(images)
+            return fast(images.clone())
         return fast(torch.cat([images, images[:1].expand(32 - count, *images.shape[1:])]))[:count]
 
     return call

@@ -2,7 +2,9 @@
 
 A number becomes the nearest of 256 evenly spaced values, and is stored as that value's index: q = x / s + z,
 rounded, with a scale s and the zero point z, the index that stands for zero. Weights get a scale for every
-output channel. Inputs of a layer get one for all, from the range seen in a few training pictures.
+output channel. Inputs of a layer get one for all: static, from the range seen in a few training pictures, or
+dynamic, from the range in the batch at hand. That needs no pictures beforehand and cuts nothing off when others
+come than were expected, but every number must be looked at first.
 
 Here it is written out in floating point, which shows what rounding costs and makes the file small, but gains
 no time. For that the products must be integers too: torchao finds the places in the network's graph, and the
@@ -14,7 +16,6 @@ Paper: Jacob, Kligys, Chen, Zhu, Tang, Howard, Adam, Kalenichenko (2018), "Quant
 Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, or torchvision:NAME.
 """
 
-import copy
 import math
 import tempfile
 from collections.abc import Callable, Mapping
@@ -23,9 +24,9 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from recipes.compression.files import file_bytes, read_tensors, save_dense
+from recipes.compression.coupling import named_forward
+from recipes.compression.files import file_bytes, save_dense
 from recipes.compression.inductor import (
     accuracy_of,
     compiled,
@@ -34,6 +35,7 @@ from recipes.compression.inductor import (
     quantize_by_torchao,
     quiet_and_single,
 )
+from recipes.compression.layers import SmallLayer, copy_for_cpu, load_dense, plain_layers, replace_layers
 from recipes.compression.report import Version, check_counts, compare
 from recipes.core.device import setup
 from recipes.core.errors import InputError
@@ -43,8 +45,6 @@ from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.images import open_images
 from recipes.options import main
 from recipes.vision.classification.task import FAST, SmallCNN, evaluate, majority, train
-
-QUANTIZED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def to_integers(values: Tensor, scale: Tensor, zero_point: Tensor | int, low: int, high: int) -> Tensor:
@@ -73,42 +73,36 @@ def input_scale(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return scale, (-low / scale).round()
 
 
-class QuantizedLayer(nn.Module):
+class QuantizedLayer(SmallLayer):
     """A linear or convolutional layer with integer weights, its inputs rounded as integers would be.
 
     With integers, its sum is Σ s_x (q_x - z_x) s_w q_w = s_x s_w Σ (q_x - z_x) q_w: products of small whole
     numbers, and one multiplication by the scales at the end.
     """
 
-    layer: Any  # for its bias, stride and the like; its own weight goes
-
-    def __init__(self, layer: nn.Module, bits: int, inputs: tuple[Tensor, Tensor] | None) -> None:
-        super().__init__()
+    def __init__(self, layer: nn.Module, bits: int, inputs: tuple[Tensor, Tensor] | None, dynamic: bool) -> None:
         weight, largest = layer.get_parameter("weight").detach(), 2 ** (bits - 1) - 1
-        self.layer = layer
-        del layer.weight
         scale = weight_scale(weight, bits).view(-1, *[1] * (weight.ndim - 1))  # (out, 1, …)
-        self.scale = nn.Buffer(scale)
-        self.integers = nn.Buffer(to_integers(weight, scale, 0, -largest, largest).to(torch.int8))
-        # A scale of zero says that the inputs' range is not known, and they stay as they are.
-        unknown = torch.zeros(()), torch.zeros(())
-        self.input_scale, self.zero_point = map(nn.Buffer, input_scale(*inputs) if inputs else unknown)
+        integers = to_integers(weight, scale, 0, -largest, largest).to(torch.int8)
+        # A scale that is not a number is found anew for each batch; zero leaves the inputs as they are.
+        given = torch.tensor(math.nan if dynamic else 0.0)
+        of_inputs, zero_point = input_scale(*inputs) if inputs else (given, torch.zeros(()))
+        super().__init__(layer, scale=scale, integers=integers, input_scale=of_inputs, zero_point=zero_point)
 
     @property
     def weight(self) -> Tensor:
-        """The weights as numbers again."""
         return to_numbers(self.integers, self.scale, 0)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        if self.input_scale > 0:
-            integers = to_integers(inputs, self.input_scale, self.zero_point, 0, 255)
-            inputs = to_numbers(integers, self.input_scale, self.zero_point)
-        if isinstance(self.layer, nn.Linear):
-            return F.linear(inputs, self.weight, self.layer.bias)
-        return self.layer._conv_forward(inputs, self.weight, self.layer.bias)
+        scale, zero_point = self.input_scale, self.zero_point
+        if scale.isnan():
+            scale, zero_point = input_scale(*inputs.aminmax())
+        if scale > 0:
+            inputs = to_numbers(to_integers(inputs, scale, zero_point, 0, 255), scale, zero_point)
+        return super().forward(inputs)
 
 
-def quantize(model: nn.Module, inputs: Tensor | None = None, *, bits: int = 8) -> nn.Module:
+def quantize(model: nn.Module, inputs: Tensor | None = None, *, bits: int = 8, dynamic: bool = False) -> nn.Module:
     """A copy of the model on the CPU with integer weights, for evaluation.
 
     Args:
@@ -116,26 +110,22 @@ def quantize(model: nn.Module, inputs: Tensor | None = None, *, bits: int = 8) -
         inputs: a batch it can take, whose ranges set the scales of the layers' inputs; these get 8 bits. If
             not given, only weights are quantized.
         bits: of a weight, 2 to 8; each is stored in a byte.
+        dynamic: each layer's inputs get 8 bits by the range they have in the batch at hand; none is fixed.
 
     Raises:
-        InputError: the bits are out of range, there is no such layer, or one has no plain weight; names it.
+        InputError: an option is out of range, inputs are given for dynamic ranges, there is no such layer, one
+            has no plain weight, or one cannot take what it is given; names the layer.
     """
     if bits not in range(2, 9):
         raise InputError(f"option bits: expected a whole number from 2 to 8, got {bits!r}")
-    model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
-    layers: dict[str, nn.Module] = {k: v for k, v in model.named_modules() if isinstance(v, QUANTIZED_LAYERS)}
-    if not layers:
-        raise InputError(f"model: expected linear or convolutional layers, found none in {type(model).__name__}")
-    for name, layer in layers.items():
-        if type(layer._parameters.get("weight")) is not nn.Parameter:
-            raise InputError(f"layer {name or 'model'}: expected a plain weight, not a computed or sharded one")
+    if dynamic and inputs is not None:
+        raise InputError("option dynamic: expected no inputs beside it, as it takes the ranges from each batch")
+    model = copy_for_cpu(model)
+    layers = plain_layers(model)
     ranges = {} if inputs is None else input_ranges(model, layers, inputs.cpu())
-    quantized = {layer: QuantizedLayer(layer, bits, ranges.get(name)) for name, layer in layers.items()}
-    for parent in list(model.modules()):
-        for name, child in parent._modules.items():
-            if child in quantized:
-                setattr(parent, name, quantized[child])
-    return quantized.get(model, model)
+    return replace_layers(
+        model, {layer: QuantizedLayer(layer, bits, ranges.get(name), dynamic) for name, layer in layers.items()}
+    )
 
 
 @torch.no_grad()
@@ -152,7 +142,7 @@ def input_ranges(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Tens
         return hook
 
     hooks = [layer.register_forward_pre_hook(observe(name)) for name, layer in layers.items()]
-    model(inputs)
+    named_forward(model, inputs)
     for hook in hooks:
         hook.remove()
     return seen
@@ -168,13 +158,7 @@ def load_quantized(model: nn.Module, path: str | Path) -> nn.Module:
     Raises:
         InputError: the file is no safetensors file, or is another network's.
     """
-    quantized, tensors = quantize(model), read_tensors(path)
-    try:
-        quantized.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: expected a quantized file of this network ({reason})") from None
-    return quantized
+    return load_dense(quantize(model), path, "a quantized file of this network")
 
 
 def draw_quantization(by_bits: dict[int, float], dense: float, rows: list[dict[str, Any]]) -> Any:
@@ -243,12 +227,20 @@ def run(
         loaded = load_quantized(network, Path(folder) / "model.safetensors")
     with torch.no_grad():
         changed = int((quantized(pictures) != loaded(pictures)).sum())
+    dynamic = quantize(network, dynamic=True)
     by_bits = {bits: evaluate(quantize(network, bits=bits), test_set, cpu)["accuracy"] for bits in range(2, 9)}
     dense = evaluate(network, test_set, cpu)["accuracy"]
     accuracy = evaluate(quantized, test_set, cpu)["accuracy"]
+    dynamic_accuracy = evaluate(dynamic, test_set, cpu)["accuracy"]
+    bright, labels = test_set.__getitems__(torch.randperm(len(test_set))[:512])
+    bright = bright + 1  # by as much as pixels differ from each other, their standard deviation
+    with torch.no_grad():
+        by_way = {way: model(bright) for way, model in (("fp32", network), ("static", quantized), ("dynamic", dynamic))}
+    lit = {way: 100 * (logits.argmax(dim=1) == labels).double().mean().item() for way, logits in by_way.items()}
     versions = [
         Version("fp32", network, dense, file_bytes(network, save_dense), network),
         Version("int8 by hand", network, accuracy, file_bytes(quantized, save_dense), quantized),
+        Version("int8 by hand, dynamic", network, dynamic_accuracy, file_bytes(dynamic, save_dense), dynamic),
     ]
     lacking = missing_for_integers()
     if lacking:
@@ -261,21 +253,24 @@ def run(
                 versions.append(
                     Version(name, network, accuracy_of(call, test_set), file_bytes(graph, save_dense), call)
                 )
-    rows = compare(versions, pictures[0])
+    rows = compare(versions, pictures[0], rounds=5)
     times, share = [row["latency_ratio_32"] for row in rows], versions[1].bytes / versions[0].bytes
     claims = [
         Claim("points that int8 costs", 100 * (dense - accuracy), "<=", 1),
+        Claim("points that it costs with dynamic ranges", 100 * (dense - dynamic_accuracy), "<=", 1),
+        Claim("on brighter pictures: points that dynamic ranges cost", lit["fp32"] - lit["dynamic"], "<=", 1),
+        Claim("and that static ones cost, which cut them off", lit["fp32"] - lit["static"], ">", 1),
         Claim("points that weights of 4 bits cost, without rounding the inputs", 100 * (dense - by_bits[4]), "<=", 1),
         Claim("the int8 file as a share of fp32's", share, "<=", 0.27),
         Claim("answers that change when the file is read back", changed, "<=", 0),
         Claim("computed by hand it takes longer: share of fp32's time, 1 picture", rows[1]["latency_ratio_1"], ">", 1),
     ]
     if not lacking:
-        size, cost = versions[3].bytes / versions[0].bytes, 100 * (dense - versions[3].accuracy)
+        size, cost = versions[-1].bytes / versions[0].bytes, 100 * (dense - versions[-1].accuracy)
         claims += [
             Claim("points that int8 by torchao costs", cost, "<=", 1),
-            Claim("compiled to integers it takes a share of fp32's time, 32 pictures", times[3], "<", 1),
-            Claim("and of the time of compiled fp32", times[3] / times[2], "<", 1),
+            Claim("compiled to integers it takes a share of fp32's time, 32 pictures", times[-1], "<", 1),
+            Claim("and of the time of compiled fp32", times[-1] / times[-2], "<", 1),
             Claim("torchao's state dict still holds fp32 weights: share of fp32's file", size, ">", 1),
         ]
     return Result(

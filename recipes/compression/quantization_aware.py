@@ -27,7 +27,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from recipes.compression.files import file_bytes, read_tensors, save_dense
+from recipes.compression.files import file_bytes, save_dense
+from recipes.compression.layers import (
+    WEIGHTED_LAYERS,
+    SmallLayer,
+    copy_for_cpu,
+    load_dense,
+    plain_layers,
+    replace_layers,
+)
 from recipes.compression.report import Version, check_counts, compare, in_subfolder
 from recipes.core.device import setup
 from recipes.core.errors import InputError
@@ -37,8 +45,6 @@ from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.images import open_images
 from recipes.options import main
 from recipes.vision.classification.task import FAST, SmallCNN, evaluate, majority, train
-
-ROUNDED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def in_groups(weight: Tensor, size: int) -> Tensor:
@@ -94,26 +100,17 @@ def with_rounding(model: nn.Module, bits: int, group: int = 32) -> nn.Module:
     if bits not in range(2, 9):
         raise InputError(f"option bits: expected a whole number from 2 to 8, got {bits!r}")
     model = copy.deepcopy(model)
-    for name, layer in rounded_layers(model).items():
-        if type(layer._parameters.get("weight")) is not nn.Parameter:
-            raise InputError(f"layer {name or 'model'}: expected a plain weight, not a computed or sharded one")
+    for layer in plain_layers(model).values():
         parametrize.register_parametrization(layer, "weight", Rounding(bits, group))
     return model
 
 
 def without_rounding(model: nn.Module) -> nn.Module:
     """The same model from `with_rounding`, its rounded weights now plain ones."""
-    for layer in rounded_layers(model).values():
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+    for layer in model.modules():
+        if isinstance(layer, WEIGHTED_LAYERS):
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
     return model
-
-
-def rounded_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers whose weights are rounded, by name; an InputError if there is none."""
-    layers: dict[str, nn.Module] = {k: v for k, v in model.named_modules() if isinstance(v, ROUNDED_LAYERS)}
-    if not layers:
-        raise InputError(f"model: expected linear or convolutional layers, found none in {type(model).__name__}")
-    return layers
 
 
 def pack(integers: Tensor) -> Tensor:
@@ -127,31 +124,21 @@ def unpack(packed: Tensor) -> Tensor:
     return torch.stack([packed % 16, packed // 16], dim=-1).flatten(-2).float() - 8
 
 
-class PackedLayer(nn.Module):
+class PackedLayer(SmallLayer):
     """A linear or convolutional layer that holds its weights in four bits each, and a scale for each group."""
 
-    layer: Any  # for its bias, stride and the like; its own weight goes
-
     def __init__(self, layer: nn.Module, group: int) -> None:
-        super().__init__()
         weight = layer.get_parameter("weight").detach()
-        self.layer, self.shape = layer, weight.shape
-        del layer.weight
         groups = in_groups(weight, group)
         scales = group_scales(groups, bits=4)
-        self.packed = nn.Buffer(pack(to_integers(groups, scales, bits=4)))  # (out, groups, group / 2)
-        self.scales = nn.Buffer(scales.half())
+        packed = pack(to_integers(groups, scales, bits=4))  # (out, groups, group / 2)
+        super().__init__(layer, packed=packed, scales=scales.half())
+        self.shape = weight.shape
 
     @property
     def weight(self) -> Tensor:
-        """The weights as numbers again."""
         numbers = unpack(self.packed) * self.scales.float()  # (out, groups, group)
         return numbers.flatten(1)[:, : self.shape[1:].numel()].view(self.shape)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        if isinstance(self.layer, nn.Linear):
-            return F.linear(inputs, self.weight, self.layer.bias)
-        return self.layer._conv_forward(inputs, self.weight, self.layer.bias)
 
 
 def packed_model(model: nn.Module, group: int = 32) -> nn.Module:
@@ -160,16 +147,14 @@ def packed_model(model: nn.Module, group: int = 32) -> nn.Module:
     Args:
         model: any network with linear or convolutional layers; its other parts stay as they are.
         group: an even number of weights that share a scale.
+
+    Raises:
+        InputError: the group is out of range, or a layer has no plain weight; names it.
     """
     if group < 2 or group % 2:
         raise InputError(f"option group: expected an even number of at least 2, got {group!r}")
-    model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
-    packed = {layer: PackedLayer(layer, group) for layer in rounded_layers(model).values()}
-    for parent in list(model.modules()):
-        for name, child in parent._modules.items():
-            if child in packed:
-                setattr(parent, name, packed[child])
-    return packed.get(model, model)
+    model = copy_for_cpu(model)
+    return replace_layers(model, {layer: PackedLayer(layer, group) for layer in plain_layers(model).values()})
 
 
 def load_packed(model: nn.Module, path: str | Path, group: int = 32) -> nn.Module:
@@ -183,13 +168,7 @@ def load_packed(model: nn.Module, path: str | Path, group: int = 32) -> nn.Modul
     Raises:
         InputError: the file is no safetensors file, or is another network's.
     """
-    packed, tensors = packed_model(model, group), read_tensors(path)
-    try:
-        packed.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: expected a file of this network in four bits ({reason})") from None
-    return packed
+    return load_dense(packed_model(model, group), path, "a file of this network in four bits")
 
 
 def draw_bits(accuracies: dict[str, dict[int, float]], dense: float, rows: list[dict[str, Any]]) -> Any:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recipes.compression.files import file_bytes, load_sparse, save_dense, save_sparse
+from recipes.compression.layers import WEIGHTED_LAYERS, plain_layers
 from recipes.compression.report import Version, check_counts, compare, in_subfolder, logarithmic
 from recipes.core.device import rank_and_world, setup
 from recipes.core.errors import InputError
@@ -35,7 +36,7 @@ from recipes.datasets.loading import batches
 from recipes.options import main
 from recipes.vision.classification.task import FAST, SmallCNN, evaluate, train
 
-PRUNED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+PRUNED_LAYERS = (*WEIGHTED_LAYERS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -45,15 +46,10 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
         InputError: there is no such layer, or the weight of one is no plain parameter; names the layer.
     """
     weights: dict[str, nn.Parameter] = {}
-    for name, layer in model.named_modules():
-        if isinstance(layer, PRUNED_LAYERS):
-            weight = layer._parameters.get("weight")
-            if type(weight) is not nn.Parameter:
-                raise InputError(f"layer {name or 'model'}: expected a plain weight, not a computed or sharded one")
-            if all(weight is not other for other in weights.values()):
-                weights[f"{name}.weight".lstrip(".")] = weight
-    if not weights:
-        raise InputError(f"model: expected linear or convolutional layers, found none in {type(model).__name__}")
+    for name, layer in plain_layers(model, PRUNED_LAYERS).items():
+        weight = layer.get_parameter("weight")
+        if all(weight is not other for other in weights.values()):
+            weights[f"{name}.weight".lstrip(".")] = weight
     return weights
 
 

@@ -63,6 +63,32 @@ def test_answers_stay_near_and_move_with_the_input() -> None:
     assert not torch.equal(answers[0], answers[1])
 
 
+def test_dynamic_ranges_are_those_of_the_batch() -> None:
+    layer, near = nn.Linear(6, 4), torch.randn(5, 6)
+    rounded = quantize(layer, dynamic=True)
+    with torch.no_grad():
+        torch.testing.assert_close(rounded(near), quantize(layer, near)(near), rtol=0, atol=0)
+        assert not torch.equal(rounded(torch.cat([near, 50 * near]))[:5], rounded(near))
+
+
+def test_dynamic_ranges_fit_what_was_not_expected() -> None:
+    model, images = network(), pictures()
+    static, dynamic = quantize(model, images), quantize(model, dynamic=True)
+    with torch.no_grad():
+        for others in (3 * images, images + 5, images):
+            exact = model(others)
+            assert (dynamic(others) - exact).norm() < 0.05 * exact.norm()
+        far = 3 * images
+        assert (static(far) - model(far)).norm() > 0.2 * model(far).norm()
+
+
+def test_dynamic_ranges_are_in_the_file(tmp_path: Path) -> None:
+    rounded, images = quantize(network(), dynamic=True), pictures()
+    save_dense(rounded, tmp_path / "model.safetensors")
+    with torch.no_grad():
+        assert torch.equal(load_quantized(network(1), tmp_path / "model.safetensors")(images), rounded(images))
+
+
 def test_fewer_bits_lie_further_off() -> None:
     model, images = network(), pictures()
     with torch.no_grad():
@@ -102,6 +128,8 @@ def test_refuses_what_it_cannot_quantize() -> None:
         quantize(nn.ReLU())
     with pytest.raises(InputError, match="layer 0: expected a plain weight"):
         quantize(nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))))
+    with pytest.raises(InputError, match="option dynamic: expected no inputs"):
+        quantize(network(), pictures(), dynamic=True)
 
 
 def test_file_is_read_by_another_process_to_the_bit(tmp_path: Path) -> None:
@@ -140,3 +168,24 @@ def test_torchao_compiled_agrees_with_ours() -> None:
     assert (theirs - exact).norm() < 0.05 * exact.norm()
     assert (theirs - mine).norm() < 0.05 * exact.norm()
     assert torch.equal(few, theirs[:5]), "a batch that is filled up answers as a full one"
+
+
+@pytest.mark.skipif(bool(missing_for_integers()), reason=f"lacks {missing_for_integers()}")
+def test_torchao_with_dynamic_ranges_agrees_and_leaves_its_inputs_alone() -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.norm = nn.Linear(64, 64), nn.LayerNorm(64)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(x + self.inner(x))
+
+    torch.manual_seed(0)
+    model, words = Residual().eval(), torch.randn(32, 8, 64)
+    before = words.clone()
+    with torch.no_grad(), quiet_and_single():
+        call = compiled(quantize_by_torchao(exported(model, words), words, dynamic=True), words[0])
+        exact, theirs, mine = model(words), call(words), quantize(model, dynamic=True)(words)
+    assert torch.equal(words, before)
+    assert (theirs - exact).norm() < 0.02 * exact.norm()
+    assert (theirs - mine).norm() < 0.02 * exact.norm()
