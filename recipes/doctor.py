@@ -23,11 +23,8 @@ OPTIONAL = {  # package: (what it is for, the extra that brings it)
     "pytest": ("the tests", "test"),
 }
 
-NAMES = {
-    "sklearn": "scikit-learn",
-    "skimage": "scikit-image",
-    "rouge_score": "rouge-score",
-}  # where the installer knows a package by another name
+# Where the installer knows a package by another name.
+NAMES = {"sklearn": "scikit-learn", "skimage": "scikit-image", "rouge_score": "rouge-score"}
 
 
 def report() -> tuple[str, bool]:

@@ -64,7 +64,8 @@ def open_texts(
     Args:
         data: a folder with a file `train` and a file `test` (or `dev`, `val`, `validation`) in CSV, TSV or
             JSON lines; or one such file, a fifth of which is drawn for the test part, the same text never
-            on both sides; or `hf:NAME` of the Hugging Face hub. Default: the bundled reviews.
+            on both sides; or `hf:NAME` of the Hugging Face hub; or `bundled:reviews_zh`, reviews in Chinese.
+            Default: the bundled reviews in English.
         text_column: name of the column of texts, if it is another.
         label_column: name of the column of labels, if it is another.
         seed: of the draw that splits a single file.
@@ -75,7 +76,10 @@ def open_texts(
     if data is not None and str(data).startswith("hf:"):
         source, tables = str(data), hub_tables(str(data)[3:])
     else:
-        path = bundled("reviews") if data is None else Path(data).expanduser()
+        if data is not None and str(data).startswith("bundled:"):
+            path = bundled(str(data)[8:])
+        else:
+            path = bundled("reviews") if data is None else Path(data).expanduser()
         source = str(path)
         if path.is_dir():
             tables = {part: read_table(find_part(path, part)) for part in PARTS}

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import runpy
 import sys
 from collections import Counter
 from pathlib import Path
@@ -287,3 +288,29 @@ def test_real_single_file(real: Path) -> None:
     assert train.texts[0].startswith("Go until jurong point") or test.texts[0].startswith("Go until jurong point")
     assert not set(train.texts) & set(test.texts)
     assert len(test) / 5574 == pytest.approx(0.2, abs=0.02)
+
+
+def test_bundled_chinese_reviews(tmp_path: Path) -> None:
+    """Made again byte for byte; as many of each class; frames, names and words of their own in the test part."""
+    make = runpy.run_path(str(MAKER.with_name("make_reviews_zh.py")))
+    make["main"](tmp_path)
+    for part in ("train", "test"):
+        name = f"reviews_zh/{part}.csv"
+        assert (tmp_path / name).read_bytes() == (bundled("reviews_zh") / f"{part}.csv").read_bytes()
+    train_set, test_set = open_texts("bundled:reviews_zh")
+    assert [part.labels.bincount().tolist() for part in (train_set, test_set)] == [[600, 600], [150, 150]]
+    assert not set(train_set.texts) & set(test_set.texts)
+    train, test = "".join(train_set.texts), "".join(test_set.texts)
+    own = {word for kind in make["KINDS"].values() for both in kind.values() for word in words_of_test(both)}
+    for word in own | set(make["NAMES"]["test"]):
+        assert word in test
+        assert word not in train
+
+
+def words_of_test(both: str) -> set[str]:
+    return {word for half in both.split(" / ") for word in half.partition("|")[2].split()}
+
+
+def test_a_bundled_set_there_is_not() -> None:
+    with pytest.raises(InputError, match=r"the bundled data set 'reviews_fr' is missing"):
+        open_texts("bundled:reviews_fr")

@@ -402,3 +402,10 @@ def test_real_texts(real_data: Path, name: str, least: float) -> None:
     model = task.MeanOfWords(len(train_set.vocabulary), len(train_set.classes))
     task.train(model, train_set, test_set, epochs=2, batch_size=50, lr=4e-3, device=CPU)
     assert task.evaluate(model, test_set, CPU)["accuracy"] > least
+
+
+def test_chinese_is_read_by_its_characters() -> None:
+    """Without spaces and without another option: above the linear model on characters and pairs."""
+    result = text_cnn.run(data="bundled:reviews_zh", device="cpu")
+    assert result.metrics["accuracy"] > result.baseline["accuracy"] + 0.05
+    assert all(claim.holds for claim in result.claims[:3])

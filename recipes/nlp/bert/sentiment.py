@@ -33,7 +33,7 @@ from recipes.core.figures import draw_curves, new_figure
 from recipes.core.loop import Engine, Loop, one_cycle
 from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.texts import open_texts
-from recipes.nlp.bert.encoder import in_disorder, open_encoder, states_of, with_some_hidden
+from recipes.nlp.bert.encoder import in_disorder, mean_pool, open_encoder, states_of, with_some_hidden
 from recipes.nlp.bert.subwords import Subwords, SubwordTexts, encode_texts
 from recipes.nlp.bert.task import part_of
 from recipes.nlp.text_classification.drawing import draw_confusion, fonts
@@ -48,20 +48,29 @@ NEGATION = re.compile(
 
 
 class TextClassifier(nn.Module):
-    """A linear layer on the maximum of an encoder's states.
+    """A linear layer on the maximum of an encoder's states, or on their mean.
 
     Args:
         encoder: a model of `transformers`.
         subwords: the pieces that it reads.
         num_classes: of the last layer.
         hidden: share of the pieces that are hidden while training.
-        dropout: share of the maxima that are dropped while training.
+        dropout: share of the numbers that are dropped while training.
+        mean: take the mean of the states, for an encoder that was pretrained to be read so.
     """
 
     def __init__(
-        self, encoder: Any, subwords: Subwords, num_classes: int, *, hidden: float = 0.1, dropout: float = 0.1
+        self,
+        encoder: Any,
+        subwords: Subwords,
+        num_classes: int,
+        *,
+        hidden: float = 0.1,
+        dropout: float = 0.1,
+        mean: bool = False,
     ) -> None:
         super().__init__()
+        self.mean = mean
         self.encoder, self.hidden, self.pad, self.mask = encoder, hidden, subwords.pad, subwords.mask
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(encoder.config.hidden_size, num_classes)
@@ -72,7 +81,8 @@ class TextClassifier(nn.Module):
             ids = with_some_hidden(ids, there, self.hidden, self.mask)
         states = states_of(self.encoder, ids, there)  # (batch, pieces, width)
         strongest = states.masked_fill(~there[:, :, None], -1e4).amax(dim=1)  # (batch, width)
-        return self.head(self.dropout(strongest))  # (batch, num_classes)
+        text = mean_pool(states, there) if self.mean else strongest
+        return self.head(self.dropout(text))  # (batch, num_classes)
 
 
 def start_with_positions(encoder: Any) -> None:
@@ -236,7 +246,8 @@ def run(
         known = well_known(train_set, min_freq)
         train_set, test_set = hide_rare(train_set, known), hide_rare(test_set, known)
 
-    model = TextClassifier(encoder, subwords, len(train_set.classes), hidden=0.1 if weights is None else 0.0).to(place)
+    way: dict[str, Any] = {"hidden": 0.1} if weights is None else {"hidden": 0.0, "mean": True}
+    model = TextClassifier(encoder, subwords, len(train_set.classes), **way).to(place)
     options: dict[str, Any] = {"device": place, "random_words": weights is None, "seed": seed, **engine}
     loop = train(model, train_set, test_set, epochs=epochs, batch_size=batch_size, lr=lr, **options)
     metrics, pairs = evaluate(model, test_set, place), linear_svm(train_set, test_set)
