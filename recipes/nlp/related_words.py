@@ -119,6 +119,7 @@ def draw_words(
     axes[0, 0].margins(x=0.15)
     axes[0, 0].set_yticks(places, [row["vectors"] for row in rows])
     axes[0, 0].set(ylim=(len(rows) - 0.4, -0.6), xlabel="mean reciprocal rank of the form in -s")
+    axes[0, 0].locator_params(axis="x", nbins=5)
     axes[0, 0].legend(frameon=False, loc="upper right")
 
     shown = pairs[:9]

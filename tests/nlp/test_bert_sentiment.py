@@ -12,12 +12,12 @@ from recipes.core.errors import InputError
 from recipes.core.result import Result
 from recipes.datasets.texts import Texts
 from recipes.nlp.bert import encode_texts, open_encoder, sentiment
+from recipes.nlp.bert.encoder import start_with_positions
 from recipes.nlp.bert.sentiment import (
     NEGATION,
     TextClassifier,
     evaluate,
     hide_rare,
-    start_with_positions,
     train,
     well_known,
 )
@@ -140,7 +140,7 @@ def test_a_pretrained_encoder_reads_all_its_pieces(tmp_path: Path) -> None:
     rows = [f"{text},{label}" for text, label in zip(part.texts, part.labels.tolist(), strict=True)]
     (tmp_path / "mine.csv").write_text("\n".join(["text,label", *rows]), "utf-8")
     result = sentiment.run(
-        data=str(tmp_path / "mine.csv"), weights="pretrained", min_freq=1000, epochs=3, lr=2e-4, device="cpu"
+        data=str(tmp_path / "mine.csv"), weights="pretrained", min_freq=1000, epochs=6, lr=2e-4, device="cpu"
     )
     assert result.model.head.in_features == 384
     assert result.metrics["accuracy"] > 0.7

@@ -126,3 +126,13 @@ def in_disorder(ids: Tensor, generator: torch.Generator) -> Tensor:
     """A text's pieces (pieces,) in random order, its beginning and end where they were."""
     inside = ids[1:-1]
     return torch.cat([ids[:1], inside[torch.randperm(len(inside), generator=generator)], ids[-1:]])
+
+
+def start_with_positions(encoder: Any) -> None:
+    """Lets a random encoder begin with strong positions, weak words, and layers that add nothing yet."""
+    with torch.no_grad():
+        encoder.embeddings.position_embeddings.weight *= 3
+        encoder.get_input_embeddings().weight *= 0.3
+        for layer in encoder.encoder.layer:
+            layer.attention.output.dense.weight.zero_()
+            layer.output.dense.weight.zero_()

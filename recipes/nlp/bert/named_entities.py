@@ -6,8 +6,9 @@ left out of the loss. Entities are then read off the tags, and count only when t
 to the last.
 
 A list of names does not get far: names are new every day, and the same one may be a person, a town or a firm. Here
-all is read in lower case, so not even capitals help: what a name is, its neighbours have to tell. The run measures
-how many it finds of those names that training never showed.
+all is read in lower case, so not even capitals help: what a name is, its neighbours have to tell. So a random encoder
+begins with positions that are strong beside the words. The run measures how many it finds of those names that training
+never showed.
 
 Notes: 46
 Paper: Devlin, Chang, Lee, Toutanova (2019), "BERT: Pre-training of Deep Bidirectional Transformers for Language
@@ -28,7 +29,7 @@ from recipes.core.figures import draw_curves, new_figure
 from recipes.core.loop import Engine, Loop, one_cycle
 from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.tagged_words import TaggedWords, open_tagged_words, spans_of
-from recipes.nlp.bert.encoder import open_encoder, states_of, with_some_hidden
+from recipes.nlp.bert.encoder import open_encoder, start_with_positions, states_of, with_some_hidden
 from recipes.nlp.bert.subwords import Subwords
 from recipes.nlp.bert.tagging import NO_TAG, TaggedPieces, encode_tags, entity_scores, looked_up, new_entities
 from recipes.nlp.text_classification.encoding import batches_by_length
@@ -185,6 +186,8 @@ def run(
     size = {"width": width, "layers": layers, "heads": heads, "longest": max_pieces}
     encoder, subwords = open_encoder(weights, texts, pieces=pieces, **size)
     train_set, test_set = (encode_tags(part, subwords, max_pieces) for part in (train_part, test_part))
+    if weights is None:
+        start_with_positions(encoder)
 
     model = WordTagger(encoder, subwords, len(train_set.names)).to(place)
     loop = train(
@@ -206,7 +209,7 @@ def run(
         metrics={key: rows[-1][key] for key in ("f1", "precision", "recall")},
         baseline={key: best[key] for key in ("f1", "precision", "recall")},
         baseline_name=best["model"],
-        bars={"f1": 0.8},
+        bars={"f1": 0.87},
         claims=[
             Claim(
                 "context tells what a name is: of entities with words that training never showed, it finds more "

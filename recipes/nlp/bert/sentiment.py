@@ -33,7 +33,14 @@ from recipes.core.figures import draw_curves, new_figure
 from recipes.core.loop import Engine, Loop, one_cycle
 from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.texts import open_texts
-from recipes.nlp.bert.encoder import in_disorder, mean_pool, open_encoder, states_of, with_some_hidden
+from recipes.nlp.bert.encoder import (
+    in_disorder,
+    mean_pool,
+    open_encoder,
+    start_with_positions,
+    states_of,
+    with_some_hidden,
+)
 from recipes.nlp.bert.subwords import Subwords, SubwordTexts, encode_texts
 from recipes.nlp.bert.task import part_of
 from recipes.nlp.text_classification.drawing import draw_confusion, fonts
@@ -83,16 +90,6 @@ class TextClassifier(nn.Module):
         strongest = states.masked_fill(~there[:, :, None], -1e4).amax(dim=1)  # (batch, width)
         text = mean_pool(states, there) if self.mean else strongest
         return self.head(self.dropout(text))  # (batch, num_classes)
-
-
-def start_with_positions(encoder: Any) -> None:
-    """Lets a random encoder begin with strong positions, weak words, and layers that add nothing yet."""
-    with torch.no_grad():
-        encoder.embeddings.position_embeddings.weight *= 3
-        encoder.get_input_embeddings().weight *= 0.3
-        for layer in encoder.encoder.layer:
-            layer.attention.output.dense.weight.zero_()
-            layer.output.dense.weight.zero_()
 
 
 def hide_rare(dataset: SubwordTexts, known: Tensor) -> SubwordTexts:
