@@ -23,7 +23,7 @@ from recipes.vision.classification.averaging import Averaged
 from recipes.vision.classification.task import FAST, SmallCNN, early_peak, evaluate, run
 
 CPU = torch.device("cpu")
-TARGET, END, EVERY = 0.90, 0.923, 100
+TARGET, END, EVERY = 0.90, 0.923, 50
 
 
 class Usual(nn.Module):

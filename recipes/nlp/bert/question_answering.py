@@ -35,8 +35,7 @@ from recipes.core.figures import new_figure
 from recipes.core.loop import Engine, Loop, one_cycle
 from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.questions import Questions, in_other_orders, open_questions
-from recipes.nlp.bert.encoder import open_encoder
-from recipes.nlp.bert.sentiment import start_with_positions
+from recipes.nlp.bert.encoder import open_encoder, start_with_positions
 from recipes.nlp.bert.spans import (
     PARAGRAPH,
     QUESTION,
@@ -97,6 +96,7 @@ def train(
     device: torch.device,
     random_words: bool = True,
     seed: int = 0,
+    name: str = "model",
     **engine: Unpack[Engine],
 ) -> Loop:
     """Minimises the cross-entropy of first and last piece; the loop's history follows the test part.
@@ -115,6 +115,7 @@ def train(
         device=device,
         schedule=one_cycle,
         evaluate=lambda: evaluate(model, test_set, device),
+        name=name,
         **engine,
     )
     for inputs, spans in loop:
@@ -230,6 +231,7 @@ def run(
         setup(device, seed)  # both start alike
         model = SpanFinder(copy.deepcopy(encoder), subwords.pad, match=match, neighbours=scratch).to(place)
         options: dict[str, Any] = {"device": place, "random_words": scratch, "seed": seed, **engine}
+        options["name"] = "told" if match else "not told"
         loop = train(model, train_set, test_set, epochs=epochs, batch_size=batch_size, lr=lr, **options)
         answers = test_set.answered(predict(model, test_set, place, 64))
         rows.append(measured("encoder" if match else "encoder, not told which words match", answers))

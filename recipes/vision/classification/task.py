@@ -207,7 +207,7 @@ def run(
     *,
     data: str | None = None,
     model: str = "small_cnn",
-    width: int = 24,
+    width: int = 20,
     image_size: int | None = None,
     epochs: int = 5,
     batch_size: int = 96,
