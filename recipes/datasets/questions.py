@@ -146,14 +146,14 @@ def in_other_orders(part: Questions, orders: int, seed: int = 0) -> Questions:
     """
     draw = random.Random(seed)
     more = Questions([], [], [], [])
-    for time in range(orders):
+    for turn in range(orders):
         for question, context, answers, article in zip(
             part.questions, part.contexts, part.answers, part.articles, strict=True
         ):
             text, start = answers[0]
             sentences = sentences_of(context)
             owner = max(index for index, (begin, _) in enumerate(sentences) if begin <= start)
-            if time and start + len(text) <= sentences[owner][0] + len(sentences[owner][1]):
+            if turn and start + len(text) <= sentences[owner][0] + len(sentences[owner][1]):
                 order = draw.sample(range(len(sentences)), len(sentences))
                 before = [sentences[index][1] for index in order[: order.index(owner)]]
                 start += sum(len(sentence) + 1 for sentence in before) - sentences[owner][0]
