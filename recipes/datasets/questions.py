@@ -11,6 +11,7 @@ import torch
 
 from recipes.core.errors import InputError
 from recipes.datasets.bundled import bundled
+from recipes.datasets.unicode import utf8_text
 
 PARTS_OF_QUESTIONS = {"train": ("train",), "test": ("test", "dev", "valid", "val")}
 
@@ -79,9 +80,7 @@ def find_questions_part(folder: Path, files: list[Path], part: str) -> Path:
 def read_questions(path: Path) -> Questions:
     """The questions of one file; those that SQuAD 2.0 marks as impossible are left out."""
     try:
-        content = json.loads(path.read_text("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: expected UTF-8 text; save the file as UTF-8") from None
+        content = json.loads(utf8_text(path.read_bytes(), path))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: expected JSON, but {error.msg}") from None
     found = Questions([], [], [], [])

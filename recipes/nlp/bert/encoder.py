@@ -2,12 +2,12 @@
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recipes.core.errors import InputError
 from recipes.nlp.bert.subwords import Subwords, train_subwords
@@ -133,6 +133,20 @@ def start_with_positions(encoder: Any) -> None:
     with torch.no_grad():
         encoder.embeddings.position_embeddings.weight *= 3
         encoder.get_input_embeddings().weight *= 0.3
-        for layer in encoder.encoder.layer:
-            layer.attention.output.dense.weight.zero_()
-            layer.output.dense.weight.zero_()
+    silence_layers(encoder)
+
+
+@torch.no_grad()
+def silence_layers(encoder: Any) -> None:
+    """Lets the layers begin with nothing to add to a state."""
+    for layer in encoder.encoder.layer:
+        layer.attention.output.dense.weight.zero_()
+        layer.output.dense.weight.zero_()
+
+
+def with_a_fast_head(model: nn.Module, head: Iterable[nn.Parameter], lr: float) -> torch.optim.AdamW:
+    """AdamW over the model, in which these parameters learn four times as fast as the others."""
+    fast = list(head)
+    slow = [parameter for parameter in model.parameters() if all(parameter is not one for one in fast)]
+    groups: list[dict[str, Any]] = [{"params": slow}, {"params": fast, "lr": 4 * lr}]
+    return torch.optim.AdamW(groups, lr=lr, fused=True)

@@ -35,7 +35,7 @@ from recipes.core.figures import new_figure
 from recipes.core.loop import Engine, Loop, one_cycle
 from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.questions import Questions, in_other_orders, open_questions
-from recipes.nlp.bert.encoder import open_encoder, start_with_positions
+from recipes.nlp.bert.encoder import open_encoder, start_with_positions, with_a_fast_head
 from recipes.nlp.bert.spans import (
     PARAGRAPH,
     QUESTION,
@@ -105,11 +105,9 @@ def train(
     """
     fast = [*model.head.parameters(), *model.places.parameters()]
     fast += [model.encoder.get_input_embeddings().weight] if random_words else []
-    slow = [parameter for parameter in model.parameters() if all(parameter is not one for one in fast)]
-    groups: list[dict[str, Any]] = [{"params": slow}, {"params": fast, "lr": 4 * lr}]
     loop = Loop(
         model,
-        torch.optim.AdamW(groups, lr=lr, fused=True),
+        with_a_fast_head(model, fast, lr),
         batches_by_length(train_set, batch_size, seed=seed),
         epochs=epochs,
         device=device,

@@ -31,7 +31,7 @@ from recipes.core.figures import new_figure
 from recipes.core.loop import Engine, Loop, one_cycle
 from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.sentence_scores import open_scored_pairs
-from recipes.nlp.bert.encoder import mean_pool, open_encoder, states_of, with_some_hidden
+from recipes.nlp.bert.encoder import mean_pool, open_encoder, silence_layers, states_of, with_some_hidden
 from recipes.nlp.bert.ranking import EncodedScores, encode_pairs, ranks, rare_overlap, spearman, word_overlap
 from recipes.nlp.bert.subwords import Subwords
 from recipes.nlp.text_classification.encoding import batches_by_length
@@ -79,9 +79,7 @@ def start_from(encoder: Any, vectors: Tensor) -> None:
         encoder.get_input_embeddings().weight.copy_(vectors)
         encoder.embeddings.token_type_embeddings.weight.zero_()
         encoder.embeddings.position_embeddings.weight *= 0.25
-        for layer in encoder.encoder.layer:
-            layer.attention.output.dense.weight.zero_()
-            layer.output.dense.weight.zero_()
+    silence_layers(encoder)
 
 
 def train(
