@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,22 @@ from recipes.core.errors import InputError
 from recipes.core.result import Result
 from recipes.datasets.tagged_words import TaggedWords, spans_of
 from recipes.nlp.bert import named_entities, open_encoder
-from recipes.nlp.bert.named_entities import WordTagger, evaluate, train
-from recipes.nlp.bert.tagging import NO_TAG, TaggedPieces, encode_tags, entity_scores, looked_up, new_entities
+from recipes.nlp.bert.encoder import states_of
+from recipes.nlp.bert.named_entities import WordTagger, evaluate, sequence_loss, train
+from recipes.nlp.bert.tagging import (
+    NO_TAG,
+    TaggedPieces,
+    encode_tags,
+    entity_scores,
+    legal_steps,
+    likeliest_sequence,
+    long_entities,
+    looked_up,
+    new_entities,
+)
 
 CPU = torch.device("cpu")
+TAGS = ["O", "B-A", "I-A", "B-B", "I-B"]
 NAMES = ["Harwick", "Benton Bay", "Calford", "Dorley"]
 # The same names are people before "said" and places after "in".
 ROWS = [([*name.split(), "said", "no"], "PER", 0) for name in NAMES]
@@ -41,10 +54,9 @@ def build(part: TaggedWords) -> tuple[WordTagger, TaggedPieces]:
 
 def test_entities_are_counted_as_seqeval_does() -> None:
     metrics = pytest.importorskip("seqeval.metrics")
-    names = ["O", "B-A", "I-A", "B-B", "I-B"]
     generator = torch.Generator().manual_seed(0)
     predicted, truth = (
-        [[names[one] for one in row] for row in torch.randint(0, 5, (60, 9), generator=generator).tolist()]
+        [[TAGS[one] for one in row] for row in torch.randint(0, 5, (60, 9), generator=generator).tolist()]
         for _ in range(2)
     )
     mine = entity_scores(predicted, truth)
@@ -63,6 +75,70 @@ def test_words_become_pieces_and_tags_again() -> None:
         assert owners[owners >= 0].tolist() == list(range(len(words))), "each word has one first piece"
         assert ((tags == NO_TAG) == (owners < 0)).all()
         assert len(ids) >= len(words) + 2
+
+
+def legal_sequences(length: int) -> list[tuple[int, ...]]:
+    """All sequences of TAGS in which each I- goes on with an entity of its kind."""
+
+    def goes_on(tag: str, before: str) -> bool:
+        return tag[0] != "I" or (before != "O" and before[2:] == tag[2:])
+
+    return [
+        one
+        for one in product(range(len(TAGS)), repeat=length)
+        if all(goes_on(TAGS[tag], TAGS[before]) for before, tag in zip((0, *one), one, strict=False))
+    ]
+
+
+def test_the_loss_counts_every_legal_sequence() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 6, len(TAGS), generator=generator, requires_grad=True)
+    # Between the words lie pieces without a tag, and the second sentence is shorter.
+    tags = torch.tensor([[NO_TAG, 1, NO_TAG, 2, 0, 3], [NO_TAG, 0, 3, NO_TAG, NO_TAG, NO_TAG]])
+    slow = torch.tensor(0.0)
+    for scores, row in zip(logits, tags, strict=True):
+        own, true = scores[row >= 0], row[row >= 0]
+        places = torch.arange(len(true))
+        every = torch.stack([own[places, torch.tensor(one)].sum() for one in legal_sequences(len(true))])
+        slow = slow + every.logsumexp(dim=0) - own[places, true].sum()
+    loss = sequence_loss(logits, tags, legal_steps(TAGS))
+    torch.testing.assert_close(loss, slow / 6)
+    (fast_gradient,), (slow_gradient,) = (torch.autograd.grad(one, logits) for one in (loss, slow / 6))
+    torch.testing.assert_close(fast_gradient, slow_gradient)
+    padded = F.pad(logits, (0, 0, 0, 3)), F.pad(tags, (0, 3), value=NO_TAG)
+    torch.testing.assert_close(sequence_loss(*padded, legal_steps(TAGS)), loss)
+
+
+def test_where_all_may_follow_all_it_is_the_loss_of_each_word() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 7, len(TAGS), generator=generator)
+    tags = torch.randint(0, len(TAGS), (4, 7), generator=generator)
+    tags[1, 3:] = tags[2, ::2] = tags[3] = NO_TAG
+    plain = F.cross_entropy(logits.flatten(0, 1), tags.flatten(), ignore_index=NO_TAG)
+    torch.testing.assert_close(sequence_loss(logits, tags, torch.zeros(len(TAGS), len(TAGS))), plain)
+
+
+def test_the_likeliest_sequence_is_the_best_of_all_legal_ones() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for length in (0, 1, 4):
+        for _ in range(20):
+            scores = torch.randn(length, len(TAGS), generator=generator)
+            best = max(legal_sequences(length), key=lambda one: sum(scores[row, tag] for row, tag in enumerate(one)))
+            assert likeliest_sequence(scores, legal_steps(TAGS)) == list(best)
+
+
+def test_a_word_without_pieces_leaves_the_others_legal() -> None:
+    _, whole = build(sentences())
+    part = TaggedWords([["\u200b", "Bay", "said"]], [["B-LOC", "I-LOC", "O"]], ["LOC", "PER"])
+    encoded = encode_tags(part, whole.vocabulary, 32)
+    assert [encoded.names[tag] for tag in encoded.tags[0].tolist() if tag >= 0] == ["B-LOC", "O"]
+
+
+def test_without_neighbours_the_encoder_reads_as_it_is() -> None:
+    model, dataset = build(sentences())
+    plain = WordTagger(model.encoder, dataset.vocabulary, len(dataset.names), neighbours=False).eval()
+    ids, _ = dataset.__getitems__([0, 5])
+    torch.testing.assert_close(plain(ids), plain.head(states_of(model.encoder, ids, ids != model.pad)))
 
 
 def test_words_cut_off_are_no_entities() -> None:
@@ -88,7 +164,7 @@ def test_padding_changes_nothing_and_neighbours_matter() -> None:
 def test_every_parameter_gets_a_gradient() -> None:
     model, dataset = build(sentences())
     ids, tags = dataset.__getitems__(range(len(dataset)))
-    F.cross_entropy(model(ids).flatten(0, 1), tags.flatten(), ignore_index=NO_TAG).backward()
+    sequence_loss(model(ids), tags, legal_steps(dataset.names)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
@@ -124,6 +200,11 @@ def test_new_entities_are_those_with_unseen_words() -> None:
     assert new_entities(train_part, part) == [["O", "B-LOC", "I-LOC"]]
 
 
+def test_long_entities_are_those_of_two_words_or_more() -> None:
+    part = TaggedWords([["Rome", "New", "York"]], [["B-LOC", "B-LOC", "I-LOC"]], ["LOC"])
+    assert long_entities(part) == [["O", "B-LOC", "I-LOC"]]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"max_pieces": 2}, "option max_pieces"), ({"width": 9, "heads": 3}, "options width and heads")],
@@ -151,3 +232,13 @@ def test_claims(default_run: Callable[[str], Result]) -> None:
     result = default_run("nlp.bert.named_entities")
     assert all(claim.holds for claim in result.claims)
     assert result.metrics["f1"] > 2 * result.baseline["f1"]
+
+
+@pytest.mark.real
+def test_real_characters(real_data: Path, tmp_path: Path) -> None:
+    for part in ("train", "dev"):
+        (tmp_path / f"{part}.bmes").symlink_to(real_data / "resume_ner_zh" / f"{part}.char.bmes")
+    result = named_entities.run(data=str(tmp_path), pieces=3000, epochs=2, device="cpu")
+    assert result.metrics["f1"] > 0.85
+    assert result.metrics["f1"] > result.rows[-2]["f1"] + 0.05, "long names do not fall into parts"
+    assert result.baseline["f1"] < 0.5

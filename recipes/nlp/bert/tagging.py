@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from recipes.datasets.tagged_words import TaggedWords, spans_of
+from recipes.datasets.tagged_words import TaggedWords, spans_of, well_formed
 from recipes.nlp.bert.subwords import Subwords
 
-NO_TAG = -100  # pieces that are not the first of a word, which cross_entropy leaves out
+NO_TAG = -100  # pieces that are not the first of a word, which the loss leaves out
+FORBIDDEN = -1e4  # added to the score of what cannot be; finite, so that no gradient is lost
 
 
 @dataclass
@@ -42,16 +43,50 @@ class TaggedPieces:
         padded = pad_sequence(ids, batch_first=True, padding_value=self.vocabulary.pad)
         return padded, pad_sequence(tags, batch_first=True, padding_value=NO_TAG)  # both (batch, pieces)
 
-    def tagged(self, logits: Sequence[Tensor]) -> list[list[str]]:
-        """The likeliest tag of each word, given logits (pieces or more, tags) a sentence; O for words cut off."""
+    def tagged(self, logits: Sequence[Tensor], *, legal: bool = False) -> list[list[str]]:
+        """The tag of each word, given logits (pieces or more, tags) a sentence; O for words cut off.
+
+        Args:
+            logits: one tensor a sentence.
+            legal: the likeliest sequence in which every I- goes on with something; otherwise each word's likeliest.
+        """
+        steps = legal_steps(self.names) if legal else None
         all_tags = []
         for words, owners, scores in zip(self.part.words, self.owners, logits, strict=True):
+            first = owners >= 0
+            scores = scores[: len(owners)][first].float()  # (words, tags)
+            chosen = scores.argmax(dim=1).tolist() if steps is None else likeliest_sequence(scores, steps)
             tags = ["O"] * len(words)
-            for owner, best in zip(owners.tolist(), scores[: len(owners)].argmax(dim=1).tolist(), strict=True):
-                if owner >= 0:
-                    tags[owner] = self.names[best]
+            for owner, best in zip(owners[first].tolist(), chosen, strict=True):
+                tags[owner] = self.names[best]
             all_tags.append(tags)
         return all_tags
+
+
+def legal_steps(names: Sequence[str]) -> Tensor:
+    """What tag (row) may have what tag (column) after it: 0 if it may, FORBIDDEN at an I- that goes on with nothing."""
+    rows = [[FORBIDDEN if tag[0] == "I" and tag[2:] != last[2:] else 0.0 for tag in names] for last in names]
+    return torch.tensor(rows)
+
+
+def likeliest_sequence(scores: Tensor, steps: Tensor) -> list[int]:
+    """The legal sequence of tags with the highest sum of scores, by Viterbi's algorithm.
+
+    Args:
+        scores: (words, tags).
+        steps: (tags, tags), see `legal_steps`.
+    """
+    best = torch.full_like(steps[0], FORBIDDEN)  # (tags,): of the sequences that end in each tag, the highest sum
+    best[0] = 0  # before the first word stands an O
+    origins: list[list[int]] = []  # of each tag of each word, the tag before
+    for own in scores:
+        best, origin = (best[:, None] + steps).max(dim=0)
+        best = best + own
+        origins.append(origin.tolist())
+    sequence = [int(best.argmax())]
+    for before in reversed(origins):
+        sequence.append(before[sequence[-1]])
+    return sequence[:-1][::-1]
 
 
 def encode_tags(part: TaggedWords, subwords: Subwords, max_pieces: int) -> TaggedPieces:
@@ -65,7 +100,8 @@ def encode_tags(part: TaggedWords, subwords: Subwords, max_pieces: int) -> Tagge
         owners = [word if word != last else -1 for last, word in zip([-1, *of], of, strict=False)]
         encoded.ids.append(torch.tensor(told["input_ids"]))
         encoded.owners.append(torch.tensor(owners))
-        encoded.tags.append(torch.tensor([NO_TAG if one < 0 else number.get(tags[one], 0) for one in owners]))
+        left = iter(well_formed([tags[one] for one in owners if one >= 0]))  # a word of control letters has no piece
+        encoded.tags.append(torch.tensor([NO_TAG if one < 0 else number.get(next(left), 0) for one in owners]))
     return encoded
 
 
@@ -87,6 +123,18 @@ def new_entities(train_part: TaggedWords, part: TaggedWords) -> list[list[str]]:
         row = ["O"] * len(tags)
         for start, end, _ in spans_of(tags):
             if not set(words[start:end]) <= seen:
+                row[start:end] = tags[start:end]
+        kept.append(row)
+    return kept
+
+
+def long_entities(part: TaggedWords) -> list[list[str]]:
+    """The part's tags, with those entities alone that are of two words or more."""
+    kept = []
+    for tags in part.tags:
+        row = ["O"] * len(tags)
+        for start, end, _ in spans_of(tags):
+            if end - start > 1:
                 row[start:end] = tags[start:end]
         kept.append(row)
     return kept
