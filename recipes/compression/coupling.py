@@ -21,6 +21,7 @@ ELEMENTWISE = {
     *("tanh", "hardswish", "hardsigmoid", "dropout", "dropout1d", "dropout2d", "dropout3d", "clamp", "neg", "abs"),
     *("exp", "sqrt", "rsqrt", "pow", "add", "radd", "iadd", "sub", "rsub", "isub", "mul", "rmul", "imul", "div"),
     *("truediv", "itruediv", "maximum", "minimum", "contiguous", "clone", "detach", "to", "float", "type_as"),
+    *("masked_fill", "where"),
 }
 MOVING = {
     *("flatten", "view", "reshape", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "expand", "expand_as"),

@@ -1,4 +1,4 @@
-"""Linear and convolutional layers: found in any network, and replaced by ones whose weights take fewer bytes."""
+"""Layers with weights: found in any network, and replaced by ones whose weights take fewer bytes."""
 
 import copy
 from collections.abc import Mapping
@@ -12,9 +12,10 @@ from recipes.compression.files import own_tensors, read_tensors
 from recipes.core.errors import InputError
 
 WEIGHTED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+ROUNDED_LAYERS = (*WEIGHTED_LAYERS, nn.Embedding)  # in a small language model most numbers lie in the table
 
 
-def plain_layers(model: nn.Module, kinds: tuple[type[nn.Module], ...] = WEIGHTED_LAYERS) -> dict[str, nn.Module]:
+def plain_layers(model: nn.Module, kinds: tuple[type[nn.Module], ...] = ROUNDED_LAYERS) -> dict[str, nn.Module]:
     """The model's layers of these kinds by name, one that is used twice once.
 
     Raises:

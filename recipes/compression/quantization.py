@@ -2,9 +2,9 @@
 
 A number becomes the nearest of 256 evenly spaced values, and is stored as that value's index: q = x / s + z,
 rounded, with a scale s and the zero point z, the index that stands for zero. Weights get a scale for every
-output channel. Inputs of a layer get one for all: static, from the range seen in a few training pictures, or
-dynamic, from the range in the batch at hand. That needs no pictures beforehand and cuts nothing off when others
-come than were expected, but every number must be looked at first.
+output channel, an embedding's for every row. Inputs of a layer get one for all: static, from the range seen
+in a few training pictures, or dynamic, from the range in the batch at hand. That needs no pictures beforehand
+and cuts nothing off when others come than were expected, but every number must be looked at first.
 
 Here it is written out in floating point, which shows what rounding costs and makes the file small, but gains
 no time. For that the products must be integers too: torchao finds the places in the network's graph, and the
@@ -44,7 +44,7 @@ from recipes.core.loop import Engine
 from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.images import open_images
 from recipes.options import main
-from recipes.vision.classification.task import FAST, SmallCNN, evaluate, majority, train
+from recipes.vision.classification.task import FAST, build_model, evaluate, majority, train
 
 
 def to_integers(values: Tensor, scale: Tensor, zero_point: Tensor | int, low: int, high: int) -> Tensor:
@@ -74,7 +74,7 @@ def input_scale(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class QuantizedLayer(SmallLayer):
-    """A linear or convolutional layer with integer weights, its inputs rounded as integers would be.
+    """A linear or convolutional layer, or an embedding, with integer weights; inputs rounded as integers would be.
 
     With integers, its sum is Σ s_x (q_x - z_x) s_w q_w = s_x s_w Σ (q_x - z_x) q_w: products of small whole
     numbers, and one multiplication by the scales at the end.
@@ -85,7 +85,7 @@ class QuantizedLayer(SmallLayer):
         scale = weight_scale(weight, bits).view(-1, *[1] * (weight.ndim - 1))  # (out, 1, …)
         integers = to_integers(weight, scale, 0, -largest, largest).to(torch.int8)
         # A scale that is not a number is found anew for each batch; zero leaves the inputs as they are.
-        given = torch.tensor(math.nan if dynamic else 0.0)
+        given = torch.tensor(math.nan if dynamic and not isinstance(layer, nn.Embedding) else 0.0)
         of_inputs, zero_point = input_scale(*inputs) if inputs else (given, torch.zeros(()))
         super().__init__(layer, scale=scale, integers=integers, input_scale=of_inputs, zero_point=zero_point)
 
@@ -106,7 +106,7 @@ def quantize(model: nn.Module, inputs: Tensor | None = None, *, bits: int = 8, d
     """A copy of the model on the CPU with integer weights, for evaluation.
 
     Args:
-        model: any network with linear or convolutional layers; its other parts stay in floating point.
+        model: any network with linear or convolutional layers or embeddings; other parts stay in floating point.
         inputs: a batch it can take, whose ranges set the scales of the layers' inputs; these get 8 bits. If
             not given, only weights are quantized.
         bits: of a weight, 2 to 8; each is stored in a byte.
@@ -135,9 +135,10 @@ def input_ranges(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Tens
 
     def observe(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            low, high = arguments[0].aminmax()
-            before = seen.get(name, (low, high))
-            seen[name] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
+            if arguments[0].is_floating_point():  # an embedding is given places in its table
+                low, high = arguments[0].aminmax()
+                before = seen.get(name, (low, high))
+                seen[name] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
 
         return hook
 
@@ -187,6 +188,7 @@ def run(
     *,
     data: str | None = None,
     image_size: int | None = None,
+    model: str = "small_cnn",
     width: int = 64,
     epochs: int = 8,
     batch_size: int = 64,
@@ -201,7 +203,8 @@ def run(
     Args:
         data: folder of your pictures, or torchvision:NAME; the bundled digits if not given.
         image_size: side in pixels that your pictures are brought to; their own size if not given.
-        width: channels of the first convolution; the others have two and four times as many.
+        model: small_cnn, timm:NAME or torchvision:NAME.
+        width: channels of the small_cnn's first convolution; its others have two and four times as many.
         epochs: passes over the training pictures, in floating point.
         batch_size: pictures in an optimizer step, over all processes.
         lr: highest learning rate of the one-cycle schedule.
@@ -212,7 +215,7 @@ def run(
     check_counts(width=width)
     place, cpu = setup(device, seed), torch.device("cpu")
     train_set, test_set = open_images(data, image_size=image_size, seed=seed)
-    network = SmallCNN(train_set.shape[0], len(train_set.classes), width=width)
+    network = build_model(model, train_set.shape[0], len(train_set.classes), width=width)
     options: Engine = {**FAST, **engine}
     loop = train(
         network, train_set, test_set, epochs=epochs, batch_size=batch_size, lr=lr, device=place, seed=seed, **options
@@ -235,7 +238,7 @@ def run(
     bright, labels = test_set.__getitems__(torch.randperm(len(test_set))[:512])
     bright = bright + 1  # by as much as pixels differ from each other, their standard deviation
     with torch.no_grad():
-        by_way = {way: model(bright) for way, model in (("fp32", network), ("static", quantized), ("dynamic", dynamic))}
+        by_way = {way: one(bright) for way, one in (("fp32", network), ("static", quantized), ("dynamic", dynamic))}
     lit = {way: 100 * (logits.argmax(dim=1) == labels).double().mean().item() for way, logits in by_way.items()}
     versions = [
         Version("fp32", network, dense, file_bytes(network, save_dense), network),

@@ -29,7 +29,7 @@ from torch.nn.utils import parametrize
 
 from recipes.compression.files import file_bytes, save_dense
 from recipes.compression.layers import (
-    WEIGHTED_LAYERS,
+    ROUNDED_LAYERS,
     SmallLayer,
     copy_for_cpu,
     load_dense,
@@ -84,7 +84,7 @@ class Rounding(nn.Module):
 
 
 def with_rounding(model: nn.Module, bits: int, group: int = 32) -> nn.Module:
-    """A copy of the model whose linear and convolutional layers round their weights in every forward pass.
+    """A copy of the model whose linear, convolutional and embedding layers round their weights when called.
 
     Train it as any model; `without_rounding` ends it.
 
@@ -108,7 +108,7 @@ def with_rounding(model: nn.Module, bits: int, group: int = 32) -> nn.Module:
 def without_rounding(model: nn.Module) -> nn.Module:
     """The same model from `with_rounding`, its rounded weights now plain ones."""
     for layer in model.modules():
-        if isinstance(layer, WEIGHTED_LAYERS):
+        if isinstance(layer, ROUNDED_LAYERS):
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
     return model
 
@@ -125,7 +125,7 @@ def unpack(packed: Tensor) -> Tensor:
 
 
 class PackedLayer(SmallLayer):
-    """A linear or convolutional layer that holds its weights in four bits each, and a scale for each group."""
+    """A layer, or an embedding, that holds its weights in four bits each, and a scale for each group."""
 
     def __init__(self, layer: nn.Module, group: int) -> None:
         weight = layer.get_parameter("weight").detach()
@@ -145,7 +145,7 @@ def packed_model(model: nn.Module, group: int = 32) -> nn.Module:
     """A copy of the model on the CPU, for evaluation, whose layers hold weights of four bits.
 
     Args:
-        model: any network with linear or convolutional layers; its other parts stay as they are.
+        model: any network with linear or convolutional layers or embeddings; other parts stay as they are.
         group: an even number of weights that share a scale.
 
     Raises:

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from recipes.compression import quantization
 from recipes.compression.files import file_bytes, save_dense
 from recipes.compression.inductor import compiled, exported, missing_for_integers, quantize_by_torchao, quiet_and_single
 from recipes.compression.quantization import input_scale, load_quantized, quantize, to_integers, to_numbers
+from recipes.compression.report import compare
 from recipes.core.errors import InputError
 from recipes.vision.classification.task import SmallCNN
 
@@ -117,6 +119,27 @@ def test_every_kind_of_layer_answers() -> None:
         assert (near - exact).norm() < 0.05 * exact.norm()
 
 
+def test_an_embedding_is_rounded_too_and_its_places_are_not(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, other = (nn.Sequential(nn.Embedding(300, 64), nn.Linear(64, 4)) for _ in range(2))
+    places = torch.randint(300, (5, 7))
+    for small in (quantize(model, places), quantize(model, dynamic=True), quantize(model)):
+        save_dense(small, tmp_path / "model.safetensors")
+        assert (tmp_path / "model.safetensors").stat().st_size < 0.3 * file_bytes(model, save_dense)
+        with torch.no_grad():
+            exact, near = model(places), small(places)
+            assert 0 < (near - exact).norm() < 0.02 * exact.norm()
+            assert torch.equal(load_quantized(other, tmp_path / "model.safetensors")(places), near)
+
+
+def test_tied_weights_are_rounded_alike() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(30, 16), nn.Linear(16, 30))
+    model[1].weight = model[0].weight
+    table, last = quantize(model)
+    assert torch.equal(table.weight, last.weight)
+
+
 @pytest.mark.parametrize("bits", [0, 1, 9, 4.5])
 def test_refuses_bits_that_cannot_be(bits: int) -> None:
     with pytest.raises(InputError, match="option bits"):
@@ -189,3 +212,17 @@ def test_torchao_with_dynamic_ranges_agrees_and_leaves_its_inputs_alone() -> Non
     assert torch.equal(words, before)
     assert (theirs - exact).norm() < 0.02 * exact.norm()
     assert (theirs - mine).norm() < 0.02 * exact.norm()
+
+
+def test_a_network_of_timm_is_quantized(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm")
+    monkeypatch.setattr(quantization, "missing_for_integers", lambda: "what a test has no time for")
+    monkeypatch.setattr(quantization, "compare", lambda versions, picture, rounds: compare(versions, picture, rounds=2))
+    result = quantization.run(model="timm:test_resnet", image_size=16, epochs=1, device="cpu")
+    rows = {row["version"]: row for row in result.rows}
+    assert type(result.model).__name__ == "ResNet"
+    assert rows["int8 by hand"]["bytes"] < 0.4 * rows["fp32"]["bytes"]
+    assert rows["int8 by hand"]["macs"] == rows["fp32"]["macs"]
+    assert abs(rows["int8 by hand"]["accuracy"] - rows["fp32"]["accuracy"]) < 0.03
+    with pytest.raises(InputError, match="option model: timm has no 'test_resnett', did you mean test_resnet"):
+        quantization.run(model="timm:test_resnett")

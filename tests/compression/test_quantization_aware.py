@@ -80,6 +80,33 @@ def test_packed_answers_as_rounded_and_after_its_file_to_the_bit(tmp_path: Path,
     assert torch.equal(load_packed(other, tmp_path / "model.safetensors", group)(images), packed(images))
 
 
+def test_an_embedding_is_rounded_and_packed_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, other = (nn.Sequential(nn.Embedding(50, 48), nn.Linear(48, 4)) for _ in range(2))
+    places = torch.randint(1, 50, (5, 7))
+    rounded, packed = with_rounding(model, 4), packed_model(model)
+    assert not torch.equal(rounded(places), model(places))
+    torch.testing.assert_close(packed(places), rounded(places), rtol=0, atol=1e-5)
+    rounded(places).sum().backward()
+    gradient = dict(rounded.named_parameters())["0.parametrizations.weight.original"].grad
+    assert gradient is not None
+    assert torch.equal(gradient.any(dim=1).nonzero().flatten(), places.unique())
+    torch.testing.assert_close(without_rounding(rounded)(places), packed(places), rtol=0, atol=1e-5)
+    save_dense(packed, tmp_path / "model.safetensors")
+    assert torch.equal(load_packed(other, tmp_path / "model.safetensors")(places), packed(places))
+
+
+def test_tied_weights_stay_tied_while_they_are_rounded() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(30, 32), nn.Linear(32, 30))
+    model[1].weight = model[0].weight
+    rounded = with_rounding(model, 4)
+    weights = [parameter for parameter in rounded.parameters() if parameter.ndim == 2]
+    assert len(weights) == 1
+    table, last = without_rounding(rounded)
+    assert torch.equal(table.weight, last.weight)
+
+
 def test_what_cannot_be_rounded() -> None:
     with pytest.raises(InputError, match="option bits: expected a whole number from 2 to 8, got 1"):
         with_rounding(network(), 1)

@@ -130,6 +130,25 @@ def test_parameters_that_are_added_shrink_with_the_channels() -> None:
     assert [small.token.shape[-1], small.places.shape[-1], small.scale.shape[0]] == [4, 4, 4]
 
 
+def test_hiding_places_does_not_hold_the_channels() -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.inner, self.head = nn.Embedding(9, 8), nn.Linear(8, 12), nn.Linear(12, 2)
+
+        def forward(self, ids: Tensor) -> Tensor:  # (batch, tokens)
+            there = (ids > 0)[:, :, None]
+            x = F.gelu(self.inner(torch.where(there, self.table(ids), 0.0)))
+            return self.head(x.masked_fill(~there, -1e4).amax(dim=1))
+
+    torch.manual_seed(0)
+    model, ids = Pooled(), torch.tensor([[1, 2, 3, 0], [4, 8, 0, 0]])
+    assert sorted(channel_groups(model, ids)) == [["inner"], ["table"]]
+    with torch.no_grad():
+        small = prune_channels(model, ids, 0.5)
+        torch.testing.assert_close(small(ids), zeroed(model, ids, 0.5)(ids), rtol=1e-4, atol=1e-5)
+
+
 def test_what_must_stay_stays() -> None:
     class Split(nn.Module):
         def __init__(self) -> None:

@@ -129,7 +129,7 @@ def train(
     The head learns four times as fast as the rest, and so do words that start from random vectors.
     """
     fast = [*model.head.parameters()]
-    fast += [model.encoder.get_input_embeddings().weight] if random_words else []
+    fast += model.encoder.get_input_embeddings().parameters() if random_words else []
     loop = Loop(
         model,
         with_a_fast_head(model, fast, lr),
