@@ -1,13 +1,15 @@
 """Seconds to 90 % on Fashion-MNIST: `vision.classification` by default against the usual small example.
 
 The other way is what tutorials show: two convolutions and two linear layers, a DataLoader that fetches
-and transforms one picture at a time, Adadelta, batches of 64. The clock stops while either is tested.
+and transforms one picture at a time, Adadelta, batches of 64. The clock
+stops while either is tested. Three seeds, in turn.
 """
 
 import inspect
+import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -23,7 +25,7 @@ from recipes.vision.classification.averaging import Averaged
 from recipes.vision.classification.task import FAST, SmallCNN, early_peak, evaluate, run
 
 CPU = torch.device("cpu")
-TARGET, END, EVERY = 0.90, 0.923, 50
+TARGET, END, EVERY, SEEDS = 0.90, 0.923, 50, (0, 1, 2)
 
 
 class Usual(nn.Module):
@@ -58,10 +60,10 @@ class PerSample(Dataset):
         return self.transform(Image.fromarray(self.images[index, 0].numpy())), int(self.labels[index])
 
 
-def usual_way(folder: Path, accuracy: Callable[[nn.Module], float]) -> Iterator[tuple[float, float]]:
+def usual_way(folder: Path, accuracy: Callable[[nn.Module], float], seed: int) -> Iterator[tuple[float, float]]:
     """Yields the seconds trained so far and the accuracy reached, every few steps."""
     train_set, _ = open_images(folder)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = Usual()
     optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.7)
@@ -81,15 +83,15 @@ def usual_way(folder: Path, accuracy: Callable[[nn.Module], float]) -> Iterator[
         schedule.step()
 
 
-def our_way(folder: Path, accuracy: Callable[[nn.Module], float]) -> Iterator[tuple[float, float]]:
+def our_way(folder: Path, accuracy: Callable[[nn.Module], float], seed: int) -> Iterator[tuple[float, float]]:
     """The same for the recipe, with its default options; also at the end."""
     train_set, _ = open_images(folder)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     defaults = {name: option.default for name, option in inspect.signature(run).parameters.items()}
     network = SmallCNN(1, 10, width=defaults["width"])
     model = Averaged(network)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=defaults["lr"], weight_decay=0.05)
-    loader, epochs = batches(train_set, defaults["batch_size"]), defaults["epochs"]
+    optimizer = torch.optim.AdamW(network.parameters(), lr=defaults["lr"], weight_decay=0.05, fused=True)
+    loader, epochs = batches(train_set, defaults["batch_size"], seed=seed), defaults["epochs"]
     loop = Loop(model, optimizer, loader, epochs=epochs, schedule=early_peak, **FAST)
     trained, start = 0.0, time.perf_counter()
     for images, labels in loop:
@@ -111,18 +113,23 @@ def measure() -> list[Row]:
     def accuracy(model: nn.Module) -> float:
         return evaluate(model, test_set, CPU)["accuracy"]
 
-    ours = list(our_way(folder, accuracy))
-    theirs = next(seconds for seconds, reached in usual_way(folder, accuracy) if reached >= TARGET)
-    crossed = next(seconds for seconds, reached in ours if reached >= TARGET)
-    high = next((f"{seconds:.0f} s" for seconds, reached in ours if reached >= END), "never")
-    seconds, reached = ours[-1]
-    return [
-        Row(
-            "`vision.classification` to 90 % on Fashion-MNIST",
-            "the usual example",
-            [crossed / theirs],
-            "≤ 0.2",
-            f"{crossed:.0f} s against {theirs:.0f} s; ours passes {100 * END:.1f} % after {high} and ends after "
-            f"{seconds:.0f} s at {100 * reached:.1f} %",
-        )
-    ]
+    ratios, ours, theirs, highs, ends = [], [], [], [], []
+    for seed in SEEDS:
+        run_through = list(our_way(folder, accuracy, seed))
+        ours.append(first(run_through, TARGET))
+        highs.append(first(run_through, END))
+        ends.append(run_through[-1])
+        theirs.append(first(usual_way(folder, accuracy, seed), TARGET))
+        ratios.append(ours[-1] / theirs[-1])
+    told = f"{seconds(ours)} against {seconds(theirs)}; ours passes {100 * END:.1f} % after {seconds(highs)} and ends "
+    told += f"after {seconds([end for end, _ in ends])} at {', '.join(f'{100 * reached:.1f}' for _, reached in ends)} %"
+    return [Row("`vision.classification` to 90 % on Fashion-MNIST", "the usual example", ratios, "≤ 0.2", told)]
+
+
+def first(curve: Iterable[tuple[float, float]], target: float) -> float:
+    """Seconds until the accuracy is first there; not a number if it never is."""
+    return next((passed for passed, reached in curve if reached >= target), math.nan)
+
+
+def seconds(values: list[float]) -> str:
+    return f"{', '.join(f'{value:.0f}' for value in values)} s"

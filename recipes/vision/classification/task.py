@@ -36,23 +36,26 @@ FAST: Engine = {"precision": "auto", "channels_last": True}
 
 
 class SmallCNN(nn.Module):
-    """Three 3×3 convolutions with batch norm, ReLU and pooling, then one linear layer."""
+    """Three 3×3 convolutions with pooling, batch norm and ReLU, then one linear layer.
+
+    Pooling comes first, so that batch norm and ReLU, which cost as much as a convolution, have a quarter to do.
+    """
 
     def __init__(self, channels: int, num_classes: int, *, width: int = 16) -> None:
         super().__init__()
         self.features = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.MaxPool2d(2),
             nn.BatchNorm2d(width),
             nn.ReLU(),
-            nn.MaxPool2d(2),
             nn.Conv2d(width, 2 * width, 3, padding=1, bias=False),
+            nn.MaxPool2d(2),
             nn.BatchNorm2d(2 * width),
             nn.ReLU(),
-            nn.MaxPool2d(2),
             nn.Conv2d(2 * width, 4 * width, 3, padding=1, bias=False),
+            nn.AdaptiveMaxPool2d(3),
             nn.BatchNorm2d(4 * width),
             nn.ReLU(),
-            nn.AdaptiveMaxPool2d(3),
         )
         self.head = nn.Linear(9 * 4 * width, num_classes)
 
@@ -140,7 +143,7 @@ def train(
     With `average` the weights that are tested, and that the model ends with, are averages of recent ones.
     """
     learner = Averaged(model) if average else model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05, fused=True)
     loop = Loop(
         learner,
         optimizer,

@@ -20,8 +20,8 @@ def test_the_average_equals_a_plain_sum() -> None:
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.normal_()
-            network.features[1].running_mean.normal_()
-            network.features[1].num_batches_tracked.fill_(step)
+            network.features[2].running_mean.normal_()
+            network.features[2].num_batches_tracked.fill_(step)
         history.append(copy.deepcopy(network.state_dict()))
         model.update()
     model.settle()
