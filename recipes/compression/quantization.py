@@ -27,16 +27,10 @@ from torch import Tensor, nn
 
 from recipes.compression.coupling import named_forward
 from recipes.compression.files import file_bytes, save_dense
-from recipes.compression.inductor import (
-    accuracy_of,
-    compiled,
-    exported,
-    missing_for_integers,
-    quantize_by_torchao,
-    quiet_and_single,
-)
+from recipes.compression.inductor import accuracy_of, missing_for_integers, quiet_and_single
 from recipes.compression.layers import SmallLayer, copy_for_cpu, load_dense, plain_layers, replace_layers
 from recipes.compression.report import Version, check_counts, compare
+from recipes.compression.runtimes import installed_ways
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
@@ -245,19 +239,14 @@ def run(
         Version("int8 by hand", network, accuracy, file_bytes(quantized, save_dense), quantized),
         Version("int8 by hand, dynamic", network, dynamic_accuracy, file_bytes(dynamic, save_dense), dynamic),
     ]
-    lacking = missing_for_integers()
-    if lacking:
-        versions.append(Version(f"int8 by torchao: needs {lacking}", network, math.nan, 0, None))
-    else:
-        with quiet_and_single():
-            rounded = quantize_by_torchao(exported(network, pictures), pictures)
-            for name, graph in (("fp32, compiled", exported(network, pictures)), ("int8, compiled", rounded)):
-                call = compiled(graph, pictures[0])
-                versions.append(
-                    Version(name, network, accuracy_of(call, test_set), file_bytes(graph, save_dense), call)
-                )
-    rows = compare(versions, pictures[0], rounds=5)
-    times, share = [row["latency_ratio_32"] for row in rows], versions[1].bytes / versions[0].bytes
+    with quiet_and_single(), tempfile.TemporaryDirectory() as folder:
+        for name, call, size in installed_ways(network, pictures, Path(folder)):
+            right = accuracy_of(call, test_set) if call else math.nan
+            versions.append(Version(name, network, right, size, call))
+        if lacking := missing_for_integers():
+            versions.append(Version(f"int8, compiled: needs {lacking}", network, math.nan, 0, None))
+        rows = compare(versions, pictures[0], rounds=5)
+    share = versions[1].bytes / versions[0].bytes
     claims = [
         Claim("points that int8 costs", 100 * (dense - accuracy), "<=", 1),
         Claim("points that it costs with dynamic ranges", 100 * (dense - dynamic_accuracy), "<=", 1),
@@ -269,11 +258,15 @@ def run(
         Claim("computed by hand it takes longer: share of fp32's time, 1 picture", rows[1]["latency_ratio_1"], ">", 1),
     ]
     if not lacking:
-        size, cost = versions[-1].bytes / versions[0].bytes, 100 * (dense - versions[-1].accuracy)
+        integers, floats = (
+            next(row for row in rows if row["version"] == f"{kind}, compiled") for kind in ("int8", "fp32")
+        )
+        size, cost = integers["bytes"] / versions[0].bytes, 100 * (dense - integers["accuracy"])
+        time = integers["latency_ratio_32"]
         claims += [
             Claim("points that int8 by torchao costs", cost, "<=", 1),
-            Claim("compiled to integers it takes a share of fp32's time, 32 pictures", times[-1], "<", 1),
-            Claim("and of the time of compiled fp32", times[-1] / times[-2], "<", 1),
+            Claim("compiled to integers it takes a share of fp32's time, 32 pictures", time, "<", 1),
+            Claim("and of the time of compiled fp32", time / floats["latency_ratio_32"], "<", 1),
             Claim("torchao's state dict still holds fp32 weights: share of fp32's file", size, ">", 1),
         ]
     return Result(

@@ -1,5 +1,6 @@
 """What all compression recipes print: one table, the same numbers before and after."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ class Version:
     Attributes:
         name: its row in the table.
         model: whose parameters and multiply-accumulates are counted.
-        accuracy: on held-out data, between 0 and 1.
-        bytes: of its file.
+        accuracy: on held-out data, between 0 and 1; not a number where it cannot run.
+        bytes: of its file, 0 if there is none.
         call: what is timed, where that is not the model itself (a compiled one); None leaves it untimed.
     """
 
@@ -48,8 +49,8 @@ def compare(versions: Sequence[Version], picture: Tensor, *, rounds: int = 15) -
     rows: list[dict[str, Any]] = [
         {
             "version": version.name,
-            "accuracy": version.accuracy,
-            "bytes": version.bytes,
+            "accuracy": None if math.isnan(version.accuracy) else version.accuracy,
+            "bytes": version.bytes or None,
             "parameters": parameter_count(version.model),
             "non-zero": nonzero_count(version.model),
             "macs": macs(version.model, picture.unsqueeze(0).to(next(version.model.parameters()).device)),

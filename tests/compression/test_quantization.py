@@ -11,9 +11,17 @@ from torch import nn
 
 from recipes.compression import quantization
 from recipes.compression.files import file_bytes, save_dense
-from recipes.compression.inductor import compiled, exported, missing_for_integers, quantize_by_torchao, quiet_and_single
+from recipes.compression.inductor import (
+    compiled,
+    exported,
+    missing_for_integers,
+    quantize_by_torchao,
+    quiet_and_single,
+    without_lone_batch_norm,
+)
 from recipes.compression.quantization import input_scale, load_quantized, quantize, to_integers, to_numbers
 from recipes.compression.report import compare
+from recipes.compression.runtimes import by_onnxruntime
 from recipes.core.errors import InputError
 from recipes.vision.classification.task import SmallCNN
 
@@ -140,6 +148,20 @@ def test_tied_weights_are_rounded_alike() -> None:
     assert torch.equal(table.weight, last.weight)
 
 
+def test_batch_norm_that_follows_no_convolution_answers_alike() -> None:
+    torch.manual_seed(0)
+    norms = [nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False), nn.BatchNorm2d(4)]
+    for norm in norms:
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    model = nn.Sequential(norms[0], nn.Conv2d(4, 4, 3), nn.MaxPool2d(2), norms[1], nn.Conv2d(4, 4, 3), norms[2]).eval()
+    images = torch.randn(8, 4, 12, 12)
+    graph = without_lone_batch_norm(exported(model, images), images)
+    left = [node for node in graph.graph.nodes if node.target is torch.ops.aten.batch_norm.default]
+    assert len(left) == 1, "the one after a convolution stays, for torchao to take in"
+    torch.testing.assert_close(graph(images), model(images))
+
+
 @pytest.mark.parametrize("bits", [0, 1, 9, 4.5])
 def test_refuses_bits_that_cannot_be(bits: int) -> None:
     with pytest.raises(InputError, match="option bits"):
@@ -226,3 +248,16 @@ def test_a_network_of_timm_is_quantized(monkeypatch: pytest.MonkeyPatch) -> None
     assert abs(rows["int8 by hand"]["accuracy"] - rows["fp32"]["accuracy"]) < 0.03
     with pytest.raises(InputError, match="option model: timm has no 'test_resnett', did you mean test_resnet"):
         quantization.run(model="timm:test_resnett")
+
+
+def test_onnxruntime_answers_as_the_network_and_says_what_it_cannot_take(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    images = torch.randn(16, 3, 8, 8)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 5)).eval()
+    with quiet_and_single(), torch.no_grad():
+        answers, exact = by_onnxruntime(model, images, tmp_path)(images), model(images)
+        assert (answers - exact).norm() < 0.03 * exact.norm()
+        with pytest.raises(torch.onnx.OnnxExporterError):
+            by_onnxruntime(SmallCNN(3, 5, width=4).eval(), images, tmp_path)

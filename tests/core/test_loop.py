@@ -432,9 +432,15 @@ def run_processes(folder: Path, count: int, options: dict, stop: int | None = No
     return {} if stop else json.loads(out.read_text())
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """What one process that is not stopped ends with."""
+    return run_processes(tmp_path_factory.mktemp("whole"), 1, {})
+
+
 @pytest.mark.parametrize("options", [{}, {"shard": True}, {"accumulate": 2}], ids=str)
-def test_two_processes_train_as_one(tmp_path: Path, options: dict) -> None:
-    one = run_processes(tmp_path, 1, {key: value for key, value in options.items() if key != "shard"})
+def test_two_processes_train_as_one(tmp_path: Path, whole: dict, options: dict) -> None:
+    one = run_processes(tmp_path, 1, options) if "accumulate" in options else whole
     two = run_processes(tmp_path, 2, options)
     assert two["loss"] == pytest.approx(one["loss"], abs=1e-6)
     for mine, theirs in zip(one["weights"], two["weights"], strict=True):
@@ -443,9 +449,8 @@ def test_two_processes_train_as_one(tmp_path: Path, options: dict) -> None:
 
 
 @pytest.mark.parametrize("order", [(2, 1), (1, 2)], ids=["two then one", "one then two"])
-def test_goes_on_with_another_number_of_processes(tmp_path: Path, order: tuple[int, int]) -> None:
+def test_goes_on_with_another_number_of_processes(tmp_path: Path, whole: dict, order: tuple[int, int]) -> None:
     """Killed after step 8 of 18, in the second epoch; two processes hold the model in shards."""
-    whole = run_processes(tmp_path, 1, {})
     folder = str(tmp_path / "training")
     for count, stop in zip(order, (8, None), strict=True):
         ended = run_processes(tmp_path, count, {"checkpoint": folder, "save_every": 1, "shard": count > 1}, stop)
