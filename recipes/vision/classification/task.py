@@ -210,7 +210,7 @@ def run(
     *,
     data: str | None = None,
     model: str = "small_cnn",
-    width: int = 20,
+    width: int = 24,
     image_size: int | None = None,
     epochs: int = 5,
     batch_size: int = 96,
