@@ -52,7 +52,7 @@ def networks() -> list[Network]:
             lambda: efficientnet.EfficientNet(efficientnet.SMALL_SETTINGS, **scaled),
         ),
         (vit, "3 blocks of ViT, width 48, patches of 4×4", lambda: vit.VisionTransformer((28, 28), 4, **tokens)),
-        (task, "3 convolutions, width 16", lambda: task.SmallCNN(1, CLASSES)),
+        (task, "3 convolutions, width 24", lambda: task.SmallCNN(1, CLASSES, width=24)),
     ]
 
 

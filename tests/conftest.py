@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import recipes
 from recipes.core.result import Result
 
 torch.set_num_threads(1)  # two workers of one thread each beat one of two
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs behind it with Ctrl-C ignored
 
 
 @functools.cache

@@ -8,7 +8,8 @@ and cuts nothing off when others come than were expected, but every number must 
 
 Here it is written out in floating point, which shows what rounding costs and makes the file small, but gains
 no time. For that the products must be integers too: torchao finds the places in the network's graph, and the
-compiler turns them into the processor's instructions for 8-bit numbers, where it has them.
+compiler turns them into the processor's instructions for 8-bit numbers, where it has them. Half precision, and
+the integers of onnxruntime and OpenVINO where these are installed, stand in the same table.
 
 Notes: 86
 Paper: Jacob, Kligys, Chen, Zhu, Tang, Howard, Adam, Kalenichenko (2018), "Quantization and Training of

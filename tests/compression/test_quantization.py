@@ -239,6 +239,7 @@ def test_torchao_with_dynamic_ranges_agrees_and_leaves_its_inputs_alone() -> Non
 def test_a_network_of_timm_is_quantized(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("timm")
     monkeypatch.setattr(quantization, "missing_for_integers", lambda: "what a test has no time for")
+    monkeypatch.setattr(quantization, "installed_ways", lambda *_: ())
     monkeypatch.setattr(quantization, "compare", lambda versions, picture, rounds: compare(versions, picture, rounds=2))
     result = quantization.run(model="timm:test_resnet", image_size=16, epochs=1, device="cpu")
     rows = {row["version"]: row for row in result.rows}
