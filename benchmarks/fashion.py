@@ -1,8 +1,8 @@
 """Seconds to 90 % on Fashion-MNIST: `vision.classification` by default against the usual small example.
 
 The other way is what tutorials show: two convolutions and two linear layers, a DataLoader that fetches
-and transforms one picture at a time, Adadelta, batches of 64. The clock
-stops while either is tested. Three seeds, in turn.
+and transforms one picture at a time, Adadelta, batches of 64. The clock stops while
+either is tested. Three seeds, in turn.
 """
 
 import inspect

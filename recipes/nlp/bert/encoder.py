@@ -111,6 +111,11 @@ def states_of(encoder: Any, ids: Tensor, there: Tensor) -> Tensor:
     return encoder(ids, attention_mask=there.long()).last_hidden_state
 
 
+def with_neighbours(vectors: Tensor, there: Tensor, convolution: nn.Conv1d) -> Tensor:
+    """The vectors (batch, pieces, width), to each of them added what the convolution sees around it; padding is 0."""
+    return vectors + convolution(vectors.masked_fill(~there[:, :, None], 0).mT).mT
+
+
 def mean_pool(states: Tensor, there: Tensor) -> Tensor:
     """The mean of a text's states, padding left out: (batch, width)."""
     weights = there[:, :, None].to(states.dtype)  # (batch, pieces, 1)

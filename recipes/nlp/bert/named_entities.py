@@ -35,7 +35,7 @@ from recipes.core.figures import draw_curves, new_figure
 from recipes.core.loop import Engine, Loop, one_cycle
 from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.tagged_words import TaggedWords, open_tagged_words, spans_of
-from recipes.nlp.bert.encoder import open_encoder, start_with_positions, states_of, with_some_hidden
+from recipes.nlp.bert.encoder import open_encoder, start_with_positions, states_of, with_neighbours, with_some_hidden
 from recipes.nlp.bert.subwords import Subwords
 from recipes.nlp.bert.tagging import (
     FORBIDDEN,
@@ -87,7 +87,7 @@ class WordTagger(nn.Module):
         if self.neighbours is None:
             return self.head(states_of(self.encoder, ids, there))  # (batch, pieces, tags)
         vectors = self.encoder.get_input_embeddings()(ids)  # (batch, pieces, width)
-        vectors = vectors + self.neighbours(vectors.masked_fill(~there[:, :, None], 0).mT).mT
+        vectors = with_neighbours(vectors, there, self.neighbours)
         return self.head(self.encoder(inputs_embeds=vectors, attention_mask=there.long()).last_hidden_state)
 
 

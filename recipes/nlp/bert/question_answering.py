@@ -35,7 +35,7 @@ from recipes.core.figures import new_figure
 from recipes.core.loop import Engine, Loop, one_cycle
 from recipes.core.result import Claim, Result, recipe
 from recipes.datasets.questions import Questions, in_other_orders, open_questions
-from recipes.nlp.bert.encoder import open_encoder, start_with_positions, with_a_fast_head
+from recipes.nlp.bert.encoder import open_encoder, start_with_positions, with_a_fast_head, with_neighbours
 from recipes.nlp.bert.spans import (
     PARAGRAPH,
     QUESTION,
@@ -79,7 +79,7 @@ class SpanFinder(nn.Module):
         places = places if self.match else places.clamp(max=PARAGRAPH)
         vectors = self.encoder.get_input_embeddings()(ids) + self.places(places)  # (batch, pieces, width)
         if self.neighbours is not None:
-            vectors = vectors + self.neighbours(vectors.masked_fill(~there[:, :, None], 0).mT).mT
+            vectors = with_neighbours(vectors, there, self.neighbours)
         sides = {"token_type_ids": inside.long()} if getattr(self.encoder.config, "type_vocab_size", 0) > 1 else {}
         states = self.encoder(inputs_embeds=vectors, attention_mask=there.long(), **sides).last_hidden_state
         return self.head(states).masked_fill(~inside[:, :, None], NEVER)  # (batch, pieces, 2)

@@ -1,7 +1,7 @@
 """From tagged words to batches of pieces and back, entities counted, and baselines that look words up."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -118,23 +118,21 @@ def entity_scores(predicted: Sequence[list[str]], truth: Sequence[list[str]]) ->
 def new_entities(train_part: TaggedWords, part: TaggedWords) -> list[list[str]]:
     """The part's tags, with those entities alone that hold a word which train never shows."""
     seen = {word for words in train_part.words for word in words}
-    kept = []
-    for words, tags in zip(part.words, part.tags, strict=True):
-        row = ["O"] * len(tags)
-        for start, end, _ in spans_of(tags):
-            if not set(words[start:end]) <= seen:
-                row[start:end] = tags[start:end]
-        kept.append(row)
-    return kept
+    return entities_that(part, lambda entity: not set(entity) <= seen)
 
 
 def long_entities(part: TaggedWords) -> list[list[str]]:
     """The part's tags, with those entities alone that are of two words or more."""
+    return entities_that(part, lambda entity: len(entity) > 1)
+
+
+def entities_that(part: TaggedWords, wanted: Callable[[list[str]], bool]) -> list[list[str]]:
+    """The part's tags, O in place of the entities whose words are not `wanted`."""
     kept = []
-    for tags in part.tags:
+    for words, tags in zip(part.words, part.tags, strict=True):
         row = ["O"] * len(tags)
         for start, end, _ in spans_of(tags):
-            if end - start > 1:
+            if wanted(words[start:end]):
                 row[start:end] = tags[start:end]
         kept.append(row)
     return kept
