@@ -19,14 +19,17 @@ def plain_layers(model: nn.Module, kinds: tuple[type[nn.Module], ...] = ROUNDED_
     """The model's layers of these kinds by name, one that is used twice once.
 
     Raises:
-        InputError: there is none, or the weight of one is no plain parameter; names the layer.
+        InputError: there is none, or the weight of one is no plain parameter or holds NaN; names the layer.
     """
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
     if not layers:
         raise InputError(f"model: expected linear or convolutional layers, found none in {type(model).__name__}")
     for name, layer in layers.items():
-        if type(layer._parameters.get("weight")) is not nn.Parameter:
+        weight = layer._parameters.get("weight")
+        if type(weight) is not nn.Parameter:
             raise InputError(f"layer {name or 'model'}: expected a plain weight, not a computed or sharded one")
+        if not weight.isfinite().all():
+            raise InputError(f"layer {name or 'model'}: expected finite weights, found NaN or infinity among them")
     return layers
 
 

@@ -18,6 +18,7 @@ Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a clas
 """
 
 import copy
+import functools
 import tempfile
 from pathlib import Path
 from typing import Any, Unpack
@@ -194,9 +195,10 @@ def run(
     image_size: int | None = None,
     width: int = 32,
     group: int = 32,
-    epochs: int = 8,
+    epochs: int = 4,
     batch_size: int = 64,
     lr: float = 1e-2,
+    seeds: int = 3,
     device: str = "auto",
     seed: int = 0,
     out: str | None = None,
@@ -212,34 +214,49 @@ def run(
         epochs: passes over the training pictures, in full precision; with rounding half as many more.
         batch_size: pictures in an optimizer step, over all processes.
         lr: highest learning rate of the first training; a fifth of it with rounding.
+        seeds: trainings that every accuracy is the mean of.
         device: auto, cpu, cuda or mps, for the training alone.
-        seed: of the weights and the order of the pictures.
+        seed: of the first training's weights and order of pictures; the others count up from it.
         out: folder for result.json, figure.png and model.safetensors, the file of four-bit weights.
     """
-    check_counts(width=width)
+    check_counts(width=width, seeds=seeds)
     place, cpu = setup(device, seed), torch.device("cpu")
     train_set, test_set = open_images(data, image_size=image_size, seed=seed)
     options: Engine = {**FAST, **engine}
+    fit = functools.partial(train, train_set=train_set, test_set=test_set, batch_size=batch_size, device=place)
+    more = max(1, epochs // 2)
+    accuracies: dict[str, list[float]] = {}
+    networks: dict[str, nn.Module] = {}  # of the first seed
+    history: list[dict[str, float]] = []
 
-    def trained(model: nn.Module, name: str, epochs: int, lr: float) -> tuple[nn.Module, list[dict[str, float]]]:
-        inside = in_subfolder(options, name)
-        given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed}
-        loop = train(model, train_set, test_set, device=place, **given, **inside)
-        return model.cpu().to(memory_format=torch.contiguous_format).eval(), loop.history
+    def trained(name: str, model: nn.Module, epochs: int, lr: float, number: int) -> nn.Module:
+        torch.manual_seed(number)
+        loop = fit(model, epochs=epochs, lr=lr, seed=number, **in_subfolder(options, f"{name}-{number}"))
+        history[:] = history or loop.history
+        return model.cpu().to(memory_format=torch.contiguous_format).eval()
 
-    def accuracy(model: nn.Module) -> float:
-        return evaluate(model, test_set, cpu)["accuracy"]
+    def note(name: str, model: nn.Module) -> None:
+        accuracies.setdefault(name, []).append(evaluate(model, test_set, cpu)["accuracy"])
+        networks.setdefault(name, model)
 
-    fresh = SmallCNN(train_set.shape[0], len(train_set.classes), width=width)
-    network, history = trained(fresh, "dense", epochs, lr)
-    dense, more = accuracy(network), max(1, epochs // 2)
-    after = {bits: accuracy(with_rounding(network, bits, group)) for bits in (2, 3, 4, 8)}
-    longer, _ = trained(copy.deepcopy(network), "longer", more, lr / 5)
-    aware = {bits: trained(with_rounding(network, bits, group), f"bits{bits}", more, lr / 5)[0] for bits in (2, 3, 4)}
-    through = {bits: accuracy(model) for bits, model in aware.items()}
+    for number in range(seed, seed + seeds):
+        torch.manual_seed(number)
+        fresh = SmallCNN(train_set.shape[0], len(train_set.classes), width=width)
+        network = trained("dense", fresh, epochs, lr, number)
+        note("fp32", network)
+        for bits in (2, 3, 4, 8):
+            note(f"{bits} bits after training", with_rounding(network, bits, group))
+        aware = {bits: with_rounding(network, bits, group) for bits in (2, 3, 4)}
+        for bits, model in aware.items():
+            note(f"{bits} bits in training", trained(f"bits{bits}", model, more, lr / 5, number))
+        note("int4, packed", packed_model(without_rounding(aware[4]), group))
+        longer = trained("longer", copy.deepcopy(network), more, lr / 5, number)
+        note("2 bits after longer training", with_rounding(longer, 2, group))
 
-    plain = without_rounding(aware[4])
-    packed = packed_model(plain, group)
+    mean = {name: sum(values) / seeds for name, values in accuracies.items()}
+    after = {bits: mean[f"{bits} bits after training"] for bits in (2, 3, 4, 8)}
+    through = {bits: mean[f"{bits} bits in training"] for bits in (2, 3, 4)}
+    network, packed, plain = (networks[name] for name in ("fp32", "int4, packed", "4 bits in training"))
     pictures, _ = test_set.__getitems__(list(range(min(64, len(test_set)))))
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         save_dense(packed, Path(folder) / "model.safetensors")
@@ -247,11 +264,12 @@ def run(
         changed = int((packed(pictures) != loaded(pictures)).sum())
         unlike = (packed(pictures) - plain(pictures)).abs().max().item()
     versions = [
-        Version("fp32", network, dense, file_bytes(network, save_dense), network),
-        Version("int4, packed", network, accuracy(packed), file_bytes(packed, save_dense), packed),
+        Version(name, networks[name], mean[name], file_bytes(networks[name], save_dense), networks[name])
+        for name in ("fp32", "int4, packed")
     ]
     rows = compare(versions, pictures[0])
-    share, longer_rounded = versions[1].bytes / versions[0].bytes, accuracy(with_rounding(longer, 2, group))
+    share, dense = versions[1].bytes / versions[0].bytes, mean["fp32"]
+    longer_rounded = mean["2 bits after longer training"]
     return Result(
         metrics={"accuracy": versions[1].accuracy, "bytes": versions[1].bytes, "macs": rows[1]["macs"]},
         baseline=majority(train_set, test_set),

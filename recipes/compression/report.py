@@ -1,5 +1,6 @@
 """What all compression recipes print: one table, the same numbers before and after."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Version:
     call: Callable[[Tensor], Any] | None
 
 
-def compare(versions: Sequence[Version], picture: Tensor, *, rounds: int = 15) -> list[dict[str, Any]]:
+def compare(versions: Sequence[Version], picture: Tensor, *, rounds: int = 9) -> list[dict[str, Any]]:
     """A row for each version. Latencies are ratios to the first version's: below 1 is faster.
 
     Each latency is the median over rounds in which all versions run in turn, with its quartiles.
@@ -59,16 +60,18 @@ def compare(versions: Sequence[Version], picture: Tensor, *, rounds: int = 15) -
     ]
     for batch_size in (1, 32):
         images = picture.expand(batch_size, *picture.shape).contiguous()
-        # Two hundred calls of a picture, six of a batch: short runs are lost in the clock's noise.
-        calls = {
-            version.name: repeated(version.call, images, 200 // batch_size) for version in versions if version.call
-        }
+        timed = {version.name: functools.partial(version.call, images) for version in versions if version.call}
+        dense, device = versions[0].name, picture.device.type
         with torch.no_grad():
-            seconds = interleaved(calls, rounds=rounds, device=picture.device.type)
+            # As many calls as take the dense network 20 milliseconds: short runs are lost in the clock's noise.
+            once = min(interleaved({dense: timed[dense]}, rounds=5, device=device)[dense])
+            times = max(1, math.ceil(0.02 / once))
+            calls = {name: repeated(call, times) for name, call in timed.items()}
+            seconds = interleaved(calls, rounds=rounds, device=device)
         for row in rows:
             low, median, high = (None,) * 3
             if row["version"] in seconds:
-                low, median, high = ratio(seconds[row["version"]], seconds[versions[0].name])
+                low, median, high = ratio(seconds[row["version"]], seconds[dense])
             row[f"latency_ratio_{batch_size}"] = median
             row[f"quartiles_{batch_size}"] = None if low is None else f"{low:.2f}–{high:.2f}"
     for version, training in zip(versions, was_training, strict=True):
@@ -76,12 +79,12 @@ def compare(versions: Sequence[Version], picture: Tensor, *, rounds: int = 15) -
     return rows
 
 
-def repeated(call: Callable[[Tensor], Any], images: Tensor, times: int) -> Callable[[], None]:
+def repeated(call: Callable[[], Any], times: int) -> Callable[[], None]:
     """A function that makes the call so many times."""
 
     def repeat() -> None:
         for _ in range(times):
-            call(images)
+            call()
 
     return repeat
 

@@ -16,6 +16,7 @@ from recipes.compression.quantization import load_quantized, quantize
 from recipes.compression.quantization_aware import load_packed, packed_model
 from recipes.compression.structured_pruning import prune_by_library
 from recipes.compression.weight_pruning import prunable, prune
+from recipes.compression.weight_sharing import share_weights
 from recipes.core.errors import InputError
 from recipes.core.measure import macs, parameter_count
 
@@ -178,3 +179,13 @@ def test_what_does_not_fit_names_the_layer() -> None:
         for inputs in (words, few):
             with pytest.raises(InputError, match=r"layer patch_embed\.proj: cannot take what it is given"):
                 call(inputs)
+
+
+def test_weights_that_are_no_numbers_are_refused() -> None:
+    """A single one would become a layer of them: the largest weight sets the scale."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    with torch.no_grad():
+        model[1].weight[0, 0] = torch.nan
+    for compress in (quantize, packed_model, functools.partial(prune, sparsity=0.5), share_weights):
+        with pytest.raises(InputError, match="layer 1: expected finite weights"):
+            compress(model)
