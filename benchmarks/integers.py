@@ -50,7 +50,7 @@ def versions(model: nn.Module, inputs: Tensor, folder: Path) -> dict[str, Call]:
     found |= {name: call for name, call, _ in installed_ways(model, inputs, folder) if call}
     if not missing_for_integers() and not any(isinstance(layer, nn.Conv2d) for layer in model.modules()):
         rounded = quantize_by_torchao(exported(model, inputs), inputs, dynamic=True)  # it leaves convolutions alone
-        found["dynamic int8, compiled"] = compiled(rounded, inputs[0])
+        found["dynamic int8, compiled"] = compiled(rounded, inputs[0], folder / "dynamic", batch_sizes=(1,))
     return found
 
 

@@ -4,8 +4,9 @@ import importlib.util
 import logging
 import platform
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,31 +100,48 @@ def scale_and_shift(
     return inputs * scale.view(shape) + shift.view(shape)
 
 
-def compiled(graph: nn.Module, picture: Tensor, *, bf16: bool = False) -> Callable[[Tensor], Tensor]:
-    """The exported graph compiled by inductor for batches of 1 and of 32; those between are filled up.
+def compiled(
+    graph: nn.Module, picture: Tensor, folder: Path, *, bf16: bool = False, batch_sizes: Sequence[int] = (1, 32)
+) -> Callable[[Tensor], Tensor]:
+    """The exported graph compiled by inductor into programs for batches of these sizes, see `load_compiled`.
 
     With `bf16`, convolutions and matrix products are in half precision.
+
+    Args:
+        graph: from `exported`, or that quantized.
+        picture: one input, without a batch.
+        folder: for the programs, a file for each batch size: integer convolutions are not compiled for all at once.
+        batch_sizes: of the programs.
     """
-    from torch._inductor import config
+    from torch._inductor import aoti_compile_and_package, config
 
-    program = torch.compile(graph, dynamic=False)  # integer convolutions are not compiled for every size at once
-
-    def fast(images: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            return program(images)
-
-    # Freezing makes the weights part of the program, ready in the layout it wants. As an option of
-    # torch.compile it fails on these graphs; in the configuration it works, where no gradients are recorded.
-    # A sum x + f(x) with an integer layer f is then written into x, so the program is given copies.
+    folder.mkdir(exist_ok=True)
+    # Freezing makes the weights part of the program, ready in the layout it wants. As an option of a single
+    # compilation it fails on these graphs; in the configuration it works, where no gradients are recorded.
     with torch.no_grad(), config.patch(freezing=True):
-        for batch_size in (1, 32):
-            fast(picture.repeat(batch_size, *[1] * picture.ndim))
+        for batch_size in batch_sizes:
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                program = torch.export.export(graph, (picture.repeat(batch_size, *[1] * picture.ndim),))
+            aoti_compile_and_package(program, package_path=str(folder / f"{batch_size}.pt2"))
+    return load_compiled(folder)
+
+
+def load_compiled(folder: Path) -> Callable[[Tensor], Tensor]:
+    """The programs that `compiled` wrote, as one function of batches of any size: they are split, and filled up.
+
+    It is C++ from end to end, which saves the time that Python takes from operation to operation.
+    """
+    from torch._inductor import aoti_load_package
+
+    programs = {int(path.stem): aoti_load_package(str(path)) for path in folder.glob("*.pt2")}
 
     def call(images: Tensor) -> Tensor:
-        count = len(images)
-        if count in (1, 32):
-            return fast(images.clone())
-        return fast(torch.cat([images, images[:1].expand(32 - count, *images.shape[1:])]))[:count]
+        count, most = len(images), max(programs)
+        if count > most:
+            return torch.cat([call(part) for part in images.split(most)])
+        size = min(size for size in programs if size >= count)
+        # A sum x + f(x) with an integer layer f may be written into x, so the program is given a copy.
+        return programs[size](torch.cat([images, images[:1].expand(size - count, *images.shape[1:])]))[:count]
 
     return call
 

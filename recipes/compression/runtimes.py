@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recipes.compression.files import file_bytes, save_dense
 from recipes.compression.inductor import compiled, exported, missing_for_integers, quantize_by_torchao
 
 Call = Callable[[Tensor], Any]
@@ -24,13 +23,14 @@ def installed_ways(model: nn.Module, inputs: Tensor, folder: Path) -> Iterator[t
         inputs: a batch (N, …), from which ranges are taken.
         folder: for the files that libraries write.
     """
-    dense = file_bytes(model, save_dense)
     if not missing_for_integers():
-        yield "fp32, compiled", compiled(exported(model, inputs), inputs[0]), dense
+        ways = {"fp32": exported(model, inputs)}
         if torch.cpu.get_capabilities().get("avx512_bf16", False):
-            yield "bf16, compiled", compiled(exported(model, inputs), inputs[0], bf16=True), dense
-        rounded = quantize_by_torchao(exported(model, inputs), inputs)
-        yield "int8, compiled", compiled(rounded, inputs[0]), file_bytes(rounded, save_dense)
+            ways["bf16"] = ways["fp32"]
+        ways["int8"] = quantize_by_torchao(exported(model, inputs), inputs)
+        for kind, graph in ways.items():
+            call = compiled(graph, inputs[0], folder / kind, bf16=kind == "bf16")
+            yield f"{kind}, compiled", call, (folder / kind / "1.pt2").stat().st_size
     if find_spec("onnxruntime") and find_spec("onnxscript"):
         try:
             call = by_onnxruntime(model, inputs, folder)

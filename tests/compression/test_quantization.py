@@ -203,10 +203,10 @@ def test_a_file_that_is_not_one_is_one_clear_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(bool(missing_for_integers()), reason=f"lacks {missing_for_integers()}")
-def test_torchao_compiled_agrees_with_ours() -> None:
+def test_torchao_compiled_agrees_with_ours(tmp_path: Path) -> None:
     model, images = network(), pictures(32)
     with torch.no_grad(), quiet_and_single():
-        call = compiled(quantize_by_torchao(exported(model, images), images), images[0])
+        call = compiled(quantize_by_torchao(exported(model, images), images), images[0], tmp_path, batch_sizes=[8])
         exact, theirs, mine = model(images), call(images), quantize(model, images)(images)
         few = call(images[:5])
     assert (theirs - exact).norm() < 0.05 * exact.norm()
@@ -215,7 +215,7 @@ def test_torchao_compiled_agrees_with_ours() -> None:
 
 
 @pytest.mark.skipif(bool(missing_for_integers()), reason=f"lacks {missing_for_integers()}")
-def test_torchao_with_dynamic_ranges_agrees_and_leaves_its_inputs_alone() -> None:
+def test_torchao_with_dynamic_ranges_agrees_and_leaves_its_inputs_alone(tmp_path: Path) -> None:
     class Residual(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -228,7 +228,8 @@ def test_torchao_with_dynamic_ranges_agrees_and_leaves_its_inputs_alone() -> Non
     model, words = Residual().eval(), torch.randn(32, 8, 64)
     before = words.clone()
     with torch.no_grad(), quiet_and_single():
-        call = compiled(quantize_by_torchao(exported(model, words), words, dynamic=True), words[0])
+        graph = quantize_by_torchao(exported(model, words), words, dynamic=True)
+        call = compiled(graph, words[0], tmp_path, batch_sizes=[32])
         exact, theirs, mine = model(words), call(words), quantize(model, dynamic=True)(words)
     assert torch.equal(words, before)
     assert (theirs - exact).norm() < 0.02 * exact.norm()
