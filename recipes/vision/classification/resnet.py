@@ -213,7 +213,7 @@ def run(
     model: Literal["small", "resnet18", "resnet34", "resnet50"] = "small",
     depth: int = 50,
     image_size: int | None = None,
-    epochs: int = 14,
+    epochs: int = 9,
     batch_size: int = 64,
     lr: float = 5e-3,
     device: str = "auto",

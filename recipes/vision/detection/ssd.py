@@ -224,7 +224,7 @@ def run(
     data: str | None = None,
     image_size: int | None = None,
     compare: bool = True,
-    epochs: int = 10,
+    epochs: int = 7,
     batch_size: int = 16,
     lr: float = 8e-3,
     device: str = "auto",

@@ -163,7 +163,7 @@ def run(
     model: str = "dilated_cnn",
     image_size: int | None = None,
     compare: bool = True,
-    epochs: int = 8,
+    epochs: int = 6,
     batch_size: int = 8,
     lr: float = 1e-2,
     device: str = "auto",
