@@ -100,12 +100,22 @@ def scale_and_shift(
     return inputs * scale.view(shape) + shift.view(shape)
 
 
+class HalfPrecision(nn.Module):
+    """The model with convolutions and matrix products in bfloat16, in a way that export can see."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.model(inputs).float()
+
+
 def compiled(
-    graph: nn.Module, picture: Tensor, folder: Path, *, bf16: bool = False, batch_sizes: Sequence[int] = (1, 32)
+    graph: nn.Module, picture: Tensor, folder: Path, *, batch_sizes: Sequence[int] = (1, 32)
 ) -> Callable[[Tensor], Tensor]:
     """The exported graph compiled by inductor into programs for batches of these sizes, see `load_compiled`.
-
-    With `bf16`, convolutions and matrix products are in half precision.
 
     Args:
         graph: from `exported`, or that quantized.
@@ -120,8 +130,7 @@ def compiled(
     # compilation it fails on these graphs; in the configuration it works, where no gradients are recorded.
     with torch.no_grad(), config.patch(freezing=True):
         for batch_size in batch_sizes:
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                program = torch.export.export(graph, (picture.repeat(batch_size, *[1] * picture.ndim),))
+            program = torch.export.export(graph, (picture.repeat(batch_size, *[1] * picture.ndim),))
             aoti_compile_and_package(program, package_path=str(folder / f"{batch_size}.pt2"))
     return load_compiled(folder)
 

@@ -8,7 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recipes.compression.inductor import compiled, exported, missing_for_integers, quantize_by_torchao
+from recipes.compression.inductor import (
+    HalfPrecision,
+    compiled,
+    exported,
+    missing_for_integers,
+    quantize_by_torchao,
+)
 
 Call = Callable[[Tensor], Any]
 
@@ -26,10 +32,10 @@ def installed_ways(model: nn.Module, inputs: Tensor, folder: Path) -> Iterator[t
     if not missing_for_integers():
         ways = {"fp32": exported(model, inputs)}
         if torch.cpu.get_capabilities().get("avx512_bf16", False):
-            ways["bf16"] = ways["fp32"]
+            ways["bf16"] = exported(HalfPrecision(model).eval(), inputs)
         ways["int8"] = quantize_by_torchao(exported(model, inputs), inputs)
         for kind, graph in ways.items():
-            call = compiled(graph, inputs[0], folder / kind, bf16=kind == "bf16")
+            call = compiled(graph, inputs[0], folder / kind)
             yield f"{kind}, compiled", call, (folder / kind / "1.pt2").stat().st_size
     if find_spec("onnxruntime") and find_spec("onnxscript"):
         try:

@@ -206,12 +206,24 @@ def test_a_file_that_is_not_one_is_one_clear_line(tmp_path: Path) -> None:
 def test_torchao_compiled_agrees_with_ours(tmp_path: Path) -> None:
     model, images = network(), pictures(32)
     with torch.no_grad(), quiet_and_single():
-        call = compiled(quantize_by_torchao(exported(model, images), images), images[0], tmp_path, batch_sizes=[8])
+        graph = quantize_by_torchao(exported(model, images), images)
+        call = compiled(graph, images[0], tmp_path / "programs", batch_sizes=[8])
         exact, theirs, mine = model(images), call(images), quantize(model, images)(images)
         few = call(images[:5])
     assert (theirs - exact).norm() < 0.05 * exact.norm()
     assert (theirs - mine).norm() < 0.05 * exact.norm()
     assert torch.equal(few, theirs[:5]), "a batch that is filled up answers as a full one"
+    torch.save(images, tmp_path / "pictures.pt")
+    script = (
+        "import torch\n"
+        "from pathlib import Path\n"
+        "from recipes.compression.inductor import load_compiled\n"
+        "torch.set_num_threads(1)\n"
+        "images = torch.load('pictures.pt', weights_only=True)\n"
+        "torch.save(load_compiled(Path('programs'))(images), 'answer.pt')\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    assert torch.equal(torch.load(tmp_path / "answer.pt", weights_only=True), theirs), "another process answers alike"
 
 
 @pytest.mark.skipif(bool(missing_for_integers()), reason=f"lacks {missing_for_integers()}")
