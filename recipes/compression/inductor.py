@@ -139,10 +139,15 @@ def load_compiled(folder: Path) -> Callable[[Tensor], Tensor]:
     """The programs that `compiled` wrote, as one function of batches of any size: they are split, and filled up.
 
     It is C++ from end to end, which saves the time that Python takes from operation to operation.
+
+    Raises:
+        InputError: there are none in the folder.
     """
     from torch._inductor import aoti_load_package
 
     programs = {int(path.stem): aoti_load_package(str(path)) for path in folder.glob("*.pt2")}
+    if not programs:
+        raise InputError(f"{folder}: expected programs that `compiled` wrote, files *.pt2")
 
     def call(images: Tensor) -> Tensor:
         count, most = len(images), max(programs)

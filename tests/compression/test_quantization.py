@@ -14,6 +14,7 @@ from recipes.compression.files import file_bytes, save_dense
 from recipes.compression.inductor import (
     compiled,
     exported,
+    load_compiled,
     missing_for_integers,
     quantize_by_torchao,
     quiet_and_single,
@@ -224,6 +225,8 @@ def test_torchao_compiled_agrees_with_ours(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
     assert torch.equal(torch.load(tmp_path / "answer.pt", weights_only=True), theirs), "another process answers alike"
+    with pytest.raises(InputError, match=r"expected programs that `compiled` wrote, files \*\.pt2"):
+        load_compiled(tmp_path)
 
 
 @pytest.mark.skipif(bool(missing_for_integers()), reason=f"lacks {missing_for_integers()}")
