@@ -121,6 +121,7 @@ def test_bad_input_gets_one_line_and_exit_code_2(
     assert left.value.code == 2
     said = capsys.readouterr()
     assert message in said.err
+    assert "Traceback" not in said.err
     assert len(said.err.strip().splitlines()) == 1, said.err
     assert said.out == ""
     assert not list(tmp_path.iterdir())

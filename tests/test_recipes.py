@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ every_recipe = pytest.mark.parametrize("name", NAMES)
 
 def shortened(name: str) -> dict[str, int]:
     """Options for a run that only has to go through, not to learn."""
-    least = dict.fromkeys(("epochs", "seeds", "repeats", "trainings", "workers", "layers"), 1) | {"libraries": False}
+    least = dict.fromkeys(("epochs", "seeds", "repeats", "trainings", "workers"), 1) | {"libraries": False}
     return {key: value for key, value in least.items() if key in find(name).options}
 
 
@@ -97,44 +97,9 @@ def little(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-RUN_ALONE = """
-import json, os, runpy, sys
-import matplotlib.pyplot, torch  # once: each copy runs in a process that is forked from this one
-
-for line in sys.stdin:
-    folder, words = json.loads(line)
-    if not (child := os.fork()):
-        os.chdir(folder)
-        for number, name in ((1, "stdout"), (2, "stderr")):
-            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), number)
-        sys.argv = words
-        runpy.run_path(words[0], run_name="__main__")
-        sys.exit()
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-@pytest.fixture(scope="session")
-def run_alone() -> Iterator[Callable[[Path, list[str]], int]]:
-    """Runs a file in its folder with these words, as `python -I` does, and leaves there what it prints."""
-    command, threads = [sys.executable, "-I", "-c", RUN_ALONE], os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=threads) as process:
-
-        def run(file: Path, words: list[str]) -> int:
-            print(json.dumps([str(file.parent), [str(file), *words]]), file=process.stdin, flush=True)
-            return int(process.stdout.readline())
-
-        yield run
-        process.stdin.close()
-
-
 @every_recipe
 def test_copy_runs_alone_and_gives_the_same_to_the_bit(
-    name: str,
-    tmp_path: Path,
-    little: Path,
-    run_alone: Callable[[Path, list[str]], int],
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, tmp_path: Path, little: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same seed in another process, by the copied file: the same metrics and the same weights."""
     if name != "training.distributed":  # its processes look for the data themselves
@@ -148,9 +113,11 @@ def test_copy_runs_alone_and_gives_the_same_to_the_bit(
             assert not any(module.partition(".")[0] == "recipes" for module in modules)
     given = {**options, "device": "cpu", "seed": mine.seed, "out": "out"}
     words = [f"--no-{key}" if value is False else f"--{key}={value}" for key, value in given.items()]
-    code = run_alone(target, ["--json", *words])
-    assert code == 0, (target.parent / "stderr").read_text()[-2000:]
-    theirs = json.loads((target.parent / "stdout").read_text())
+    command = [sys.executable, "-I", target.name, "--json", *words]
+    threads = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=target.parent, capture_output=True, text=True, timeout=500, env=threads)
+    assert done.returncode == 0, done.stderr[-2000:]
+    theirs = json.loads(done.stdout)
     assert theirs["metrics"].keys() == mine.metrics.keys()
     for key in mine.metrics.keys() - {"latency_ratio"}:
         assert theirs["metrics"][key] == mine.metrics[key], key

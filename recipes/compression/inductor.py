@@ -148,9 +148,10 @@ def load_compiled(folder: Path) -> Callable[[Tensor], Tensor]:
     programs = {int(path.stem): aoti_load_package(str(path)) for path in folder.glob("*.pt2")}
     if not programs:
         raise InputError(f"{folder}: expected programs that `compiled` wrote, files *.pt2")
+    most = max(programs)
 
     def call(images: Tensor) -> Tensor:
-        count, most = len(images), max(programs)
+        count = len(images)
         if count > most:
             return torch.cat([call(part) for part in images.split(most)])
         size = min(size for size in programs if size >= count)

@@ -209,7 +209,8 @@ def run(
         seeds: trainings that every accuracy by hand is the mean of; the libraries get the first network.
         libraries: also measure what is installed, torchao's compiled integers before all, which takes most of the time.
         device: auto, cpu, cuda or mps, for the training alone.
-        seed: of the first training's weights and order of pictures; the others count up from it.
+        seed: of the first training's weights and order of pictures, from which the others count up, and of the
+            pictures that ranges are taken from.
         out: folder for result.json, figure.png and model.safetensors, the quantized network's file.
     """
     check_counts(width=width, seeds=seeds)
@@ -217,6 +218,8 @@ def run(
     train_set, test_set = open_images(data, image_size=image_size, seed=seed)
     options: Engine = {**FAST, **engine}
     fit = functools.partial(train, train_set=train_set, test_set=test_set, batch_size=batch_size, lr=lr, device=place)
+    sample = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(seed))[:512]
+    pictures, _ = train_set.__getitems__(sample)  # that ranges are taken from
     lit, labels = test_set.__getitems__(torch.randperm(len(test_set))[:512])
     lit = lit + 1  # brighter by as much as pixels differ from each other, their standard deviation
     accuracies: dict[str, list[float]] = {}
@@ -230,8 +233,6 @@ def run(
         loop = fit(network, epochs=epochs, seed=number, **in_subfolder(options, f"fp32-{number}"))
         history = history or loop.history
         network = network.cpu().to(memory_format=torch.contiguous_format).eval()
-        sample = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(number))[:512]
-        pictures, _ = train_set.__getitems__(sample)
         ways = {"fp32": network, static: quantize(network, pictures), dynamic: quantize(network, dynamic=True)}
         for way, one in (ways | {f"{bits} bits": quantize(network, bits=bits) for bits in range(2, 9)}).items():
             accuracies.setdefault(way, []).append(evaluate(one, test_set, cpu)["accuracy"])
@@ -242,7 +243,6 @@ def run(
         networks = networks or ways
     mean = {way: sum(values) / seeds for way, values in accuracies.items()}
     network, quantized = networks["fp32"], networks[static]
-    pictures, _ = train_set.__getitems__(torch.randperm(len(train_set))[:512])
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         save_dense(quantized, Path(folder) / "model.safetensors")
         loaded = load_quantized(network, Path(folder) / "model.safetensors")
