@@ -16,10 +16,22 @@ import torch
 from torch import nn
 
 from benchmarks.row import table
+from recipes.core.loading import holdout
 from recipes.core.measure import macs, parameter_count
 from recipes.datasets.images import open_images
-from recipes.datasets.loading import holdout
-from recipes.vision.classification import alexnet, efficientnet, inception, lenet, mobilenet, resnet, task, vgg, vit
+from recipes.vision.classification import (
+    alexnet,
+    efficientnet,
+    inception,
+    lenet,
+    mobilenet,
+    old,
+    resnet,
+    scoring,
+    task,
+    vgg,
+    vit,
+)
 
 CPU = torch.device("cpu")
 PICTURES, CLASSES, BATCH = 12_000, 10, 64
@@ -64,9 +76,9 @@ def line(folder: Path, recipe: ModuleType, name: str, build: Callable[[], nn.Mod
     model, lr = build(), inspect.signature(recipe.run).parameters["lr"].default
     size = [f"{count:,}" for count in (parameter_count(model), macs(model, few.__getitems__([0])[0]))]
     start = time.process_time()
-    task.train(model, few, few.subset(range(1)), epochs=1, batch_size=BATCH, lr=lr, device=CPU, **task.FAST)
+    old.train(model, few, few.subset(range(1)), epochs=1, batch_size=BATCH, lr=lr, device=CPU, **old.FAST)
     seconds = time.process_time() - start
-    accuracy = task.evaluate(model, test_set, CPU)["accuracy"]
+    accuracy = scoring.evaluate(model, test_set, CPU)["accuracy"]
     title = recipe.__name__.removeprefix("recipes.").removesuffix(".task")
     return [f"`{title}`", name, f"{100 * accuracy:.1f} %", *size, f"{seconds:.0f}"]
 

@@ -18,11 +18,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.row import Row
-from recipes.core.loop import Loop
+from recipes.core.old import OldLoop, old_batches
 from recipes.datasets.images import open_images
-from recipes.datasets.loading import batches
 from recipes.vision.classification.averaging import Averaged
-from recipes.vision.classification.task import FAST, SmallCNN, early_peak, evaluate, run
+from recipes.vision.classification.old import FAST
+from recipes.vision.classification.scoring import evaluate
+from recipes.vision.classification.task import SmallCNN, early_peak, run
 
 CPU = torch.device("cpu")
 TARGET, END, EVERY, SEEDS = 0.90, 0.923, 50, (0, 1, 2)
@@ -91,8 +92,8 @@ def our_way(folder: Path, accuracy: Callable[[nn.Module], float], seed: int) -> 
     network = SmallCNN(1, 10, width=defaults["width"])
     model = Averaged(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=defaults["lr"], weight_decay=0.05, fused=True)
-    loader, epochs = batches(train_set, defaults["batch_size"], seed=seed), defaults["epochs"]
-    loop = Loop(model, optimizer, loader, epochs=epochs, schedule=early_peak, **FAST)
+    loader, epochs = old_batches(train_set, defaults["batch_size"], seed=seed), defaults["epochs"]
+    loop = OldLoop(model, optimizer, loader, epochs=epochs, schedule=early_peak, **FAST)
     trained, start = 0.0, time.perf_counter()
     for images, labels in loop:
         loop.step(F.cross_entropy(loop.model(images), labels))

@@ -18,8 +18,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from benchmarks.row import Row
-from recipes.core.loop import Loop
-from recipes.datasets.loading import batches
+from recipes.core.old import OldLoop, old_batches
 
 STEPS, BATCH, WIDTH = 60, 128, 640
 
@@ -64,7 +63,7 @@ def by_hand(dataset: Pictures) -> float:
     model = Timed()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     model.train()
-    for images, labels in batches(dataset, BATCH):
+    for images, labels in old_batches(dataset, BATCH):
         optimizer.zero_grad()
         F.cross_entropy(model(images), labels).backward()
         optimizer.step()
@@ -74,7 +73,7 @@ def by_hand(dataset: Pictures) -> float:
 def with_loop(dataset: Pictures) -> float:
     model = Timed()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    loop = Loop(model, optimizer, batches(dataset, BATCH), epochs=1)
+    loop = OldLoop(model, optimizer, old_batches(dataset, BATCH), epochs=1)
     for images, labels in loop:
         loop.step(F.cross_entropy(loop.model(images), labels))
     return model.seconds_a_step()
@@ -86,7 +85,7 @@ def with_accelerate(dataset: Pictures) -> float:
     model = Timed()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     accelerator = Accelerator(cpu=True)
-    prepared, optimizer, loader = accelerator.prepare(model, optimizer, batches(dataset, BATCH))
+    prepared, optimizer, loader = accelerator.prepare(model, optimizer, old_batches(dataset, BATCH))
     prepared.train()
     for images, labels in loader:
         optimizer.zero_grad()
@@ -115,7 +114,7 @@ def with_lightning(dataset: Pictures) -> float:
     quiet: dict[str, Any] = dict.fromkeys(
         ("enable_progress_bar", "enable_checkpointing", "enable_model_summary", "logger"), False
     )
-    lightning.Trainer(max_epochs=1, accelerator="cpu", **quiet).fit(module, batches(dataset, BATCH))
+    lightning.Trainer(max_epochs=1, accelerator="cpu", **quiet).fit(module, old_batches(dataset, BATCH))
     return module.model.seconds_a_step()
 
 
@@ -126,7 +125,7 @@ def with_trainer(dataset: Pictures) -> float:
 
     class LossTrainer(Trainer):
         def get_train_dataloader(self) -> DataLoader:
-            return batches(dataset, BATCH)
+            return old_batches(dataset, BATCH)
 
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             images, labels = inputs

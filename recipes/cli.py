@@ -1,38 +1,69 @@
-"""The command `recipes`: list, show, run, bench, smoke, copy, doctor."""
+"""The command `recipes`: list, show, run, predict, export, prove, bench, smoke, copy, doctor."""
 
 import json
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+import recipes
 from recipes import catalog
 from recipes.core.errors import InputError
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Runnable PyTorch recipes."
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Runnable PyTorch recipes.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def complete_name(incomplete: str) -> list[str]:
+    return [name for name in catalog.names() if incomplete in name]
+
+
+Name = Annotated[str, typer.Argument(help="Of a recipe, or its last part.", autocompletion=complete_name)]
+Folder = Annotated[Path, typer.Argument(help="What a recipe's --out has written.")]
+OF_THE_RECIPE = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"recipes {recipes.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Runnable PyTorch recipes."""
+
+
 @app.command("list")
-def list_recipes(as_json: AsJson = False) -> None:
-    """Lists every recipe: its name, its title, its notes."""
-    found = catalog.entries()
+def list_recipes(
+    word: Annotated[str, typer.Argument(help="Only recipes with this word in their name or title.")] = "",
+    note: Annotated[int | None, typer.Option(help="Only recipes for this point of the notes.")] = None,
+    lang: Annotated[str | None, typer.Option(help="Language of the titles: en or zh.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Lists the recipes, family by family."""
+    chinese = (lang or spoken()).lower().startswith("zh")
+    found = [one for one in catalog.entries() if note is None or note in one.notes]
+    found = [one for one in found if word.lower() in f"{one.name} {one.title} {one.title_zh}".lower()]
     if as_json:
-        print(json.dumps([{"name": one.name, "title": one.title, "notes": one.notes} for one in found]))
+        print(json.dumps([{"name": o.name, "title": o.title, "title_zh": o.title_zh, "notes": o.notes} for o in found]))
         return
-    width = max(len(one.name) for one in found)
-    for one in found:
-        notes = f"  (notes {', '.join(map(str, one.notes))})" if one.notes else ""
-        print(f"{one.name:<{width}}  {one.title}{notes}")
+    if not found:
+        raise InputError("no recipe fits; `recipes list` names them all")
+    print(catalog.listing(found, chinese=chinese))
+
+
+def spoken() -> str:
+    return next((os.environ[name] for name in ("LC_ALL", "LC_MESSAGES", "LANG") if os.environ.get(name)), "en")
 
 
 @app.command()
-def show(name: str) -> None:
+def show(name: Name) -> None:
     """Shows what a recipe teaches, its options and its source."""
     entry = catalog.find(name)
     if not sys.stdout.isatty():
@@ -48,34 +79,83 @@ def show(name: str) -> None:
 
 
 @app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    options_metavar="[--help] [OPTIONS OF THE RECIPE]",
+    context_settings={**OF_THE_RECIPE, "help_option_names": []}, options_metavar="[--help] [OPTIONS OF THE RECIPE]"
 )
-def run(context: typer.Context, name: str) -> None:
+def run(context: typer.Context, name: Name) -> None:
     """Runs a recipe and prints its result; `recipes run NAME --help` lists its options."""
     if name == "--help":
         print(context.get_help())
         return
-    from recipes.options import main as run_main
+    from recipes.core.command_line import main as run_main
 
     run_main(catalog.load(name).run, context.args, program=f"recipes run {name}")
 
 
-@app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    options_metavar="[--seconds S] [--json] [OPTIONS OF THE RECIPE]",
-)
+@app.command()
+def predict(
+    folder: Folder,
+    items: Annotated[list[str] | None, typer.Argument(help="Files, folders of them, or - for standard input.")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="A text, for models that take texts.")] = None,
+    draw: Annotated[Path | None, typer.Option(help="Folder to draw pictures of the answers into.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Items in a forward pass.")] = 32,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Answers with a trained model: one line for each file, text or line of standard input."""
+    from recipes.core.files import require_writable
+    from recipes.predicting import answer_line, draw_answer, gathered
+    from recipes.using import as_json as plain
+    from recipes.using import trained
+
+    if draw is not None:
+        require_writable(draw)
+    model = trained(folder, device=device)
+    found = gathered(model.task, items or [], text or [])
+    for number, (item, answer) in enumerate(model.stream(found, batch_size=batch_size)):
+        print(json.dumps(plain(answer), ensure_ascii=False) if as_json else answer_line(answer), flush=True)
+        if draw is not None:
+            draw_answer(model.task, item, answer, draw, number)
+
+
+@app.command()
+def export(folder: Folder, file: Annotated[Path, typer.Argument(help="To write, ending in .onnx or .pt2.")]) -> None:
+    """Exports a trained model for onnxruntime (.onnx) or torch alone (.pt2), and checks it against the model."""
+    from recipes.using import trained
+
+    difference = trained(folder, device="cpu").export(file)
+    print(f"{file}: outputs as the model's on held-out inputs, for batches of any size (difference {difference:.1g})")
+
+
+@app.command(context_settings=OF_THE_RECIPE, options_metavar="[--seeds N] [--results FOLDER] [OPTIONS OF THE RECIPE]")
+def prove(
+    context: typer.Context,
+    name: Name,
+    seeds: Annotated[int, typer.Option(min=1, help="How many trainings, with the seeds 0, 1, 2 and so on.")] = 5,
+    results: Annotated[Path, typer.Option(help="Folder to write NAME.json to.")] = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Trains a recipe with several seeds: the spread of its metrics, and how often each claim held."""
+    from recipes.proving import prove as measure
+    from recipes.proving import table
+
+    proof = measure(name, seeds, results, context.args)
+    print(json.dumps(proof, ensure_ascii=False) if as_json else table(proof))
+
+
+@app.command(context_settings=OF_THE_RECIPE, options_metavar="[--seconds S] [--json] [OPTIONS OF THE RECIPE]")
 def bench(
     context: typer.Context,
-    name: str,
-    seconds: Annotated[float, typer.Option(help="How long each row is watched.")] = 5.0,
+    name: Name,
+    seconds: Annotated[float, typer.Option(min=0.001, help="How long each row is watched.")] = 5.0,
     as_json: AsJson = False,
 ) -> None:
     """Measures how fast a recipe trains here, and which options of the loop pay on this device."""
     from recipes.bench import bench as measure
     from recipes.bench import table
-    from recipes.options import parse
+    from recipes.core.command_line import parse
 
+    if not 0 < seconds < float("inf"):
+        raise InputError(f"option seconds: expected a number above 0, got {seconds}")
     options = parse(catalog.load(name).run, context.args, f"recipes bench {name}")
     del options["json"]
     rows = measure(name, options, seconds)
@@ -84,7 +164,7 @@ def bench(
 
 @app.command()
 def smoke(
-    only: Annotated[str, typer.Option(help="Only recipes whose name starts so.")] = "",
+    only: Annotated[str, typer.Option(help="Only recipes whose name starts with this.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Runs all recipes; exits with code 1 if one fails, misses its bar or does not beat its baseline."""
@@ -98,28 +178,21 @@ def smoke(
             result = catalog.load(entry.name).run().to_dict()
         except Exception as error:  # one broken recipe must not hide the others
             reason = str(error).partition("\n")[0]
-            result = {
-                "recipe": entry.name,
-                "shortfalls": [f"{type(error).__name__}: {reason}"],
-                "metrics": {},
-            }
+            result = {"recipe": entry.name, "shortfalls": [f"{type(error).__name__}: {reason}"], "metrics": {}}
         failed += bool(result["shortfalls"])
         results.append(result)
         if not as_json:
             print(smoke_line(result, time.perf_counter() - started), flush=True)
-    if as_json:
-        print(json.dumps(results, default=str))
-    else:
-        print(smoke_table(results))
+    print(json.dumps(results, default=str) if as_json else smoke_table(results))
     raise typer.Exit(int(failed > 0))
 
 
-def smoke_line(result: dict, seconds: float) -> str:
+def smoke_line(result: dict[str, Any], seconds: float) -> str:
     verdict = "; ".join(result["shortfalls"]) or "passed"
     return f"{result['recipe']:<40} {seconds:6.1f} s  {verdict}"
 
 
-def smoke_table(results: list[dict]) -> str:
+def smoke_table(results: list[dict[str, Any]]) -> str:
     from recipes.core.result import columns, short
 
     rows = [["recipe", "metric", "measured", "baseline", "bar", "claims held"]]
@@ -135,14 +208,16 @@ def smoke_table(results: list[dict]) -> str:
 
 @app.command()
 def copy(
-    name: str,
+    name: Name,
     target: Path,
     force: Annotated[bool, typer.Option(help="Overwrite what is there.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="With the whole engine, claims and figure.")] = False,
+    format: Annotated[str | None, typer.Option(help="Of your data, such as voc.")] = None,
 ) -> None:
     """Makes one stand-alone file of a recipe: FILE.py, or FILE.ipynb for a notebook."""
     from recipes.copying import copy as copy_recipe
 
-    for path in copy_recipe(name, target, force=force):
+    for path in copy_recipe(name, target, force=force, full=full, format=format):
         print(path)
 
 

@@ -11,14 +11,16 @@ import json
 import re
 import shutil
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from recipes import catalog
 from recipes.core.errors import InputError
-from recipes.core.files import write_whole
+from recipes.core.files import require_writable, write_whole
 from recipes.datasets.bundled import bundled
 
 LINE_LENGTH = 120
@@ -122,8 +124,15 @@ def module_source(module: str) -> Source:
     return Source(module, path if path.is_file() else base / "__init__.py")
 
 
-def gather(recipe: Source) -> Gathered:
-    """Follows every name the recipe uses to its definition."""
+def gather(recipe: Source, parts: Sequence[Part] | None = None, twins: "Twins | None" = None) -> Gathered:
+    """Follows every name the recipe uses to its definition.
+
+    Args:
+        recipe: the module it is written in.
+        parts: of the recipe that are wanted; all of them if not given.
+        twins: where definitions of the library are replaced by lean ones.
+    """
+    parts = recipe.parts if parts is None else parts
     sources: dict[str, Source] = {recipe.name: recipe}
     wanted: dict[str, set[str]] = {}  # module: names of its parts that are used
     imports: set[Import] = set()
@@ -143,14 +152,15 @@ def gather(recipe: Source) -> Gathered:
             else:
                 if found.attribute != found.name:
                     raise ValueError(f"{source.path}: recipes.{name} must be imported by its own name to be copied")
-                target = sources.setdefault(found.module, module_source(found.module))
+                module = twins.module_for(found) if twins is not None else found.module
+                target = sources.setdefault(module, module_source(module))
                 need(target, name)
                 if not any(name in one.defines for one in target.parts) and name not in target.imports:
-                    raise ValueError(f"{source.path}: imports {name} from {found.module}, which does not define it")
+                    raise ValueError(f"{source.path}: imports {name} from {module}, which does not define it")
         if source.name not in order and source is not recipe:
             order.append(source.name)
 
-    for part in recipe.parts:
+    for part in parts:
         for name in sorted(part.uses):
             need(recipe, name)
     for name in sorted(used_names(main_guard(recipe))):
@@ -159,9 +169,66 @@ def gather(recipe: Source) -> Gathered:
     gathered = Gathered(imports=imports)
     for module in by_dependence(order, sources, wanted):
         gathered.parts[module] = [part for part in sources[module].parts if part.defines & wanted[module]]
-    gathered.parts[recipe.name] = recipe.parts
+    gathered.parts[recipe.name] = list(parts)
     refuse_collisions(gathered)
     return gathered
+
+
+PLAIN = "recipes.core.plain"
+# Each kind of data, and the format that the bundled ones are in.
+FORMATS = {
+    "images": "idx",
+    "scenes": "coco",
+    "sequences": "otb",
+    "speech": "wav",
+    "texts": "csv",
+    "tagged_words": "conll",
+}
+FORMATS |= {"running_text": "txt", "sentence_scores": "tsv", "questions": "squad", "parallel": "tsv"}
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Where the library's definitions have lean twins: the frame's, and one opener of data for a format."""
+
+    format: str | None = None
+
+    def module_for(self, found: Import) -> str:
+        """The module to take an imported name from."""
+        family, _, kind = found.module.removeprefix("recipes.").partition(".")
+        module = found.module
+        if family == "core":
+            module = PLAIN
+        elif family == "datasets" and kind in FORMATS:
+            module = self.opener(kind)
+        elif family == "datasets" and kind == "bundled":
+            module = "recipes.datasets.plain.bundled"
+        elif family not in ("core", "datasets"):
+            module = f"{found.module.rpartition('.')[0]}.plain"  # beside the modules of the same task
+        return module if found.name in defined_in(module) else found.module
+
+    def opener(self, kind: str) -> str:
+        folder = catalog.ROOT / "datasets" / "plain"
+        known = sorted(path.stem.removeprefix(f"{kind}_") for path in folder.glob(f"{kind}_*.py"))
+        if self.format is not None and self.format not in known:
+            raise InputError(f"option format: expected one of {', '.join(known) or 'none'}, got {self.format!r}")
+        return f"recipes.datasets.plain.{kind}_{self.format or FORMATS[kind]}"
+
+
+def defined_in(module: str) -> frozenset[str]:
+    source = module_source(module)
+    return frozenset(name for part in source.parts for name in part.defines) if source.path.exists() else frozenset()
+
+
+def lesson_parts(recipe: Source) -> list[Part]:
+    """The parts above `@run.claims`, which a copy takes."""
+    end = next((i for i, part in enumerate(recipe.parts) if part.text.startswith("@run.")), len(recipe.parts))
+    return recipe.parts[:end]
+
+
+def is_new(recipe: Source) -> bool:
+    """Whether the recipe stands on the second frame, and so has a lean copy."""
+    return any(found.module == "recipes.core.frame" for found in recipe.imports.values())
 
 
 def main_guard(recipe: Source) -> ast.AST:
@@ -223,27 +290,42 @@ def import_lines(imports: set[Import]) -> str:
     return text + ("\n\nif TYPE_CHECKING:\n" + "\n".join(types) if types else "")
 
 
-def stand_alone(name: str) -> tuple[str, set[str]]:
-    """The text of a stand-alone file of that recipe, and the names of the bundled data it reads."""
+def stand_alone(name: str, *, full: bool = False, format: str | None = None) -> tuple[str, set[str]]:
+    """The text of a stand-alone file of that recipe, and the names of the bundled data it reads.
+
+    Args:
+        name: of the recipe.
+        full: with the whole engine, every format of data, the claims and the figure.
+        format: of the data that the file opens; that of the bundled ones if not given.
+    """
     entry = catalog.find(name)
     recipe = Source(entry.module, entry.path)
-    gathered = gather(recipe)
+    lean = is_new(recipe) and not full
+    if format is not None and not lean:
+        raise InputError("option format: a full copy opens every format")
+    gathered = gather(recipe, lesson_parts(recipe), Twins(format)) if lean else gather(recipe)
     pieces = [
-        f'"""{entry.docstring}\n\n{provenance(name)}\n"""',
+        f'"""{entry.docstring}\n\n{provenance(name, lean=lean)}\n"""',
         import_lines(with_type_checking(gathered.imports)),
     ]
     for module, parts in gathered.parts.items():
-        label = "the recipe" if module == recipe.name else f"from {module}"
-        pieces.append(f"# {label}\n\n" + joined(parts))
+        pieces.append(f"# {label(module, recipe)}\n\n" + joined(parts))
     pieces.append('if __name__ == "__main__":\n    main(run)')
-    return "\n\n\n".join(pieces) + "\n", data_names(gathered)
+    data = data_names(gathered) if format in (None, *FORMATS.values()) else set()
+    return "\n\n\n".join(pieces) + "\n", data
 
 
-def provenance(name: str) -> str:
-    return (
-        f"Made by `recipes copy {name}` of PyTorch Recipes (MIT licence) to stand alone: first the parts of that\n"
-        "library which the recipe uses, then the recipe."
-    )
+def label(module: str, recipe: Source) -> str:
+    if module == recipe.name:
+        return "the recipe"
+    return "the frame" if module == PLAIN else "the data" if ".datasets." in module else f"from {module}"
+
+
+def provenance(name: str, *, lean: bool) -> str:
+    made = f"Made by `recipes copy {name}` of PyTorch Recipes (MIT license)"
+    if lean:
+        return f"{made}; `--full` adds processes, checkpoints,\nevery format of data, the claims and the figure."
+    return f"{made} to stand alone: first the parts of that\nlibrary which the recipe uses, then the recipe."
 
 
 def with_type_checking(imports: set[Import]) -> set[Import]:
@@ -266,42 +348,75 @@ def data_names(gathered: Gathered) -> set[str]:
     return {name for text in texts for name in re.findall(r'\bbundled\("([\w-]+)"\)', text)}
 
 
-def notebook(name: str, file_name: str) -> tuple[str, set[str]]:
-    """The same as a Jupyter notebook (nbformat 4.5): a cell a part of the recipe, and the run at the end."""
+def notebook(name: str, file_name: str, *, full: bool = False, format: str | None = None) -> tuple[str, set[str]]:
+    """The same as a Jupyter notebook (nbformat 4.5): a lesson to be read, its steps in cells with their sentences."""
     entry = catalog.find(name)
     recipe = Source(entry.module, entry.path)
-    gathered = gather(recipe)
+    lean = is_new(recipe) and not full
+    lesson = lesson_parts(recipe) if lean else recipe.parts
+    figures = [part for part in recipe.parts if part.text.startswith("@run.figure")] if lean else []
+    shown = [replace(part, text=part.text.partition("\n")[2]) for part in figures]
+    gathered = gather(recipe, [*lesson, *shown], Twins(format) if lean else None)
     title, _, body = entry.docstring.partition("\n")
-    cells: list[tuple[str, str]] = [("markdown", f"# {title}\n{body}\n\n{provenance(name)}")]
     place = f"__doc__, __file__ = {title!r}, {file_name!r}  # which scripts have, and notebooks lack"
-    cells.append(("code", f"{import_lines(with_type_checking(gathered.imports))}\n\n{place}"))
-    for module, parts in gathered.parts.items():
-        if module == recipe.name:
-            cells.append(("markdown", "## The recipe"))
-            cells += [("code", part.text) for part in parts]
-        else:
-            cells.append(("code", f"# from {module}\n\n{joined(parts)}"))
-    cells += [("markdown", "## Run it"), ("code", "result = run()\nprint(result)"), ("code", "result.figure()")]
+    helpers = [
+        f"# {label(module, recipe)}\n\n{joined(parts)}"
+        for module, parts in gathered.parts.items()
+        if module != recipe.name
+    ]
+    frame = "\n\n\n".join([f"{import_lines(with_type_checking(gathered.imports))}\n\n{place}", *helpers])
+    cells: list[tuple[str, str]] = [("markdown", f"# {title}\n{body}\n\n{provenance(name, lean=lean)}")]
+    cells += [
+        ("markdown", "## What it stands on\n\nImports, the training loop, and what opens the data."),
+        ("folded", frame),
+    ]
+    for part in lesson:
+        if told := step_of(part):
+            cells.append(("markdown", told))
+        cells.append(("code", part.text))
+    cells += [("markdown", "## Run it"), ("code", "result = run()\nresult.metrics, result.baseline")]
+    if shown:
+        cells += [("markdown", "## Look at it"), ("code", joined(shown)), ("code", "figure(result)")]
+    elif not lean:
+        cells.append(("code", "result.figure()"))
     content = {
-        "cells": [
-            {"id": f"cell-{number}", "cell_type": kind, "metadata": {}, "source": text.splitlines(keepends=True)}
-            | ({"execution_count": None, "outputs": []} if kind == "code" else {})
-            for number, (kind, text) in enumerate(cells)
-        ],
+        "cells": [as_cell(number, kind, text) for number, (kind, text) in enumerate(cells)],
         "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
         "nbformat": 4,
         "nbformat_minor": 5,
     }
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n", data_names(gathered)
+    data = data_names(gathered) if format in (None, *FORMATS.values()) else set()
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n", data
 
 
-def copy(name: str, target: str | Path, *, force: bool = False) -> list[Path]:
+def step_of(part: Part) -> str:
+    """The Markdown above a part of the lesson: its name as a heading, and the sentence of its docstring."""
+    (node,) = ast.parse(part.text).body[:1]
+    if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return ""
+    sentences = (ast.get_docstring(node) or "").partition("\n\n")[0].replace("\n", " ")
+    heading = "Options" if node.name.endswith("Options") else node.name
+    return f"## {heading}\n\n{sentences}".strip()
+
+
+def as_cell(number: int, kind: str, text: str) -> dict[str, Any]:
+    cell: dict[str, Any] = {"id": f"cell-{number}", "cell_type": "markdown" if kind == "markdown" else "code"}
+    cell |= {"metadata": {"jupyter": {"source_hidden": True}} if kind == "folded" else {}}
+    cell |= {"source": text.splitlines(keepends=True)}
+    return cell if kind == "markdown" else cell | {"execution_count": None, "outputs": []}
+
+
+def copy(
+    name: str, target: str | Path, *, force: bool = False, full: bool = False, format: str | None = None
+) -> list[Path]:
     """Writes a stand-alone copy of a recipe, and beside it the bundled data it reads.
 
     Args:
         name: of the recipe.
         target: file to write, ending in .py or .ipynb.
         force: overwrite what is there.
+        full: with the whole engine, every format of data, the claims and the figure.
+        format: of the data that the file opens, such as voc; that of the bundled ones if not given.
 
     Returns:
         The file, and the folders of data.
@@ -314,7 +429,11 @@ def copy(name: str, target: str | Path, *, force: bool = False) -> list[Path]:
         raise InputError(f"{target}: expected a file that ends in .py or .ipynb")
     if target.is_dir():
         raise InputError(f"{target}: is a folder, expected a file")
-    text, data = stand_alone(name) if target.suffix == ".py" else notebook(name, target.name)
+    require_writable(target.parent)
+    if target.suffix == ".py":
+        text, data = stand_alone(name, full=full, format=format)
+    else:
+        text, data = notebook(name, target.name, full=full, format=format)
     if target.exists() and not force:
         raise InputError(f"{target}: is there already; --force overwrites it")
     folders = {target.parent / "data" / one: bundled(one) for one in sorted(data)}

@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 import recipes
 from recipes.catalog import entries, find
 from recipes.copying import copy
-from recipes.core.result import Result, whole_weights
+from recipes.core.command_line import option_sentences
+from recipes.core.result import Result
+from recipes.core.task import whole_weights
 from recipes.datasets.bundled import bundled
-from recipes.options import option_sentences
 from tests.little_data import little_data
 
 NAMES = recipes.names()

@@ -29,14 +29,15 @@ from torch.nn import functional as F
 
 from recipes.audio.features import HOP, MELS, log_mel
 from recipes.audio.transforms import speed
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import batches, few_of_each
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
+from recipes.datasets.loading import few_of_each
 from recipes.datasets.speech import Recordings, open_speech
-from recipes.options import main
 
 
 def drawn(batch: Tensor, low: float, high: float, generator: torch.Generator | None) -> Tensor:
@@ -154,10 +155,10 @@ def train(
     lr: float,
     seed: int = 0,
     **loop_options: Any,
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy on recordings that are changed anew in each batch."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
-    loop = Loop(model, optimizer, batches(recordings, batch_size, seed=seed), schedule=one_cycle, **loop_options)
+    loop = OldLoop(model, optimizer, old_batches(recordings, batch_size, seed=seed), schedule=one_cycle, **loop_options)
     for waves, labels in loop:
         spectra = augmentation(waves, recordings.rate)
         loss = F.cross_entropy(loop.model(spectra), labels)
@@ -227,7 +228,7 @@ def draw(wave: Tensor, rate: int, rows: list[dict[str, Any]]) -> Any:
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -283,10 +284,10 @@ def run(
         baseline_name="not augmented",
         bars={"accuracy": 0.65},
         claims=[
-            *(Claim(f"augmentation improves {name}", everything[name], ">", plain[name]) for name in TESTS),
-            Claim("speed stands in for other voices", by["speed"]["accuracy"], ">", plain["accuracy"]),
-            Claim("noise prepares for noise", by["noise"]["noisy_accuracy"], ">", plain["noisy_accuracy"]),
-            Claim("gain prepares for soft voices", by["gain"]["quiet_accuracy"], ">", plain["quiet_accuracy"]),
+            *(claim(f"augmentation improves {name}", everything[name], ">", plain[name]) for name in TESTS),
+            claim("speed stands in for other voices", by["speed"]["accuracy"], ">", plain["accuracy"]),
+            claim("noise prepares for noise", by["noise"]["noisy_accuracy"], ">", plain["noisy_accuracy"]),
+            claim("gain prepares for soft voices", by["gain"]["quiet_accuracy"], ">", plain["quiet_accuracy"]),
         ],
         history=loop.history,
         rows=rows,

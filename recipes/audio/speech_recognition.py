@@ -30,15 +30,15 @@ from torch import Tensor, nn
 from recipes.audio.features import HOP, MELS, log_mel
 from recipes.audio.strings import BLANK, StringMaker, Strings, nearest_recordings, rates, strings_to_test
 from recipes.audio.transforms import speed
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.evaluation import predict
 from recipes.core.figures import draw_curves, new_figure
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import batches
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.speech import open_speech
-from recipes.options import main
 
 
 class SpeechTransformer(nn.Module):
@@ -126,17 +126,17 @@ def train(
     augment: bool = True,
     seed: int = 0,
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Minimises the CTC loss with AdamW on strings that are new in each batch.
 
     The first epoch has single words, and each one after it a word more: on long strings alone, CTC spends
     hundreds of steps on giving nothing but blanks.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
-    loader = batches(strings, batch_size, seed=seed)
+    loader = old_batches(strings, batch_size, seed=seed)
     options: Engine = {"clip": 1.0, **engine}
     strings.longest = 1
-    loop = Loop(model, optimizer, loader, epochs=epochs, device=device, schedule=one_cycle, **options)
+    loop = OldLoop(model, optimizer, loader, epochs=epochs, device=device, schedule=one_cycle, **options)
     for waves, targets in loop:
         strings.longest = min(6, 1 + loop.epoch)
         if augment:
@@ -186,7 +186,7 @@ def draw(
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -258,14 +258,14 @@ def run(
         baseline_name="cut, then nearest recording",
         bars={"word_error_rate": 0.1},
         claims=[
-            Claim(
+            claim(
                 "beam search makes no more errors than greedy decoding",
                 rows[0]["with_pauses"],
                 "<=",
                 rows[1]["with_pauses"],
             ),
-            Claim("most frames say nothing new: the share of blanks", blanks, ">", 0.5),
-            Claim(
+            claim("most frames say nothing new: the share of blanks", blanks, ">", 0.5),
+            claim(
                 "it needs no pauses: without them, its errors are less than half of the baseline's",
                 rows[0]["without_pauses"],
                 "<",

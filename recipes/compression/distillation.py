@@ -22,16 +22,18 @@ from torch.nn import functional as F
 
 from recipes.compression.files import file_bytes, save_dense
 from recipes.compression.report import Version, check_counts, compare, in_subfolder
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.evaluation import predict
 from recipes.core.figures import new_figure, show_picture
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.datasets.loading import batches
-from recipes.options import main
-from recipes.vision.classification.task import FAST, SmallCNN, evaluate, train
+from recipes.vision.classification.old import FAST, train
+from recipes.vision.classification.scoring import evaluate
+from recipes.vision.classification.task import SmallCNN
 
 UNKNOWN = -100  # the label of a picture that nobody labelled, as F.cross_entropy has it
 
@@ -74,7 +76,7 @@ def distill(
     device: torch.device,
     seed: int = 0,
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Trains the student on the teacher's answers to all pictures and on the labels there are.
 
     Args:
@@ -91,8 +93,8 @@ def distill(
     if not 0 <= hard_weight <= 1:
         raise InputError(f"option hard_weight: expected a share between 0 and 1, got {hard_weight!r}")
     optimizer = torch.optim.AdamW(student.parameters(), lr=lr, weight_decay=0.05)
-    loader = batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0)
-    loop = Loop(student, optimizer, loader, epochs=epochs, device=device, schedule=one_cycle, **engine)
+    loader = old_batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0)
+    loop = OldLoop(student, optimizer, loader, epochs=epochs, device=device, schedule=one_cycle, **engine)
     was_training = teacher.training
     teacher.to(device).eval()
     for images, labels in loop:
@@ -158,7 +160,7 @@ def draw_students(
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -265,16 +267,16 @@ def run(
         baseline_name="student alone",
         bars={"accuracy": 0.9},
         claims=[
-            Claim(f"points that a teacher adds to {few}, mean of {seeds} students", gain, ">=", 2),
-            Claim("with all labels at hand a teacher adds less", gain_on_all, "<", gain),
-            Claim(
+            claim(f"points that a teacher adds to {few}, mean of {seeds} students", gain, ">=", 2),
+            claim("with all labels at hand a teacher adds less", gain_on_all, "<", gain),
+            claim(
                 f"points between {few} with a teacher and all labels alone",
                 100 * (mean["all labels, alone"] - mean[f"{few}, teacher"]),
                 "<=",
                 2,
             ),
-            Claim("numbers of the teacher that changed", changed, "<=", 0),
-            Claim("parameters of the student that did not move", unmoved, "<=", 0),
+            claim("numbers of the teacher that changed", changed, "<=", 0),
+            claim("parameters of the student that did not move", unmoved, "<=", 0),
         ],
         history=history,
         rows=rows,

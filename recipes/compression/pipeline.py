@@ -27,14 +27,16 @@ from recipes.compression.huffman import load_shared, save_shared
 from recipes.compression.report import Version, check_counts, compare, in_subfolder, logarithmic
 from recipes.compression.weight_pruning import fine_tune
 from recipes.compression.weight_sharing import share_weights
+from recipes.core.command_line import main
 from recipes.core.device import rank_and_world, setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import Engine
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.old import Engine, claim, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import open_images
-from recipes.options import main
-from recipes.vision.classification.task import FAST, SmallCNN, evaluate, majority, train
+from recipes.vision.classification.old import FAST, train
+from recipes.vision.classification.scoring import evaluate, majority
+from recipes.vision.classification.task import SmallCNN
 
 SAVERS = {
     "dense": save_dense,
@@ -57,7 +59,7 @@ def draw_pipeline(rows: list[dict[str, Any]]) -> Any:
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -153,17 +155,17 @@ def run(
         baseline_name="majority class",
         bars={"accuracy": 0.96},
         claims=[
-            Claim("bytes of the coded file, as a share of the dense one's", size[coded] / size[dense], "<=", 0.05),
-            Claim("points that all steps cost", 100 * (mean[dense] - mean[coded]), "<=", 1),
-            Claim(
+            claim("bytes of the coded file, as a share of the dense one's", size[coded] / size[dense], "<=", 0.05),
+            claim("points that all steps cost", 100 * (mean[dense] - mean[coded]), "<=", 1),
+            claim(
                 "every step makes the file smaller: largest ratio",
                 max(after / before for before, after in itertools.pairwise(steps)),
                 "<",
                 1,
             ),
-            Claim("answers that change when the file is read back", changed, "<=", 0),
-            Claim("fewer channels save time: share of the dense network's, 32 pictures", times[1], "<=", 1 / 1.6),
-            Claim("zeros and values save no more of it", times[3], ">", 0.9 * times[1]),
+            claim("answers that change when the file is read back", changed, "<=", 0),
+            claim("fewer channels save time: share of the dense network's, 32 pictures", times[1], "<=", 1 / 1.6),
+            claim("zeros and values save no more of it", times[3], ">", 0.9 * times[1]),
         ],
         history=history,
         rows=rows,

@@ -33,14 +33,15 @@ from recipes.compression.inductor import accuracy_of, missing_for_integers, quie
 from recipes.compression.layers import SmallLayer, copy_for_cpu, load_dense, plain_layers, replace_layers
 from recipes.compression.report import Version, check_counts, compare, in_subfolder
 from recipes.compression.runtimes import installed_ways
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import Engine
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.old import Engine, claim, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import open_images
-from recipes.options import main
-from recipes.vision.classification.task import FAST, build_model, evaluate, majority, train
+from recipes.vision.classification.old import FAST, build_model, train
+from recipes.vision.classification.scoring import evaluate, majority
 
 
 def to_integers(values: Tensor, scale: Tensor, zero_point: Tensor | int, low: int, high: int) -> Tensor:
@@ -179,7 +180,7 @@ def draw_quantization(by_bits: dict[int, float], dense: float, rows: list[dict[s
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -262,14 +263,14 @@ def run(
         return 100 * (mean[f"fp32{light}"] - mean[f"{way}{light}"])
 
     claims = [
-        Claim("points that int8 costs", cost(static), "<=", 1),
-        Claim("points that it costs with dynamic ranges", cost(dynamic), "<=", 1),
-        Claim("on brighter pictures: points that dynamic ranges cost", cost(dynamic, ", brighter"), "<=", 1),
-        Claim("and that static ones cost, which cut them off", cost(static, ", brighter"), ">", 1),
-        Claim("points that weights of 4 bits cost, without rounding the inputs", cost("4 bits"), "<=", 1),
-        Claim("the int8 file as a share of fp32's", versions[1].bytes / versions[0].bytes, "<=", 0.27),
-        Claim("answers that change when the file is read back", changed, "<=", 0),
-        Claim("computed by hand it takes longer: share of fp32's time, 1 picture", rows[1]["latency_ratio_1"], ">", 1),
+        claim("points that int8 costs", cost(static), "<=", 1),
+        claim("points that it costs with dynamic ranges", cost(dynamic), "<=", 1),
+        claim("on brighter pictures: points that dynamic ranges cost", cost(dynamic, ", brighter"), "<=", 1),
+        claim("and that static ones cost, which cut them off", cost(static, ", brighter"), ">", 1),
+        claim("points that weights of 4 bits cost, without rounding the inputs", cost("4 bits"), "<=", 1),
+        claim("the int8 file as a share of fp32's", versions[1].bytes / versions[0].bytes, "<=", 0.27),
+        claim("answers that change when the file is read back", changed, "<=", 0),
+        claim("computed by hand it takes longer: share of fp32's time, 1 picture", rows[1]["latency_ratio_1"], ">", 1),
     ]
     if not lacking:
         integers, floats = (
@@ -278,10 +279,10 @@ def run(
         lost, size = accuracies["fp32"][0] - integers["accuracy"], integers["bytes"] / floats["bytes"]
         time = integers["latency_ratio_32"]
         claims += [
-            Claim("points that int8 by torchao costs the first network", 100 * lost, "<=", 1),
-            Claim("compiled to integers it takes a share of fp32's time, 32 pictures", time, "<", 1),
-            Claim("and of the time of compiled fp32", time / floats["latency_ratio_32"], "<", 1),
-            Claim("bytes of its program, which is code, too, as a share of compiled fp32's", size, "<", 1),
+            claim("points that int8 by torchao costs the first network", 100 * lost, "<=", 1),
+            claim("compiled to integers it takes a share of fp32's time, 32 pictures", time, "<", 1),
+            claim("and of the time of compiled fp32", time / floats["latency_ratio_32"], "<", 1),
+            claim("bytes of its program, which is code, too, as a share of compiled fp32's", size, "<", 1),
         ]
     return Result(
         metrics={"accuracy": mean[static], "bytes": versions[1].bytes, "macs": rows[1]["macs"]},

@@ -38,14 +38,16 @@ from recipes.compression.layers import (
     replace_layers,
 )
 from recipes.compression.report import Version, check_counts, compare, in_subfolder
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import Engine
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.old import Engine, claim, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import open_images
-from recipes.options import main
-from recipes.vision.classification.task import FAST, SmallCNN, evaluate, majority, train
+from recipes.vision.classification.old import FAST, train
+from recipes.vision.classification.scoring import evaluate, majority
+from recipes.vision.classification.task import SmallCNN
 
 
 def in_groups(weight: Tensor, size: int) -> Tensor:
@@ -188,7 +190,7 @@ def draw_bits(accuracies: dict[str, dict[int, float]], dense: float, rows: list[
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -276,13 +278,13 @@ def run(
         baseline_name="majority class",
         bars={"accuracy": 0.96},
         claims=[
-            Claim("points that weights of 4 bits cost", 100 * (dense - versions[1].accuracy), "<=", 1),
-            Claim("their file as a share of fp32's", share, "<=", 0.16),
-            Claim("answers that change when the file is read back", changed, "<=", 0),
-            Claim("largest difference of packed and trained logits", unlike, "<=", 1e-4),
-            Claim("2 bits: accuracy trained with rounding, against rounded after training", through[2], ">", after[2]),
-            Claim("and against as long a training, rounded after it", through[2], ">", longer_rounded),
-            Claim("int4 saves bytes, not time: share of fp32's, 1 picture", rows[1]["latency_ratio_1"], ">", 1),
+            claim("points that weights of 4 bits cost", 100 * (dense - versions[1].accuracy), "<=", 1),
+            claim("their file as a share of fp32's", share, "<=", 0.16),
+            claim("answers that change when the file is read back", changed, "<=", 0),
+            claim("largest difference of packed and trained logits", unlike, "<=", 1e-4),
+            claim("2 bits: accuracy trained with rounding, against rounded after training", through[2], ">", after[2]),
+            claim("and against as long a training, rounded after it", through[2], ">", longer_rounded),
+            claim("int4 saves bytes, not time: share of fp32's, 1 picture", rows[1]["latency_ratio_1"], ">", 1),
         ],
         history=history,
         rows=rows,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from recipes.core.errors import InputError
-from recipes.core.loop import Engine
 from recipes.core.measure import interleaved, macs, parameter_count, ratio
+from recipes.core.old import Engine
 
 
 @dataclass

@@ -29,16 +29,17 @@ from torch import Tensor, nn
 from recipes.compression.channels import channel_groups, prune_channels
 from recipes.compression.files import file_bytes, save_dense
 from recipes.compression.report import Version, check_counts, compare, in_subfolder
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import Engine
 from recipes.core.measure import macs
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.old import Engine, claim, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import open_images
-from recipes.options import main
+from recipes.vision.classification.old import FAST, train
 from recipes.vision.classification.resnet import BasicBlock, ResNet
-from recipes.vision.classification.task import FAST, evaluate, train
+from recipes.vision.classification.scoring import evaluate
 
 
 @torch.no_grad()
@@ -129,7 +130,7 @@ def draw_channels(rows: list[dict[str, Any]], untuned: list[tuple[float, float]]
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -230,15 +231,15 @@ def run(
     saved = {key: by_name[fewer][key] / rows[0][key] for key in ("parameters", "macs", "latency_ratio_32")}
     groups = channel_groups(networks["dense"], images[:1])
     claims = [
-        Claim(f"points that {fewer} cost after fine-tuning", 100 * (mean["dense"] - mean[fewer]), "<=", 1),
-        Claim("fine-tuning wins back what removing them had cost", mean[fewer], ">", mean["not trained on"]),
-        Claim("parameters left, as a share", saved["parameters"], "<=", 0.5),
-        Claim("multiply-accumulates left, as a share", saved["macs"], "<=", 0.5),
-        Claim("time that 32 pictures take, as a share", saved["latency_ratio_32"], "<=", 1 / 1.6),
-        Claim("time of one picture, as a share", by_name[fewer]["latency_ratio_1"], "<", 1),
-        Claim("layers that lose the same channels, in the largest group", max(map(len, groups)), ">=", 4),
-        Claim(f"points that {fewer_blocks} cost", 100 * (mean["dense"] - mean[fewer_blocks]), "<=", 1),
-        Claim(
+        claim(f"points that {fewer} cost after fine-tuning", 100 * (mean["dense"] - mean[fewer]), "<=", 1),
+        claim("fine-tuning wins back what removing them had cost", mean[fewer], ">", mean["not trained on"]),
+        claim("parameters left, as a share", saved["parameters"], "<=", 0.5),
+        claim("multiply-accumulates left, as a share", saved["macs"], "<=", 0.5),
+        claim("time that 32 pictures take, as a share", saved["latency_ratio_32"], "<=", 1 / 1.6),
+        claim("time of one picture, as a share", by_name[fewer]["latency_ratio_1"], "<", 1),
+        claim("layers that lose the same channels, in the largest group", max(map(len, groups)), ">=", 4),
+        claim(f"points that {fewer_blocks} cost", 100 * (mean["dense"] - mean[fewer_blocks]), "<=", 1),
+        claim(
             "points that the old weights are ahead of fresh ones, trained as long",
             100 * (mean[fewer] - mean[fresh]),
             "<=",
@@ -248,7 +249,7 @@ def run(
     if "the same by Torch-Pruning" in by_name:
         theirs = by_name["the same by Torch-Pruning"]["macs"] / rows[0]["macs"]
         claims.append(
-            Claim("difference to the arithmetic that Torch-Pruning leaves", abs(saved["macs"] / theirs - 1), "<=", 0.05)
+            claim("difference to the arithmetic that Torch-Pruning leaves", abs(saved["macs"] / theirs - 1), "<=", 0.05)
         )
     return Result(
         metrics={"accuracy": mean[fewer], "parameters": by_name[fewer]["parameters"], "macs": by_name[fewer]["macs"]},

@@ -26,15 +26,17 @@ from torch.nn import functional as F
 from recipes.compression.files import file_bytes, load_sparse, save_dense, save_sparse
 from recipes.compression.layers import WEIGHTED_LAYERS, plain_layers
 from recipes.compression.report import Version, check_counts, compare, in_subfolder, logarithmic
+from recipes.core.command_line import main
 from recipes.core.device import rank_and_world, setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.datasets.loading import batches
-from recipes.options import main
-from recipes.vision.classification.task import FAST, SmallCNN, evaluate, train
+from recipes.vision.classification.old import FAST, train
+from recipes.vision.classification.scoring import evaluate
+from recipes.vision.classification.task import SmallCNN
 
 PRUNED_LAYERS = (*WEIGHTED_LAYERS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -117,7 +119,7 @@ def fine_tune(
     device: torch.device,
     seed: int = 0,
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Trains on while weights are pruned, in place; the pruned ones stay zero.
 
     Args:
@@ -127,9 +129,9 @@ def fine_tune(
         schedule: from the share of training done and the sparsity at the end to the sparsity so far.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
-    loader = batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0)
-    loop = Loop(model, optimizer, loader, epochs=epochs, device=device, schedule=one_cycle, **engine)
-    steps = epochs * -(-len(loader) // loop.accumulate)
+    loader = old_batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0)
+    loop = OldLoop(model, optimizer, loader, epochs=epochs, device=device, schedule=one_cycle, **engine)
+    steps = epochs * -(-len(loader) // loop.options.accumulate)
     every = max(1, steps // 20)  # the network gets some steps to adapt before it is pruned again
     masks: dict[str, Tensor] = {}
     for images, labels in loop:
@@ -174,7 +176,7 @@ def draw_pruning(records: list[dict[str, Any]]) -> Any:
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -276,14 +278,14 @@ def run(
         baseline_name="not trained on, dense file",
         bars={"accuracy": 0.96},
         claims=[
-            Claim(f"points that {zeros} cost after fine-tuning", 100 * (before - accuracy), "<=", 1),
-            Claim("fine-tuning wins back what removing weights had cost", accuracy, ">", untrained),
-            Claim("with its zeros written out the file is no smaller: share of the dense one", in_full, ">=", 1),
-            Claim("and 32 pictures take as long: share of the dense one's time", rows[1]["latency_ratio_32"], ">", 0.9),
-            Claim(
+            claim(f"points that {zeros} cost after fine-tuning", 100 * (before - accuracy), "<=", 1),
+            claim("fine-tuning wins back what removing weights had cost", accuracy, ">", untrained),
+            claim("with its zeros written out the file is no smaller: share of the dense one", in_full, ">=", 1),
+            claim("and 32 pictures take as long: share of the dense one's time", rows[1]["latency_ratio_32"], ">", 0.9),
+            claim(
                 "without its zeros the file shrinks: share of the dense one", without_zeros, "<", 1.4 * (1 - sparsity)
             ),
-            Claim("answers that change when the sparse file is read back", changed, "<=", 0),
+            claim("answers that change when the sparse file is read back", changed, "<=", 0),
         ],
         history=history,
         rows=rows,

@@ -27,14 +27,16 @@ from recipes.compression.files import file_bytes, save_dense
 from recipes.compression.huffman import load_shared, save_shared
 from recipes.compression.report import Version, check_counts, compare, in_subfolder, logarithmic
 from recipes.compression.weight_pruning import prunable
+from recipes.core.command_line import main
 from recipes.core.device import rank_and_world, setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import Engine
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.old import Engine, claim, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import open_images
-from recipes.options import main
-from recipes.vision.classification.task import FAST, SmallCNN, evaluate, train
+from recipes.vision.classification.old import FAST, train
+from recipes.vision.classification.scoring import evaluate
+from recipes.vision.classification.task import SmallCNN
 
 
 def cluster(numbers: Tensor, count: int, rounds: int = 50) -> Tensor:
@@ -148,7 +150,7 @@ def draw_sharing(by_count: dict[int, tuple[float, int]], dense: tuple[float, int
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -259,22 +261,22 @@ def run(
         baseline_name="2 values a layer, and dense",
         bars={"accuracy": 0.96},
         claims=[
-            Claim(f"points that {count} values a layer cost", 100 * (mean["dense"] - mean[clustered]), "<=", 1),
-            Claim("their file with Huffman's words, as a share of fp32's", size / rows[0]["bytes"], "<=", 0.13),
-            Claim("answers that change when that file is read back", changed, "<=", 0),
-            Claim(
+            claim(f"points that {count} values a layer cost", 100 * (mean["dense"] - mean[clustered]), "<=", 1),
+            claim("their file with Huffman's words, as a share of fp32's", size / rows[0]["bytes"], "<=", 0.13),
+            claim("answers that change when that file is read back", changed, "<=", 0),
+            claim(
                 "it is no faster: share of the dense time, 32 pictures",
                 by_name[clustered]["latency_ratio_32"],
                 ">",
                 0.9,
             ),
-            Claim(f"file with one block used {depth} times, as a share of that with {depth}", blocks, "<", 0.5),
-            Claim("points that sharing the block costs", 100 * (mean[own_blocks] - mean[one_block]), "<=", 2),
-            Claim("storages of embedding and last layer, tied", storages(guessers[True]), "<=", 1),
-            Claim("and in another network that reads their file", storages(tied_again), "<=", 1),
-            Claim("the tied network's file, as a share of the untied one's", fewer, "<", 1),
-            Claim("its loss on unseen pixels, against guessing by their shares", losses[True], "<", guess),
-            Claim("and against the untied network", losses[True], "<", 1.05 * losses[False]),
+            claim(f"file with one block used {depth} times, as a share of that with {depth}", blocks, "<", 0.5),
+            claim("points that sharing the block costs", 100 * (mean[own_blocks] - mean[one_block]), "<=", 2),
+            claim("storages of embedding and last layer, tied", storages(guessers[True]), "<=", 1),
+            claim("and in another network that reads their file", storages(tied_again), "<=", 1),
+            claim("the tied network's file, as a share of the untied one's", fewer, "<", 1),
+            claim("its loss on unseen pixels, against guessing by their shares", losses[True], "<", guess),
+            claim("and against the untied network", losses[True], "<", 1.05 * losses[False]),
         ],
         history=histories[0],
         rows=rows,

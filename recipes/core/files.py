@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,12 +22,101 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(unfinished)
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(unfinished)
         os.replace(unfinished, path)
     except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise InputError(f"{path}: could not be written ({reason})") from None
+        raise unwritable(path, error) from None
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Removes what killed processes left of `write_whole` beside `path`."""
+    with contextlib.suppress(OSError):
+        for left in path.parent.glob(f".{glob_escape(path.stem)}.*{path.suffix}"):
+            process = left.name.removeprefix(f".{path.stem}.").removesuffix(path.suffix)
+            if process.isdecimal() and not is_running(int(process)):
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def glob_escape(text: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)
+
+
+def is_running(process: int) -> bool:
+    if os.name == "nt":
+        return process == os.getpid()
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def require_writable(folder: Path) -> None:
+    """Whether files can be written into `folder`, before any work is done for them; nothing is left there.
+
+    Raises:
+        InputError: they cannot, and why.
+    """
+    nearest = folder
+    while not nearest.exists() and nearest.parent != nearest:
+        nearest = nearest.parent
+    try:
+        if folder.is_symlink() and not folder.exists():
+            raise NotADirectoryError(0, "a link that leads nowhere")
+        if not nearest.is_dir():
+            raise NotADirectoryError(0, "it is a file, expected a folder")
+        with tempfile.NamedTemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise unwritable(folder, error) from None
+
+
+def write_folder(folder: Path, files: dict[str, Callable[[Path], object]]) -> None:
+    """Writes these files into `folder`: all of them, or none.
+
+    They are made whole in a folder beside it first, so that a full disk or a kill leaves what stood there. A new
+    folder appears in one step; in one that is there the files are replaced one after the other, the last one last.
+
+    Raises:
+        InputError: the folder cannot be made, or a file not be written.
+    """
+    folder = folder.absolute()  # "." has no name
+    beside = folder.with_name(f".{folder.stem}.{os.getpid()}{folder.suffix}")
+    try:
+        remove_unfinished(folder)
+        beside.mkdir(parents=True)
+        for name, write in files.items():
+            write(beside / name)
+            (beside / name).chmod(0o666 & ~umask())
+            sync(beside / name)
+        if not folder.exists():
+            os.rename(beside, folder)
+        else:
+            for name in files:
+                os.replace(beside / name, folder / name)
+    except (OSError, RuntimeError) as error:
+        raise unwritable(folder, error) from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def umask() -> int:
+    """What this process takes away from the rights of new files; some writers make theirs private."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def unwritable(path: Path, error: Exception) -> InputError:
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return InputError(f"{path}: could not be written ({reason})")

@@ -1,84 +1,79 @@
-"""What a recipe returns, and the decorator that completes it."""
+"""What a recipe returns: metrics beside a plain baseline's, the claims, and what was trained."""
 
-import functools
-import inspect
 import json
-import operator
-import platform
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import torch
 
-from recipes.core.device import pick_device, rank_and_world
-from recipes.core.errors import InputError
-from recipes.core.files import write_whole
+from recipes.core.claims import RELATIONS, Claim
+from recipes.core.device import rank_and_world
+from recipes.core.files import write_folder
+from recipes.core.task import Task, model_files
 
-RELATIONS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 LOWER_IS_BETTER = {"loss", "perplexity", "word_error_rate", "bytes", "macs", "parameters", "latency_ratio"}
-PACKAGES = ("torch", "torchvision", "timm", "transformers", "sklearn", "torchao", "torch_pruning")
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A sentence a learner is told, with the number that this run measured for it.
-
-    `Claim("ReLU needs fewer steps than tanh", relu_steps, "<", tanh_steps)`
-    """
-
-    text: str
-    measured: float
-    relation: str
-    reference: float
-
-    @property
-    def holds(self) -> bool:
-        return bool(RELATIONS[self.relation](self.measured, self.reference))
-
-    @property
-    def expected(self) -> str:
-        return f"{self.relation} {short(self.reference)}"
+NOT_WRITTEN = {"model", "draw", "train_set", "test_set", "runs", "task", "by_default"}
 
 
 @dataclass
 class Result:
     """Metrics on held-out data beside a plain baseline's, the claims, and what was trained.
 
-    The first metric is the one the recipe is judged by. `@recipe` fills in the second half.
+    The first metric is the one the recipe is judged by; `result["accuracy"]` is `result.metrics["accuracy"]`.
+    `@recipe` fills in the second half.
     """
 
     metrics: dict[str, float]
     baseline: dict[str, float]
     baseline_name: str = "baseline"
     bars: dict[str, float] = field(default_factory=dict)  # to be met by the default run on the bundled data
-    claims: list[Claim] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)  # one row an epoch
     rows: list[dict[str, Any]] = field(default_factory=list)  # a table of what was compared
     model: Any = None
-    draw: Callable[[], Any] | None = None  # gives a matplotlib Figure
+    train_set: Any = None
+    test_set: Any = None
 
+    claims: list[Claim] = field(default_factory=list)
+    runs: "dict[str, Result]" = field(default_factory=dict)  # the variants that claims trained, by what they changed
+    variants: list[dict[str, Any]] = field(default_factory=list)  # their metrics, as a table
+    draw: Callable[[], Any] | None = None  # returns a matplotlib Figure
+    task: Task | None = None  # what using the model needs
     recipe: str = ""
     title: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    by_default: bool = True  # a run that bars are for: default options on the bundled data
     seed: int = 0
     device: str = ""
+    threads: int = 0
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
 
-    def shortfalls(self) -> list[str]:
-        """What keeps this run from counting as learned: bars missed (on the bundled data), the baseline not beaten."""
-        missed = []
-        for name, bar in self.bars.items() if self.options.get("data") is None else []:
-            if not RELATIONS[better(name) + "="](self.metrics[name], bar):
-                missed.append(f"{name} {short(self.metrics[name])} misses the bar {better(name)}= {short(bar)}")
+    def __getitem__(self, metric: str) -> float:
+        return self.metrics[metric]
+
+    def missed_bars(self) -> list[str]:
+        return [
+            f"{name} {short(self.metrics[name])} misses the bar {better(name)}= {short(bar)}"
+            for name, bar in self.bars.items()
+            if not RELATIONS[better(name) + "="](self.metrics[name], bar)
+        ]
+
+    def not_above_baseline(self) -> list[str]:
         name, value = next(iter(self.metrics.items()))
-        if name in self.baseline and not RELATIONS[better(name)](value, self.baseline[name]):
-            missed.append(f"{name} {short(value)} does not beat {self.baseline_name}, {short(self.baseline[name])}")
-        return missed
+        if name not in self.baseline or RELATIONS[better(name)](value, self.baseline[name]):
+            return []
+        return [f"{name} {short(value)} does not beat {self.baseline_name}, {short(self.baseline[name])}"]
+
+    def shortfalls(self) -> list[str]:
+        """What keeps this run from counting as learned: bars missed (by a default run), the baseline not beaten."""
+        return (self.missed_bars() if self.by_default else []) + self.not_above_baseline()
+
+    def learned(self) -> bool:
+        """Whether learned claims count: above the baseline and, on the bundled data, above the bars."""
+        bars = self.missed_bars() if self.options.get("data") is None else []
+        return not bars and not self.not_above_baseline()
 
     def figure(self) -> Any:
         """The recipe's picture, a matplotlib Figure drawn without a display."""
@@ -87,10 +82,13 @@ class Result:
         return self.draw()
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the model and the figure, as JSON will have it: NaN is null."""
-        fields = {key: value for key, value in vars(self).items() if key not in ("model", "draw")}
-        told = ("text", "measured", "expected", "holds")
-        fields["claims"] = [{key: getattr(claim, key) for key in told} for claim in self.claims]
+        """Everything but the model, the data and the figure, as JSON will have it: NaN is null."""
+        fields = {key: value for key, value in vars(self).items() if key not in NOT_WRITTEN}
+        fields["claims"] = [
+            {"text": claim.text, "measured": claim.measured, "expected": expected(claim), "holds": claim.holds}
+            | {"kind": claim.kind, "margin": claim.margin, "verdict": claim.verdict}
+            for claim in self.claims
+        ]
         fields["shortfalls"] = self.shortfalls()
         return json.loads(json.dumps(fields, default=str), parse_constant=lambda _: None)
 
@@ -98,93 +96,48 @@ class Result:
         return json.dumps(self.to_dict(), ensure_ascii=False)
 
     def save(self, out: str | Path) -> None:
-        """Writes result.json, figure.png and the weights (model.safetensors) into the folder `out`.
+        """Writes result.json, figure.png, the weights and what using them needs into the folder `out`, or nothing.
 
         Under torchrun every process calls it, since figure and weights may need them all, and the main one writes.
-        """
-        from safetensors.torch import save_file
 
+        Raises:
+            FloatingPointError: a metric or a weight is not finite.
+            InputError: the folder cannot be written.
+        """
         figure = self.draw() if self.draw else None
-        weights = whole_weights(self.model) if isinstance(self.model, torch.nn.Module) else None
-        if rank_and_world()[0] > 0:
-            return
-        write_whole(Path(out) / "result.json", lambda path: path.write_text(self.to_json() + "\n", "utf-8"))
+        files: dict[str, Callable[[Path], object]] = {
+            "result.json": lambda path: path.write_text(self.to_json() + "\n", "utf-8")
+        }
         if figure is not None:
-            write_whole(Path(out) / "figure.png", lambda path: figure.savefig(path, dpi=120))
-        if weights is not None:
-            write_whole(Path(out) / "model.safetensors", lambda path: save_file(weights, path))
+            files["figure.png"] = lambda path: figure.savefig(path, dpi=120)
+        if isinstance(self.model, torch.nn.Module):
+            files |= model_files(self)
+        if rank_and_world()[0] == 0:
+            write_folder(Path(out).expanduser(), files)
 
     def __str__(self) -> str:
         names = list(self.metrics)
         table = [["", *names], ["this recipe", *(short(self.metrics[name]) for name in names)]]
         table.append([self.baseline_name, *(short(self.baseline.get(name)) for name in names)])
-        if self.options.get("data") is None:
+        if self.options.get("data") is None and self.bars:
             table.append(["bar", *(f"{better(n)}= {short(self.bars[n])}" if n in self.bars else "" for n in names)])
         parts = [f"{self.recipe}: {self.title}", columns(table)]
-        if self.rows:
-            header = list(self.rows[0])
-            parts.append(columns([header, *([short(row.get(name)) for name in header] for row in self.rows)]))
+        for rows in filter(None, (self.rows, self.variants)):
+            header = list(dict.fromkeys(name for row in rows for name in row))
+            parts.append(columns([header, *([short(row.get(name)) for name in header] for row in rows)]))
         if self.claims:
-            lines = [[("DOES NOT HOLD", "holds")[c.holds], short(c.measured), c.expected, c.text] for c in self.claims]
+            lines = [[c.verdict, short(c.measured), expected(c), c.text] for c in self.claims]
             parts.append(columns([["claim", "measured", "expected", ""], *lines], left={0, 2, 3}))
+        if not self.by_default and self.options.get("data") is None and self.bars:
+            parts.append("bars are for the default run; this one had other options")
         return "\n\n".join([*parts, *self.shortfalls(), f"{self.seconds:.1f} s on {self.device}, seed {self.seed}"])
 
 
-P = ParamSpec("P")
-
-
-def recipe(run: Callable[P, Result]) -> Callable[P, Result]:
-    """Completes what `run` returns: times it, notes its options, and saves it where `out` says.
-
-    The options that recipes share are checked first; torch's random state is left as it was found.
-    """
-
-    @functools.wraps(run)
-    def completed(*args: P.args, **given: P.kwargs) -> Result:
-        bound = inspect.signature(run).bind(*args, **given)
-        bound.apply_defaults()
-        options = dict(bound.arguments)
-        options |= options.pop("engine", {})
-        check_shared_options(options)
-        gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-        started = time.perf_counter()
-        with torch.random.fork_rng(devices=gpus):
-            result = run(*args, **given)
-        result.seconds = time.perf_counter() - started
-        module = sys.modules[run.__module__]
-        script = Path(getattr(module, "__file__", None) or "recipe").stem
-        result.recipe = run.__module__.removeprefix("recipes.").removesuffix(".task").replace("__main__", script)
-        result.title = (module.__doc__ or "").strip().partition("\n")[0].rstrip(".")
-        result.options, result.seed = options, options.get("seed", 0)
-        result.device = str(pick_device(options.get("device", "cpu")))
-        loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in PACKAGES}
-        result.versions = {"python": platform.python_version()} | {k: str(v) for k, v in loaded.items() if v}
-        if options.get("out") is not None:
-            result.save(options["out"])
-        return result
-
-    return completed
-
-
-def check_shared_options(options: dict[str, Any]) -> None:
-    for name in {"epochs", "batch_size"} & options.keys():
-        if not isinstance(options[name], int) or options[name] < 1:
-            raise InputError(f"option {name}: expected a whole number of at least 1, got {options[name]!r}")
-    if not 0 < options.get("lr", 1) < float("inf"):
-        raise InputError(f"option lr: expected a number above 0, got {options['lr']!r}")
-    if options.get("out") is not None and Path(options["out"]).is_file():
-        raise InputError(f"option out: {options['out']} is a file, expected a folder")
-
-
-def whole_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The model's state, gathered where it is sharded; what two names share stands under the first."""
-    whole: dict[str, torch.Tensor] = {}
-    first: dict[int, str] = {}
-    for name, tensor in model.state_dict().items():
-        tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-        if not tensor.numel() or first.setdefault(tensor.data_ptr(), name) == name:
-            whole[name] = tensor.detach().cpu().contiguous()
-    return whole
+def expected(claim: Claim) -> str:
+    """What a claim's number is held to: "< 0.9 - 0.03" where there is a margin of 0.03."""
+    sign = "+" if claim.relation.startswith(">") else "-"
+    margin = f" {sign} {short(claim.margin)}" if claim.margin else ""
+    return f"{claim.relation} {short(claim.reference)}{margin}"
 
 
 def better(metric: str) -> str:

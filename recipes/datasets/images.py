@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recipes.core.errors import InputError
+from recipes.core.loading import Reading, holdout
 from recipes.datasets.bundled import bundled
-from recipes.datasets.loading import Reading, holdout
 
 IN_MEMORY = 2 * 2**30  # bytes of pictures, train and test together, that are held in memory
 OWN_SIZE = 256  # pixels; equal pictures up to this size keep it

@@ -36,8 +36,8 @@ from PIL import Image
 from torch import Tensor
 
 from recipes.core.errors import InputError
+from recipes.core.loading import holdout
 from recipes.datasets.bundled import bundled
-from recipes.datasets.loading import holdout
 
 VOID = 255  # pixels of no class, left out of loss and metric
 SLACK = 2  # pixels by which a box may leave its picture, for rounding; it is clipped

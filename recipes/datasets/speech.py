@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from recipes.core.errors import InputError
+from recipes.core.loading import holdout
 from recipes.datasets.bundled import bundled
-from recipes.datasets.loading import holdout
 
 RATES = range(1000, 400_000)  # samples a second that a recording may have
 CLASS_SPEAKER_NUMBER = re.compile(r"([^_]+)_([^_]+)_\d+")  # 7_jackson_32

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from recipes.core.errors import InputError
+from recipes.core.loading import holdout
 from recipes.datasets.bundled import bundled
-from recipes.datasets.loading import holdout
 from recipes.datasets.unicode import utf8_text
 
 TEXT_COLUMNS = ("text", "text_a", "sentence", "review", "content", "message", "document", "sms", "body")

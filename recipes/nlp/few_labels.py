@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from recipes.core.errors import InputError
-from recipes.datasets.loading import few_of_each, holdout
+from recipes.core.loading import holdout
+from recipes.datasets.loading import few_of_each
 from recipes.datasets.word_vectors import WordVectors, start_from
 from recipes.nlp.text_classification.encoding import EncodedTexts, Vocabulary, tokenise
 from recipes.nlp.text_classification.task import MeanOfWords, evaluate, train

@@ -23,14 +23,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import batches
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.running_text import Windows, open_running_text
-from recipes.options import main
 
 UNKNOWN = 0  # stands for every character that the train text does not hold
 NextLogits = Callable[[Tensor], Tensor]  # from characters (batch, time) to logits of the next (batch, time, vocabulary)
@@ -111,12 +111,12 @@ def train(
     seed: int = 0,
     name: str = "model",
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy of all places at once with AdamW; the history follows the test part."""
-    loop = Loop(
+    loop = OldLoop(
         model,
         torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.1, fused=True),
-        batches(train_set, batch_size, seed=seed),
+        old_batches(train_set, batch_size, seed=seed),
         epochs=epochs,
         device=device,
         schedule=one_cycle,
@@ -202,7 +202,7 @@ def draw(by_place: dict[str, Tensor], leak: dict[str, float], written: str) -> A
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -279,15 +279,15 @@ def run(
         baseline_name="bigram counts",
         bars={"loss": 1.75},
         claims=[
-            Claim("it guesses the next character better than counted pairs do", metrics["loss"], "<", baseline["loss"]),
-            Claim(
+            claim("it guesses the next character better than counted pairs do", metrics["loss"], "<", baseline["loss"]),
+            claim(
                 "it reads far back: loss in the later half of the windows against that after 4 to 8 characters",
                 known[context // 2 :].mean().item(),
                 "<",
                 known[3:8].mean().item(),
             ),
-            Claim("fed its own target, a model's loss falls near zero on held-out text too", pretended, "<", 0.1),
-            Claim("asked for what comes next, that model is worse than unigram counts", honest, ">", rows[0]["loss"]),
+            claim("fed its own target, a model's loss falls near zero on held-out text too", pretended, "<", 0.1),
+            claim("asked for what comes next, that model is worse than unigram counts", honest, ">", rows[0]["loss"]),
         ],
         rows=rows,
         history=loop.history,

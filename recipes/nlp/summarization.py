@@ -24,10 +24,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_recipe
+from recipes.core.result import Result
 from recipes.nlp.articles import (
     EncodedArticles,
     batches_of_articles,
@@ -41,7 +43,6 @@ from recipes.nlp.articles import (
 from recipes.nlp.sentence_pairs import END, START
 from recipes.nlp.text_classification.encoding import PAD, UNKNOWN
 from recipes.nlp.translation import Translator
-from recipes.options import main
 
 MODELS = {"without copying": {"copying": False}, "without neighbours": {"neighbours": False}, "copying": {}}
 
@@ -125,11 +126,11 @@ def train(
     seed: int = 0,
     name: str = "model",
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy of each next word, given the true ones before it, with AdamW."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), fused=True)
     batches = batches_of_articles(train_set, batch_size, seed=seed)
-    loop = Loop(model, optimizer, batches, epochs=epochs, device=device, schedule=one_cycle, name=name, **engine)
+    loop = OldLoop(model, optimizer, batches, epochs=epochs, device=device, schedule=one_cycle, name=name, **engine)
     for sources, targets in loop:
         chances, _ = loop.model(sources, targets[:, :-1])  # from START to the last word …
         targets = targets[:, 1:]  # … to END
@@ -195,7 +196,7 @@ def traced(model: Summarizer, dataset: EncodedArticles, index: int, device: torc
     return dataset.words(index, sources[0]), summary, copied[0, : len(summary)]
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -273,11 +274,11 @@ def run(
         baseline_name="first sentence",
         bars={"rouge_l": 0.85},
         claims=[
-            Claim("copying writes names and numbers that training never showed", whole["new"], ">", plain["new"]),
-            Claim("and its ROUGE-L is higher than without copying", whole["rouge_l"], ">", plain["rouge_l"]),
-            Claim("neighbours tell it which unknown word to copy", whole["new"], ">", blind["new"]),
-            Claim("before an unknown word, most of its attention is on that word", right, ">", 0.5),
-            Claim("there it copies more than before other words", copied, ">", copied_known),
+            claim("copying writes names and numbers that training never showed", whole["new"], ">", plain["new"]),
+            claim("and its ROUGE-L is higher than without copying", whole["rouge_l"], ">", plain["rouge_l"]),
+            claim("neighbours tell it which unknown word to copy", whole["new"], ">", blind["new"]),
+            claim("before an unknown word, most of its attention is on that word", right, ">", 0.5),
+            claim("there it copies more than before other words", copied, ">", copied_known),
         ],
         rows=rows,
         history=histories["copying"],

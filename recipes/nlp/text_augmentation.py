@@ -23,11 +23,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from recipes.core.claims import Claim
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import batches, few_of_each
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
+from recipes.datasets.loading import few_of_each
 from recipes.datasets.passages import open_passages
 from recipes.nlp.few_labels import held_out_passages
 from recipes.nlp.gains import draw_gains
@@ -35,7 +38,6 @@ from recipes.nlp.related_words import alike_words
 from recipes.nlp.spelling import BUCKETS, pieces
 from recipes.nlp.text_classification.encoding import tokenise
 from recipes.nlp.text_classification.task import accuracy_on
-from recipes.options import main
 
 Change = Callable[[list[str], random.Random], list[str]]
 
@@ -168,12 +170,12 @@ def train(
     seed: int = 0,
     name: str = "model",
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy with AdamW."""
-    loop = Loop(
+    loop = OldLoop(
         model,
         torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05, fused=True),
-        batches(train_set, batch_size, seed=seed),
+        old_batches(train_set, batch_size, seed=seed),
         epochs=epochs,
         device=device,
         schedule=one_cycle,
@@ -186,7 +188,7 @@ def train(
     return loop
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -261,7 +263,7 @@ def run(
     plain = by_way["none"]
 
     def compared(text: str, way: str, key: str = "accuracy") -> Claim:
-        return Claim(text, by_way[way][key], ">", plain[key])
+        return claim(text, by_way[way][key], ">", plain[key])
 
     example = max((text[:13] for text in whole.words), key=lambda text: len({word for word in text if word.isalpha()}))
     examples = {name: " ".join(change(example, random.Random(seed))) for name, change in kinds.items()}
@@ -276,7 +278,7 @@ def run(
             compared("synonyms from text without labels help on clean texts", "synonyms"),
             compared("slips of keys help on mistyped texts", "slips of keys", "noisy_accuracy"),
             compared("leaving words out helps on clean texts", "deletions"),
-            Claim(
+            claim(
                 "swaps teach a mean, which reads no order, next to nothing",
                 abs(by_way["swaps"]["accuracy"] - plain["accuracy"]),
                 "<",

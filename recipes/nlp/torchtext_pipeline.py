@@ -27,17 +27,17 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.figures import draw_curves, new_figure
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import batches
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.texts import Texts, open_texts
 from recipes.nlp.text_classification.encoding import PAD, batches_by_length
 from recipes.nlp.text_classification.task import accuracy_on, majority
 from recipes.nlp.text_classification.text_cnn import TextCNN
 from recipes.nlp.torchtext_stand_in import load_torchtext, missing_for_torchtext
-from recipes.options import main
 
 SPECIALS = ["<pad>", "<unk>"]
 Encoder = Callable[[str], list[int]]
@@ -108,9 +108,9 @@ def train(
     seed: int = 0,
     name: str = "model",
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy with AdamW; gives the loop, whose history follows the test part."""
-    loop = Loop(
+    loop = OldLoop(
         model,
         torch.optim.AdamW(model.parameters(), lr=lr),
         batches_by_length(train_set, batch_size, seed=seed),  # what `BucketIterator` gave
@@ -127,9 +127,9 @@ def train(
     return loop
 
 
-def padding(batches: DataLoader) -> float:
+def padding(old_batches: DataLoader) -> float:
     """The share of padding in all that the batches hold."""
-    ids = [batch[0] for batch in batches]
+    ids = [batch[0] for batch in old_batches]
     return sum(int((one == PAD).sum()) for one in ids) / sum(one.numel() for one in ids)
 
 
@@ -148,7 +148,7 @@ def draw(history: list[dict[str, float]], dataset: NumberedTexts, shares: dict[s
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -202,20 +202,20 @@ def run(
         rows.append({"numbers by": name, "tokens known": len(tokens), "accuracy": accuracy})
         found[name] = [tokens, [ids.tolist() for ids in (*train_set.ids, *test_set.ids)], accuracy]
     shares = {
-        "as it comes": padding(batches(train_set, batch_size, seed=seed)),
+        "as it comes": padding(old_batches(train_set, batch_size, seed=seed)),
         "similar length": padding(batches_by_length(train_set, batch_size, seed=seed)),
     }
     claims = [
-        Claim("batches of similar length hold less padding", shares["similar length"], "<", shares["as it comes"])
+        claim("batches of similar length hold less padding", shares["similar length"], "<", shares["as it comes"])
     ]
     if not lacking:
         theirs, ours = found.values()
         tokens_differ = sum(one != other for one, other in zip_longest(theirs[0], ours[0]))
         texts_differ = sum(one != other for one, other in zip(theirs[1], ours[1], strict=True))
         claims += [
-            Claim("tokens that have another number by tokenizers than by torchtext", tokens_differ, "<=", 0),
-            Claim("texts, of train and of test, whose numbers differ", texts_differ, "<=", 0),
-            Claim("difference of the two classifiers' accuracies", abs(theirs[2] - ours[2]), "<=", 0),
+            claim("tokens that have another number by tokenizers than by torchtext", tokens_differ, "<=", 0),
+            claim("texts, of train and of test, whose numbers differ", texts_differ, "<=", 0),
+            claim("difference of the two classifiers' accuracies", abs(theirs[2] - ours[2]), "<=", 0),
         ]
     return Result(
         metrics={"accuracy": accuracy},

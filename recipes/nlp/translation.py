@@ -19,10 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_recipe
+from recipes.core.result import Result
 from recipes.nlp.sentence_pairs import (
     END,
     START,
@@ -34,7 +36,6 @@ from recipes.nlp.sentence_pairs import (
     word_by_word,
 )
 from recipes.nlp.text_classification.encoding import PAD, UNKNOWN
-from recipes.options import main
 
 
 class Translator(nn.Module):
@@ -126,11 +127,11 @@ def train(
     seed: int = 0,
     name: str = "model",
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy of each next word, given the true ones before it, with AdamW."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), fused=True)
     batches = batches_of_pairs(train_set, batch_size, seed=seed)
-    loop = Loop(model, optimizer, batches, epochs=epochs, device=device, schedule=one_cycle, name=name, **engine)
+    loop = OldLoop(model, optimizer, batches, epochs=epochs, device=device, schedule=one_cycle, name=name, **engine)
     for sources, targets in loop:
         logits = loop.model(sources, targets[:, :-1])  # from START to the last word …
         loss = F.cross_entropy(logits.flatten(0, 1), targets[:, 1:].flatten(), ignore_index=PAD)  # … to END
@@ -209,7 +210,7 @@ def attention(model: Translator, source: Tensor) -> tuple[Tensor, Tensor]:
     return written[1:], weights[0][0]
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -282,9 +283,9 @@ def run(
         baseline_name="word by word",
         bars={"bleu": 65},
         claims=[
-            Claim("it needs positions: without them, greedy BLEU is lower", blind["bleu"], "<", greedy["bleu"]),
-            Claim("beam search finds likelier ones (mean log-probability of a word)", sure[beam], ">=", sure[1]),
-            Claim("and their BLEU is at least as high", metrics["bleu"], ">=", greedy["bleu"]),
+            claim("it needs positions: without them, greedy BLEU is lower", blind["bleu"], "<", greedy["bleu"]),
+            claim("beam search finds likelier ones (mean log-probability of a word)", sure[beam], ">=", sure[1]),
+            claim("and their BLEU is at least as high", metrics["bleu"], ">=", greedy["bleu"]),
         ],
         rows=rows,
         history=loop.history,

@@ -21,11 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import rank_and_world, setup
 from recipes.core.errors import InputError
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import batches
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.passages import open_passages
 from recipes.datasets.word_vectors import WordVectors, read_vectors, write_vectors
 from recipes.nlp.few_labels import encoded_passages, held_out_passages, with_few_labels
@@ -48,7 +49,6 @@ from recipes.nlp.related_words import (
     neighbour_rank,
     pairs_in_s,
 )
-from recipes.options import main
 
 
 class SkipGram(nn.Module):
@@ -116,11 +116,13 @@ def train_skip_gram(
     device: torch.device,
     seed: int = 0,
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Tells true neighbours from drawn ones, with Adam."""
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
-    loader = batches(pairs, batch_size, seed=seed)
-    loop = Loop(model, optimizer, loader, epochs=epochs, device=device, schedule=one_cycle, name="skip_gram", **engine)
+    loader = old_batches(pairs, batch_size, seed=seed)
+    loop = OldLoop(
+        model, optimizer, loader, epochs=epochs, device=device, schedule=one_cycle, name="skip_gram", **engine
+    )
     for words, neighbours in loop:
         loss = negative_sampling(loop.model(words, neighbours))
         loop.step(loss)
@@ -137,18 +139,18 @@ def train_glove(
     device: torch.device,
     seed: int = 0,
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Fits the logarithms of the counts, with AdaGrad, as the paper does."""
     optimizer = torch.optim.Adagrad(model.parameters(), lr=lr)
-    loader = batches(pairs, batch_size, seed=seed)
-    loop = Loop(model, optimizer, loader, epochs=epochs, device=device, name="glove", **engine)
+    loader = old_batches(pairs, batch_size, seed=seed)
+    loop = OldLoop(model, optimizer, loader, epochs=epochs, device=device, name="glove", **engine)
     for words, counts in loop:
         loss = weighted_least_squares(loop.model(words), counts)
         loop.step(loss)
     return loop
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -237,22 +239,22 @@ def run(
         baseline_name="counts; random start",
         bars={"neighbours": 0.07, "accuracy": 0.38},
         claims=[
-            Claim(
+            claim(
                 "skip-gram puts a form in -s near its word: mean of 1 / rank, beside chance", by_skip_gram, ">", chance
             ),
-            Claim("better than the counts of near words do", by_skip_gram, ">", counts),
-            Claim("GloVe puts it near, too", by_glove, ">", chance),
-            Claim("skip-gram, which also learns which words never met, does better", by_skip_gram, ">", by_glove),
-            Claim("with so little text, a plain table of mutual information is ahead", information, ">", by_skip_gram),
-            Claim(
+            claim("better than the counts of near words do", by_skip_gram, ">", counts),
+            claim("GloVe puts it near, too", by_glove, ">", chance),
+            claim("skip-gram, which also learns which words never met, does better", by_skip_gram, ">", by_glove),
+            claim("with so little text, a plain table of mutual information is ahead", information, ">", by_skip_gram),
+            claim(
                 "analogies: adding a difference finds more than asking for neighbours",
                 rows[-1]["analogies"],
                 ">",
                 blind,
             ),
-            Claim(f"with {labels} labels a topic, starting from vectors beats a random start", tuned, ">", at_random),
-            Claim("keeping them as they are does so, too", kept, ">", at_random),
-            Claim("since they are the words' own: the same vectors on wrong words do worse", of_wrong_words, "<", kept),
+            claim(f"with {labels} labels a topic, starting from vectors beats a random start", tuned, ">", at_random),
+            claim("keeping them as they are does so, too", kept, ">", at_random),
+            claim("since they are the words' own: the same vectors on wrong words do worse", of_wrong_words, "<", kept),
         ],
         history=loop.history,
         rows=rows,

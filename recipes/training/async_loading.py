@@ -30,15 +30,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from recipes.core.command_line import main
 from recipes.core.device import rank_and_world, setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import Loop
+from recipes.core.loading import Loader, Reading, Share
 from recipes.core.measure import interleaved, ratio
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.old import OldLoop, claim, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.datasets.loading import Loader, Reading, Share
-from recipes.options import main
 from recipes.training.scoring import evaluate, majority
 
 MOST_WORKERS = 64
@@ -123,10 +123,10 @@ def build_model(channels: int, num_classes: int) -> nn.Module:
 
 def train(
     model: nn.Module, loader: DataLoader, *, compute: float, lr: float, device: torch.device, **loop_options: Any
-) -> tuple[Loop, float, list[Step]]:
+) -> tuple[OldLoop, float, list[Step]]:
     """Minimises the cross-entropy in steps of at least `compute` seconds; gives the loop, its start and its steps."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
-    loop = Loop(model, optimizer, loader, device=device, **loop_options)
+    loop = OldLoop(model, optimizer, loader, device=device, **loop_options)
     steps: list[Step] = []
     began = time.perf_counter()
     for images, labels, (reader, read_from, read_to) in loop:
@@ -182,7 +182,7 @@ def draw(runs: dict[int, tuple[float, list[Step]]], rows: list[dict[str, Any]]) 
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -251,15 +251,15 @@ def run(
     (alone, *_, most), losses = rows, [row["loss"] for row in rows]
     slower_start = most["first_batch_ms"] / alone["first_batch_ms"]
     claims = [
-        Claim(f"loading overlaps computing: share of the ideal, {workers} workers", most["reached"], ">=", 0.85),
-        Claim("time of a step over that without workers", most["step_ms"] / alone["step_ms"], "<", 0.5),
-        Claim("the same batches: largest difference of the losses", max(losses) - min(losses), "<=", 0),
-        Claim("but workers have to start: time to the first batch over that without", slower_start, ">", 1),
-        Claim("persistent workers: pause between epochs over that of new ones", pauses[True] / pauses[False], "<", 0.7),
-        Claim("a store that stalls: waiting with prefetch_factor 8 over that with 1", eight / one, "<", 0.7),
+        claim(f"loading overlaps computing: share of the ideal, {workers} workers", most["reached"], ">=", 0.85),
+        claim("time of a step over that without workers", most["step_ms"] / alone["step_ms"], "<", 0.5),
+        claim("the same batches: largest difference of the losses", max(losses) - min(losses), "<=", 0),
+        claim("but workers have to start: time to the first batch over that without", slower_start, ">", 1),
+        claim("persistent workers: pause between epochs over that of new ones", pauses[True] / pauses[False], "<", 0.7),
+        claim("a store that stalls: waiting with prefetch_factor 8 over that with 1", eight / one, "<", 0.7),
     ]
     if on_gpu:
-        claims.append(Claim("pinned memory: time of a copy over that from ordinary", pinned_ratio(place), "<", 1))
+        claims.append(claim("pinned memory: time of a copy over that from ordinary", pinned_ratio(place), "<", 1))
     return Result(
         metrics=evaluate(model, test_set, place),
         baseline=majority(train_set, test_set),

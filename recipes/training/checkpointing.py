@@ -27,14 +27,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.checkpoints import random_state, set_random_state
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import Loop, one_cycle, random_state, set_random_state
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.loop import one_cycle
+from recipes.core.old import OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.datasets.loading import batches
-from recipes.options import main
 from recipes.training.scoring import evaluate, majority
 
 
@@ -192,7 +193,7 @@ def draw(whole: list[float], told: list[list[tuple[int, float]]], resumed: dict[
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -234,8 +235,8 @@ def run(
         return build_model(train_set.shape[0], len(train_set.classes)).to(place)
 
     def train_with_loop(model: nn.Module, stop: int | None = None, **checkpoint: Any) -> nn.Module:
-        optimizer, loader = torch.optim.AdamW(model.parameters(), lr=lr), batches(train_set, batch_size, seed=seed)
-        loop = Loop(model, optimizer, loader, epochs=epochs, device=place, schedule=one_cycle, **checkpoint)
+        optimizer, loader = torch.optim.AdamW(model.parameters(), lr=lr), old_batches(train_set, batch_size, seed=seed)
+        loop = OldLoop(model, optimizer, loader, epochs=epochs, device=place, schedule=one_cycle, **checkpoint)
         for images, labels in loop:
             if loop.steps == stop:
                 break
@@ -283,12 +284,12 @@ def run(
         bars={"accuracy": 0.97},
         claims=[
             *(
-                Claim(f"killed {kills} times: numbers that differ in the end", differing(whole, end), "<=", 0)
+                claim(f"killed {kills} times: numbers that differ in the end", differing(whole, end), "<=", 0)
                 for end in ends
             ),
-            Claim(f"the same with `Loop`, stopped {len(stops)} times", in_loop, "<=", 0),
-            Claim("any part left out changes the model: the fewest numbers that differ", fewest, ">", 0),
-            Claim("without the optimizer's state, the next 10 losses are higher", without_optimizer, ">", with_all),
+            claim(f"the same with `Loop`, stopped {len(stops)} times", in_loop, "<=", 0),
+            claim("any part left out changes the model: the fewest numbers that differ", fewest, ">", 0),
+            claim("without the optimizer's state, the next 10 losses are higher", without_optimizer, ">", with_all),
         ],
         rows=rows,
         model=whole,

@@ -23,15 +23,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from recipes.core.command_line import main
 from recipes.core.device import rank_and_world, setup
 from recipes.core.errors import InputError
 from recipes.core.evaluation import predict
 from recipes.core.figures import new_figure, show_picture
-from recipes.core.loop import Engine, Loop, one_cycle
+from recipes.core.loop import one_cycle
 from recipes.core.measure import interleaved, ratio
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.old import Engine, OldLoop, claim, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import Images, open_images
-from recipes.options import main
 
 Sample = tuple[Tensor, int]  # inked pixels (n, 3) as row, column and ink, all from 0 to 1, and the class
 Batch = tuple[tuple[Tensor, Tensor], Tensor]  # padded pixels (B, longest, 3), which are real (B, longest); classes (B,)
@@ -127,12 +128,12 @@ class PointNet(nn.Module):
 
 def train(
     model: nn.Module, dataset: InkedPixels, sampler: Shuffled, *, batch_size: int, lr: float, **loop_options: Any
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy over a DataLoader's batches: it joins data set, sampler and collate function."""
     share = max(1, batch_size // sampler.world)
     loader = DataLoader(dataset, share, sampler=sampler, collate_fn=pad, drop_last=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
-    loop = Loop(model, optimizer, loader, schedule=one_cycle, **loop_options)
+    loop = OldLoop(model, optimizer, loader, schedule=one_cycle, **loop_options)
     for inputs, labels in loop:
         loss = F.cross_entropy(loop.model(inputs), labels)
         loop.step(loss)
@@ -177,7 +178,7 @@ def draw(dataset: InkedPixels, pixels: Tensor, draws: dict[str, Tensor], classes
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -252,33 +253,33 @@ def run(
         baseline_name="plain shuffle",
         bars={"accuracy": 0.8},
         claims=[
-            Claim("load: samples that an epoch leaves out", len(dataset) - len(set(first)), "<=", 0),
-            Claim("preprocess: the largest number in a sample", pixels.max().item(), "<=", 1),
-            Claim("batch: different lengths that one batch holds", len(real.sum(dim=1).unique()), ">", 1),
-            Claim(
+            claim("load: samples that an epoch leaves out", len(dataset) - len(set(first)), "<=", 0),
+            claim("preprocess: the largest number in a sample", pixels.max().item(), "<=", 1),
+            claim("batch: different lengths that one batch holds", len(real.sum(dim=1).unique()), ">", 1),
+            claim(
                 "padding changes no answer: largest difference",
                 (together - torch.cat(alone)).abs().max().item(),
                 "<",
                 1e-5,
             ),
-            Claim("shuffle: share of places with the same sample in the next epoch", same, "<", 0.05),
-            Claim(
+            claim("shuffle: share of places with the same sample in the next epoch", same, "<", 0.05),
+            claim(
                 "and the order repeats with the seed: places that differ",
                 sum(a != b for a, b in zip(first, again, strict=True)),
                 "<=",
                 0,
             ),
-            Claim(
+            claim(
                 "a balancing sampler evens out the classes: share of rare ones in an epoch", share["balanced"], ">", 0.4
             ),
-            Claim("where a plain shuffle has hardly any", share["shuffled"], "<", 0.1),
-            Claim(
+            claim("where a plain shuffle has hardly any", share["shuffled"], "<", 0.1),
+            claim(
                 "and they are learned: accuracy on rare classes",
                 metrics["balanced"]["rare_accuracy"],
                 ">",
                 metrics["shuffled"]["rare_accuracy"],
             ),
-            Claim(
+            claim(
                 "samples fetched together: time over one by one", ratio(seconds["many"], seconds["one"])[1], "<", 0.5
             ),
         ],

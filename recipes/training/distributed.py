@@ -29,14 +29,15 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import pick_device, setup
 from recipes.core.errors import InputError
 from recipes.core.figures import draw_curves, new_figure
-from recipes.core.loop import Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe, whole_weights
+from recipes.core.loop import one_cycle
+from recipes.core.old import OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
+from recipes.core.task import whole_weights
 from recipes.datasets.images import open_images
-from recipes.datasets.loading import batches
-from recipes.options import main
 from recipes.training.scoring import evaluate, majority
 
 
@@ -89,19 +90,19 @@ def work(rank: int, world: int, folder: str, given: dict[str, Any]) -> None:
     meeting = f"file://{folder}/meeting-{world}"
     dist.init_process_group("nccl" if given["gpus"] else "gloo", init_method=meeting, rank=rank, world_size=world)
     train_set, test_set = open_images(given["data"], image_size=given["image_size"], seed=given["seed"])
-    loader = batches(train_set, given["batch_size"], seed=given["seed"])
+    loader = old_batches(train_set, given["batch_size"], seed=given["seed"])
     images, labels = (tensor.to(device) for tensor in next(iter(loader)))  # this rank's share of the first batch
 
     def new_model() -> MLP:
         torch.manual_seed(given["seed"])  # the same weights on every rank
         return MLP(images[0].numel(), len(train_set.classes), given["width"]).to(device)
 
-    def train(model: nn.Module, **engine: Any) -> Loop:
+    def train(model: nn.Module, **engine: Any) -> OldLoop:
         optimizer = torch.optim.AdamW(model.parameters(), lr=given["lr"], weight_decay=0.05)
-        loop = Loop(
+        loop = OldLoop(
             model,
             optimizer,
-            batches(train_set, given["batch_size"], seed=given["seed"]),
+            old_batches(train_set, given["batch_size"], seed=given["seed"]),
             epochs=given["epochs"],
             device=device,
             schedule=one_cycle,
@@ -164,7 +165,7 @@ def draw(differences: dict[str, float], seen: list[Tensor], history: list[dict[s
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -231,20 +232,20 @@ def run(
         baseline_name="majority class",
         bars={"accuracy": 0.95},
         claims=[
-            Claim("one rank's gradient is not the batch's: largest difference", differences[names["alone"]], ">", 1e-4),
-            Claim("the ranks' average is: by hand", differences[names["by hand"]], "<", 1e-6),
-            Claim("by DDP", differences["DDP"], "<", 1e-6),
-            Claim("by FSDP", differences["FSDP"], "<", 1e-6),
-            Claim("replicas stay alike: largest difference of weights after training", first["drift"], "<=", 0),
-            Claim("without averaging they part within an epoch", first["drift without averaging"], ">", 1e-3),
-            Claim("pictures that two ranks saw in the same epoch", len(seen) - len(seen.unique()), "<=", 0),
-            Claim(
+            claim("one rank's gradient is not the batch's: largest difference", differences[names["alone"]], ">", 1e-4),
+            claim("the ranks' average is: by hand", differences[names["by hand"]], "<", 1e-6),
+            claim("by DDP", differences["DDP"], "<", 1e-6),
+            claim("by FSDP", differences["FSDP"], "<", 1e-6),
+            claim("replicas stay alike: largest difference of weights after training", first["drift"], "<=", 0),
+            claim("without averaging they part within an epoch", first["drift without averaging"], ">", 1e-3),
+            claim("pictures that two ranks saw in the same epoch", len(seen) - len(seen.unique()), "<=", 0),
+            claim(
                 "the ranks' accuracy, gathered, differs from one process's on them",
                 abs(gathered - metrics["accuracy"]),
                 "<=",
                 0,
             ),
-            Claim("weights that a rank holds when they are sharded, share", first["held"], "<", 1.2 / processes),
+            claim("weights that a rank holds when they are sharded, share", first["held"], "<", 1.2 / processes),
         ],
         rows=[
             {"trained by": name} | {key: history[-1][key] for key in ("loss", "accuracy")}

@@ -21,14 +21,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import computes_in_bf16, one_cycle
+from recipes.core.loop import one_cycle
 from recipes.core.measure import interleaved, ratio
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.old import claim, old_recipe
+from recipes.core.precision import computes_in_bf16
+from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.options import main
 from recipes.training.scoring import evaluate, majority
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -158,7 +160,7 @@ def draw(histories: dict[str, list[dict[str, float]]], rows: list[dict[str, Any]
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -216,19 +218,19 @@ def run(
     single, brain, half = rows
     trained = networks["fp32"].eval()
     lost = {name: lost_gradients(trained, images, labels, name) for name in DTYPES}
-    faster = [Claim("bf16: time of a step, where the device computes in it", brain["latency_ratio"], "<", 1)]
+    faster = [claim("bf16: time of a step, where the device computes in it", brain["latency_ratio"], "<", 1)]
     return Result(
         metrics={"accuracy": brain["accuracy"], "loss": brain["loss"]},
         baseline=majority(train_set, test_set),
         baseline_name="majority class",
         bars={"accuracy": 0.95},
         claims=[
-            Claim("bf16 is within a point of fp32", abs(brain["accuracy"] - single["accuracy"]), "<=", 0.01),
-            Claim("and so is fp16, its loss scaled", abs(half["accuracy"] - single["accuracy"]), "<=", 0.01),
-            Claim("bytes kept for the backward pass: bf16 over fp32", brain["bytes"] / single["bytes"], "<", 0.75),
+            claim("bf16 is within a point of fp32", abs(brain["accuracy"] - single["accuracy"]), "<=", 0.01),
+            claim("and so is fp16, its loss scaled", abs(half["accuracy"] - single["accuracy"]), "<=", 0.01),
+            claim("bytes kept for the backward pass: bf16 over fp32", brain["bytes"] / single["bytes"], "<", 0.75),
             *(faster if computes_in_bf16(place) else []),
-            Claim("fp16: share of the gradients that become zero unless the loss is scaled", lost["fp16"], ">", 0),
-            Claim("the same in bf16", lost["bf16"], "<", lost["fp16"] / 10),
+            claim("fp16: share of the gradients that become zero unless the loss is scaled", lost["fp16"], ">", 0),
+            claim("the same in bf16", lost["bf16"], "<", lost["fp16"] / 10),
         ],
         history=histories["bf16"],
         rows=rows,

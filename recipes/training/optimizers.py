@@ -25,14 +25,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import Engine, Loop
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.loading import holdout
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.datasets.loading import batches, holdout
-from recipes.options import main
 from recipes.training.scoring import evaluate, majority
 
 
@@ -117,10 +117,10 @@ def train(
     seed: int = 0,
     name: str = "model",
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy while the rate sinks to zero; raises FloatingPointError where it diverges."""
-    loader = batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0)
-    loop = Loop(model, optimizer, loader, epochs=epochs, device=device, schedule=linear, name=name, **engine)
+    loader = old_batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0)
+    loop = OldLoop(model, optimizer, loader, epochs=epochs, device=device, schedule=linear, name=name, **engine)
     for images, labels in loop:
         loss = F.cross_entropy(loop.model(images), labels)
         loop.step(loss)
@@ -141,7 +141,7 @@ def largest_difference(model: nn.Module, train_set: Images | ImageFiles, *, step
     for optimizer_class in (Adam, torch.optim.Adam):
         network = copy.deepcopy(model).cpu().double()
         optimizer = optimizer_class(network.parameters(), lr=1e-3)
-        epochs = itertools.cycle(batches(train_set, 32))
+        epochs = itertools.cycle(old_batches(train_set, 32))
         for images, labels in itertools.islice(epochs, steps):
             optimizer.zero_grad()
             F.cross_entropy(network(images.cpu().double()), labels.cpu()).backward()
@@ -171,7 +171,7 @@ def draw_sweep(
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -207,7 +207,7 @@ def run(
     fit_rows, held_out_rows = holdout(train_set.labels.cpu(), seed=seed)
     fit_set, held_out = train_set.subset(fit_rows), train_set.subset(held_out_rows)
 
-    def trained(optimizer: str, rate: float, number: int, part: Images | ImageFiles) -> tuple[nn.Module, Loop]:
+    def trained(optimizer: str, rate: float, number: int, part: Images | ImageFiles) -> tuple[nn.Module, OldLoop]:
         torch.manual_seed(number)
         model = build_model(train_set.shape, len(train_set.classes)).to(place)
         stepper = OPTIMIZERS[optimizer](model.parameters(), lr=rate)
@@ -255,15 +255,15 @@ def run(
         baseline_name="majority class",
         bars={"accuracy": 0.95},
         claims=[
-            Claim(
+            claim(
                 "largest difference of a weight to torch.optim.Adam's after 100 steps",
                 largest_difference(start, train_set),
                 "<=",
                 1e-6,
             ),
-            Claim(f"{near}more for Adam than for SGD", adam["runs near the best"], ">", sgd["runs near the best"]),
-            Claim("how many times Adam's best rate is SGD's", sgd["chosen rate"] / adam["chosen rate"], ">", 3),
-            Claim(
+            claim(f"{near}more for Adam than for SGD", adam["runs near the best"], ">", sgd["runs near the best"]),
+            claim("how many times Adam's best rate is SGD's", sgd["chosen rate"] / adam["chosen rate"], ">", 3),
+            claim(
                 "at its best rate, SGD with momentum ends ahead of Adam", momentum["accuracy"], ">", adam["accuracy"]
             ),
         ],

@@ -26,15 +26,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import Engine, Loop
+from recipes.core.loading import holdout
 from recipes.core.measure import parameter_count
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.datasets.loading import batches, holdout
-from recipes.options import main
 from recipes.training.scoring import evaluate
 
 NEAR_ZERO = 1e-3  # a weight below this magnitude; at the start one in fifty is
@@ -90,13 +90,13 @@ def train(
     seed: int = 0,
     name: str = "model",
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Minimises cross-entropy + strength · penalty(weights) with SGD and momentum."""
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
-    loop = Loop(
+    loop = OldLoop(
         model,
         optimizer,
-        batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0),
+        old_batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0),
         epochs=epochs,
         device=device,
         schedule=lambda progress: 1 - progress,
@@ -184,7 +184,7 @@ def draw_weights(networks: dict[str, nn.Module], rows: list[dict[str, Any]]) -> 
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -272,12 +272,12 @@ def run(
         baseline_name="without a penalty",
         bars={"loss": 0.7, "accuracy": 0.82},
         claims=[
-            Claim("parameters for each training picture", parameter_count(start) / len(fit_set), ">", 100),
-            Claim("share of weights near zero: with L1 over twice that with L2", zero_l1, ">", 2 * zero_l2),
-            Claim("L1 narrows the gap between train and test loss", lasso["gap"], "<", none["gap"]),
-            Claim("and so does L2", ridge["gap"], "<", none["gap"]),
-            Claim("SGD: largest difference of a weight between L2 in the loss and weight_decay", with_sgd, "<=", 1e-6),
-            Claim("Adam with L2 in the loss, and AdamW: largest difference of a weight", with_adam, ">", 1e-3),
+            claim("parameters for each training picture", parameter_count(start) / len(fit_set), ">", 100),
+            claim("share of weights near zero: with L1 over twice that with L2", zero_l1, ">", 2 * zero_l2),
+            claim("L1 narrows the gap between train and test loss", lasso["gap"], "<", none["gap"]),
+            claim("and so does L2", ridge["gap"], "<", none["gap"]),
+            claim("SGD: largest difference of a weight between L2 in the loss and weight_decay", with_sgd, "<=", 1e-6),
+            claim("Adam with L2 in the loss, and AdamW: largest difference of a weight", with_adam, ">", 1e-3),
         ],
         history=history,
         rows=rows,

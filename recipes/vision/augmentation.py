@@ -27,17 +27,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.evaluation import predict
 from recipes.core.figures import new_figure, show_picture
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.bundled import bundled
 from recipes.datasets.images import ImageFiles, Images, decode_all, open_images
-from recipes.datasets.loading import batches, few_of_each
-from recipes.options import main
-from recipes.vision.classification.task import FAST, build_model
+from recipes.datasets.loading import few_of_each
+from recipes.vision.classification.old import FAST, build_model
 from recipes.vision.transforms import (
     brightness,
     contrast,
@@ -137,11 +138,11 @@ def train(
     device: torch.device,
     seed: int = 0,
     **loop_options: Any,
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy between the network's answers and the augmented targets."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
-    loader = batches(train_set, batch_size, seed=seed)
-    loop = Loop(model, optimizer, loader, epochs=epochs, device=device, schedule=one_cycle, **loop_options)
+    loader = old_batches(train_set, batch_size, seed=seed)
+    loop = OldLoop(model, optimizer, loader, epochs=epochs, device=device, schedule=one_cycle, **loop_options)
     for images, labels in loop:
         images, targets = augmentation(images, F.one_hot(labels, len(train_set.classes)).float())
         loss = F.cross_entropy(loop.model(images), targets)
@@ -220,7 +221,7 @@ def draw(rows: list[dict[str, Any]]) -> Any:
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -278,9 +279,9 @@ def run(
         baseline_name="not augmented",
         bars={"accuracy": 0.92},
         claims=[
-            *(Claim(f"augmentation improves {name}", augmented[name], ">", without[name]) for name in TESTS),
-            Claim("mirroring digits costs accuracy", mirrored["accuracy"], "<", augmented["accuracy"]),
-            Claim("moved boxes stay tight about moved masks, in pixels", box_error(), "<", 1),
+            *(claim(f"augmentation improves {name}", augmented[name], ">", without[name]) for name in TESTS),
+            claim("mirroring digits costs accuracy", mirrored["accuracy"], "<", augmented["accuracy"]),
+            claim("moved boxes stay tight about moved masks, in pixels", box_error(), "<", 1),
         ],
         history=history,
         rows=rows,

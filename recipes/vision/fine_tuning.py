@@ -30,15 +30,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.evaluation import predict
 from recipes.core.figures import new_figure
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import batches
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.scenes import Boxes, open_boxes, open_masks
-from recipes.options import main
 from recipes.vision.detection.drawing import show_boxes
 from recipes.vision.detection.scoring import mean_average_precision, truths
 from recipes.vision.detection.task import FAST, CenterNet, centre_loss, conv_block
@@ -149,10 +149,10 @@ def train(
         for part in phase:
             parameters = list(network.parts[part].requires_grad_(True).parameters())
             groups.append({"params": parameters, "lr": lr * way.fall ** (HEAD - part)})
-        loop = Loop(
+        loop = OldLoop(
             network,
             torch.optim.AdamW(groups, weight_decay=0.05),
-            batches(train_set, batch_size, seed=seed),
+            old_batches(train_set, batch_size, seed=seed),
             epochs=max(1, epochs - early * (len(way.phases) - 1) if number == len(way.phases) - 1 else early),
             schedule=one_cycle,
             name=f"{name}-{number}",
@@ -195,7 +195,7 @@ def draw(
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -266,16 +266,16 @@ def run(
     claims = []
     for task in tasks:
         name = METRICS[task]
-        claims.append(Claim(f"{task}: fine-tuning beats training from scratch, {name}", mine[name], ">", scratch[name]))
-        claims.append(Claim(f"{task}: and the frozen backbone", mine[name], ">", frozen[name]))
+        claims.append(claim(f"{task}: fine-tuning beats training from scratch, {name}", mine[name], ">", scratch[name]))
+        claims.append(claim(f"{task}: and the frozen backbone", mine[name], ">", frozen[name]))
     claims += [
-        Claim(
+        claim(
             "the bottom is to be frozen, not the top: mean of the metrics",
             mean["bottom frozen"],
             ">",
             mean["top frozen"],
         ),
-        Claim(
+        claim(
             "what the backbone knew is kept better than at one rate: accuracy in naming digits cut out",
             mine["still_names"],
             ">",

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from recipes.core.errors import InputError
-from recipes.vision.classification.task import GreyToColour, build_model
+from recipes.vision.classification.models import GrayToColor
+from recipes.vision.classification.old import build_model
 
 LITE0 = "timm:tf_efficientnet_lite0"
 
@@ -83,7 +84,7 @@ def for_channels(
     """The network and the scale of its pictures, for colour as it is and for grey through three equal channels."""
     if channels == 3:
         return network, {"mean": torch.tensor(mean), "std": torch.tensor(std)}
-    return nn.Sequential(GreyToColour(), network), {
+    return nn.Sequential(GrayToColor(), network), {
         "mean": torch.tensor(mean).mean(dim=0, keepdim=True),
         "std": torch.tensor(std).mean(dim=0, keepdim=True),
     }

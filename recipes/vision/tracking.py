@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import batches
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.sequences import FrameSequence, open_sequences
-from recipes.options import main
 from recipes.vision.following import draw_following, match_pixels, overlaps, scores, stay
 
 STRIDE = 2  # pixels of a crop in a cell of the features
@@ -143,10 +143,10 @@ def balanced_loss(responses: Tensor, radius: float = EXEMPLAR / 8) -> Tensor:
     return (F.softplus(-responses[:, yes]).mean() + F.softplus(responses[:, ~yes]).mean()) / 2
 
 
-def train(model: SiamFC, pairs: Pairs, *, batch_size: int, lr: float, seed: int, **settings: Any) -> Loop:
+def train(model: SiamFC, pairs: Pairs, *, batch_size: int, lr: float, seed: int, **settings: Any) -> OldLoop:
     """Minimises the balanced logistic loss with AdamW; half of the pairs are mirrored. `settings` are `Loop`'s."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
-    loop = Loop(model, optimizer, batches(pairs, batch_size, seed=seed), schedule=one_cycle, **settings)
+    loop = OldLoop(model, optimizer, old_batches(pairs, batch_size, seed=seed), schedule=one_cycle, **settings)
     for exemplars, searches in loop:
         mirrored = (torch.rand(len(exemplars), device=exemplars.device) < 0.5)[:, None, None, None]
         exemplars, searches = (torch.where(mirrored, some.flip(3), some) for some in (exemplars, searches))
@@ -215,7 +215,7 @@ def peaks_on_object(model: SiamFC, pairs: Pairs, device: torch.device, radius: f
     return torch.cat(right).double().mean().item()
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -261,9 +261,9 @@ def run(
         baseline_name="template matching",
         bars={"mean_overlap": 0.5},
         claims=[
-            Claim("it follows better than who searches for the first pixels", whole, ">", matching["mean_overlap"]),
-            Claim("and than who stays where the object was at first", whole, ">", still["mean_overlap"]),
-            Claim(
+            claim("it follows better than who searches for the first pixels", whole, ">", matching["mean_overlap"]),
+            claim("and than who stays where the object was at first", whole, ">", still["mean_overlap"]),
+            claim(
                 "comparing is learned: in pairs of frames the response peaks on the object, untrained and now",
                 guessed,
                 "<",

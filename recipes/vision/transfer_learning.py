@@ -32,18 +32,22 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.evaluation import predict
 from recipes.core.figures import new_figure
 from recipes.core.files import write_whole
-from recipes.core.loop import Engine, Loop, one_cycle
+from recipes.core.loading import holdout
+from recipes.core.loop import one_cycle
 from recipes.core.measure import macs
-from recipes.core.result import Claim, Result, recipe, whole_weights
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
+from recipes.core.task import whole_weights
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.datasets.loading import batches, few_of_each, holdout
-from recipes.options import main
-from recipes.vision.classification.task import FAST, build_model, evaluate
+from recipes.datasets.loading import few_of_each
+from recipes.vision.classification.old import FAST, build_model
+from recipes.vision.classification.scoring import evaluate
 from recipes.vision.pretrained import last_linear, load_pretrained, load_weights
 
 LOOPS = (0, 6, 8, 9)  # digits that close a loop
@@ -118,13 +122,13 @@ def train(
     device: torch.device,
     seed: int = 0,
     **loop_options: Any,
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy over whatever of the model is trainable."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=lr, weight_decay=0.05)
     check_trainable(model, optimizer)
-    loader = batches(train_set, batch_size, seed=seed)
-    loop = Loop(model, optimizer, loader, epochs=epochs, device=device, schedule=one_cycle, **loop_options)
+    loader = old_batches(train_set, batch_size, seed=seed)
+    loop = OldLoop(model, optimizer, loader, epochs=epochs, device=device, schedule=one_cycle, **loop_options)
     for inputs, labels in loop:
         loss = F.cross_entropy(loop.model(inputs), labels)
         loop.step(loss)
@@ -181,7 +185,7 @@ def draw(rows: list[dict[str, Any]], networks: dict[str, nn.Module], test_set: A
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -271,16 +275,16 @@ def run(
     left = sum(each.numel() for each in trap.parameters() if each.requires_grad)
     work = macs(transfer.backbone, images[:1]) / macs(head, test_features.values[:1].to(place))
     claims = [
-        Claim("the new head beats training from scratch", metrics["accuracy"], ">", baseline["accuracy"]),
-        Claim("frozen: tensors of the backbone that changed", differing(before, transfer.backbone), "<", 1),
-        Claim("trained: tensors of the head that changed", differing(untrained, head), ">=", 2),
-        Claim("in training mode frozen batch norm moves: tensors", differing(before, loose), ">", 0),
-        Claim("frozen after the head was replaced: trainable parameters", left, "<", 1),
-        Claim("and check_trainable refuses to train that", int(refused(trap)), ">=", 1),
-        Claim("arithmetic: the backbone's over the head's", work, ">", 100),
+        claim("the new head beats training from scratch", metrics["accuracy"], ">", baseline["accuracy"]),
+        claim("frozen: tensors of the backbone that changed", differing(before, transfer.backbone), "<", 1),
+        claim("trained: tensors of the head that changed", differing(untrained, head), ">=", 2),
+        claim("in training mode frozen batch norm moves: tensors", differing(before, loose), ">", 0),
+        claim("frozen after the head was replaced: trainable parameters", left, "<", 1),
+        claim("and check_trainable refuses to train that", int(refused(trap)), ">=", 1),
+        claim("arithmetic: the backbone's over the head's", work, ">", 100),
     ]
     if weights is None:
-        claims.append(Claim("saved and loaded again: tensors that changed", lost, "<", 1))
+        claims.append(claim("saved and loaded again: tensors that changed", lost, "<", 1))
     return Result(
         metrics=metrics,
         baseline=baseline,

@@ -25,15 +25,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.evaluation import predict
 from recipes.core.figures import draw_curves, new_figure, show_picture
-from recipes.core.loop import Engine, Loop, one_cycle
+from recipes.core.loop import one_cycle
 from recipes.core.measure import parameter_count
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.datasets.loading import batches
-from recipes.options import main
 
 SIDE, FRAMES = 16, 8
 MOTIONS = ["left", "right", "up", "down", "turning left", "turning right"]
@@ -173,10 +173,10 @@ class I3D(nn.Module):
         return self.head(self.features(clips).mean(dim=(2, 3, 4)))  # (batch, classes)
 
 
-def train(model: nn.Module, train_set: Clips, *, batch_size: int, lr: float, seed: int, **settings: Any) -> Loop:
+def train(model: nn.Module, train_set: Clips, *, batch_size: int, lr: float, seed: int, **settings: Any) -> OldLoop:
     """Minimises the cross-entropy with AdamW; `settings` are those of `Loop`."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
-    loop = Loop(model, optimizer, batches(train_set, batch_size, seed=seed), schedule=one_cycle, **settings)
+    loop = OldLoop(model, optimizer, old_batches(train_set, batch_size, seed=seed), schedule=one_cycle, **settings)
     for clips, labels in loop:
         loop.step(F.cross_entropy(loop.model(clips), labels))
     return loop
@@ -220,7 +220,7 @@ def draw(rows: list[dict[str, Any]], model: nn.Module, dataset: Clips, device: t
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -251,7 +251,7 @@ def run(
     settings: dict[str, Any] = {"epochs": epochs, "device": place, "precision": "auto", **engine}
     rows: list[dict[str, Any]] = []
 
-    def fit(title: str, model: nn.Module) -> Loop:
+    def fit(title: str, model: nn.Module) -> OldLoop:
         name = title.replace(" ", "_")
         loop = train(model, train_set, batch_size=batch_size, lr=lr, seed=seed, name=name, **settings)
         score = accuracy(model, test_set, place)
@@ -275,12 +275,12 @@ def run(
         baseline_name="one frame",
         bars={"accuracy": 0.8},
         claims=[
-            Claim("a single frame does not show the motion: accuracy, where guessing gets 1 in 6", one, "<", 0.25),
-            Claim("all frames in any order do not show it either", unordered, "<", inflated),
-            Claim("features of the frames in order tell motions apart", ordered, ">", one + 0.2),
-            Claim("so do kernels that reach over frames", inflated, ">", one + 0.2),
-            Claim("played backwards, clips are taken for the opposite motion: share", opposite, ">", 0.5),
-            Claim("inflated kernels see a still clip as the flat ones see its frame: difference", still, "<", 1e-4),
+            claim("a single frame does not show the motion: accuracy, where guessing gets 1 in 6", one, "<", 0.25),
+            claim("all frames in any order do not show it either", unordered, "<", inflated),
+            claim("features of the frames in order tell motions apart", ordered, ">", one + 0.2),
+            claim("so do kernels that reach over frames", inflated, ">", one + 0.2),
+            claim("played backwards, clips are taken for the opposite motion: share", opposite, ">", 0.5),
+            claim("inflated kernels see a still clip as the flat ones see its frame: difference", still, "<", 1e-4),
         ],
         history=loop.history,
         rows=rows,

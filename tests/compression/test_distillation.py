@@ -10,7 +10,9 @@ from torch.nn import functional as F
 from recipes.compression.distillation import UNKNOWN, distill, distillation_loss, few_labels
 from recipes.core.errors import InputError
 from recipes.datasets.images import open_images
-from recipes.vision.classification.task import SmallCNN, evaluate, train
+from recipes.vision.classification.old import train
+from recipes.vision.classification.scoring import evaluate
+from recipes.vision.classification.task import SmallCNN
 
 CPU = torch.device("cpu")
 

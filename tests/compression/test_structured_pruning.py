@@ -14,8 +14,10 @@ from recipes.compression.structured_pruning import block_changes, remove_blocks
 from recipes.core.errors import InputError
 from recipes.core.measure import parameter_count
 from recipes.datasets.images import open_images
+from recipes.vision.classification.old import train
 from recipes.vision.classification.resnet import BasicBlock, Bottleneck, ResNet
-from recipes.vision.classification.task import SmallCNN, evaluate, train
+from recipes.vision.classification.scoring import evaluate
+from recipes.vision.classification.task import SmallCNN
 
 CPU = torch.device("cpu")
 PICTURE = torch.zeros(1, 3, 64, 64)

@@ -13,7 +13,8 @@ from recipes.compression.files import file_bytes, load_sparse, save_dense, save_
 from recipes.compression.weight_pruning import apply_masks, fine_tune, gradual, prune
 from recipes.core.errors import InputError
 from recipes.datasets.images import open_images
-from recipes.vision.classification.task import SmallCNN, evaluate
+from recipes.vision.classification.scoring import evaluate
+from recipes.vision.classification.task import SmallCNN
 
 CPU = torch.device("cpu")
 

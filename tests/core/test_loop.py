@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recipes.core.errors import InputError
-from recipes.core.loop import Loop, one_cycle
-from recipes.datasets.loading import as_is, batches
+from recipes.core.loading import as_is
+from recipes.core.loop import one_cycle
+from recipes.core.old import OldLoop, old_batches
 
 CPU = torch.device("cpu")
 
@@ -38,10 +39,10 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 2))
 
 
-def train(model: nn.Module, epochs: int = 3, batch_size: int = 16, **options: object) -> Loop:
+def train(model: nn.Module, epochs: int = 3, batch_size: int = 16, **options: object) -> OldLoop:
     torch.manual_seed(7)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    loop = Loop(model, optimizer, batches(Points(), batch_size), epochs=epochs, schedule=one_cycle, **options)
+    loop = OldLoop(model, optimizer, old_batches(Points(), batch_size), epochs=epochs, schedule=one_cycle, **options)
     for inputs, labels in loop:
         loop.step(F.cross_entropy(loop.model(inputs), labels))
     return loop
@@ -58,7 +59,7 @@ def test_equals_the_loop_written_by_hand() -> None:
 
     torch.manual_seed(7)
     optimizer = torch.optim.AdamW(by_hand.parameters(), lr=0.01)
-    loader = batches(Points(), 16)
+    loader = old_batches(Points(), 16)
     total = 3 * len(loader)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(min(step / total, 1.0)))
     by_hand.train()
@@ -86,7 +87,7 @@ def test_accumulated_gradients_equal_those_of_a_large_batch(batch_size: int) -> 
     model = nn.Linear(5, 2)
     whole = copy.deepcopy(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    loop = Loop(model, optimizer, batches(Points(), batch_size), epochs=1, accumulate=3)
+    loop = OldLoop(model, optimizer, old_batches(Points(), batch_size), epochs=1, accumulate=3)
     seen: list[tuple[Tensor, Tensor]] = []
     for inputs, labels in loop:
         seen.append((inputs, labels))
@@ -105,7 +106,7 @@ def test_accumulated_gradients_equal_those_of_a_large_batch(batch_size: int) -> 
 def test_clipping_bounds_the_step() -> None:
     model = nn.Linear(5, 2)
     before = copy.deepcopy(model)
-    loop = Loop(model, torch.optim.SGD(model.parameters(), lr=1.0), batches(Points(), 96), epochs=1, clip=0.01)
+    loop = OldLoop(model, torch.optim.SGD(model.parameters(), lr=1.0), old_batches(Points(), 96), epochs=1, clip=0.01)
     for inputs, labels in loop:
         loop.step(100 * F.cross_entropy(loop.model(inputs), labels))
     moved = torch.cat([(a - b).flatten() for a, b in zip(model.parameters(), before.parameters(), strict=True)])
@@ -115,8 +116,8 @@ def test_clipping_bounds_the_step() -> None:
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "auto"])
 def test_half_precision_learns_and_gives_the_loss_in_float32(precision: str) -> None:
     model = network()
-    loop = Loop(
-        model, torch.optim.AdamW(model.parameters(), lr=0.01), batches(Points(), 16), epochs=10, precision=precision
+    loop = OldLoop(
+        model, torch.optim.AdamW(model.parameters(), lr=0.01), old_batches(Points(), 16), epochs=10, precision=precision
     )
     for inputs, labels in loop:
         logits = loop.model(inputs)
@@ -128,7 +129,7 @@ def test_half_precision_learns_and_gives_the_loss_in_float32(precision: str) -> 
 
 def test_a_loss_that_is_not_finite_stops_with_its_place() -> None:
     model = network()
-    loop = Loop(model, torch.optim.SGD(model.parameters(), lr=0.5), batches(Points(), 16), epochs=2)
+    loop = OldLoop(model, torch.optim.SGD(model.parameters(), lr=0.5), old_batches(Points(), 16), epochs=2)
     place = (
         r"loss became nan in epoch 1, batch 3, at learning rate 0\.5, with values from -[\d.]+ to [\d.]+ in the batch"
     )
@@ -140,7 +141,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_place() -> None:
 
 def test_a_forgotten_step_is_an_error() -> None:
     model = network()
-    loop = Loop(model, torch.optim.SGD(model.parameters(), lr=0.5), batches(Points(), 16), epochs=1)
+    loop = OldLoop(model, torch.optim.SGD(model.parameters(), lr=0.5), old_batches(Points(), 16), epochs=1)
     with pytest.raises(RuntimeError, match=r"one loop\.step"):
         for _ in loop:
             pass
@@ -183,7 +184,7 @@ class Interrupted(Exception):
 def test_interrupted_and_resumed_to_the_bit(tmp_path: Path, stop: int, optimizer: str) -> None:
     """Six steps an epoch: in the middle of one, at its end, just after it."""
 
-    def go(model: nn.Module, folder: Path | None, stop: int | None = None) -> Loop:
+    def go(model: nn.Module, folder: Path | None, stop: int | None = None) -> OldLoop:
         torch.manual_seed(7)
         parameters = model.parameters()
         chosen = (
@@ -191,7 +192,9 @@ def test_interrupted_and_resumed_to_the_bit(tmp_path: Path, stop: int, optimizer
             if optimizer == "AdamW"
             else torch.optim.SGD(parameters, lr=0.1, momentum=0.9 if optimizer == "momentum" else 0.0)
         )
-        loop = Loop(model, chosen, batches(Points(), 16), epochs=3, schedule=one_cycle, checkpoint=folder, save_every=1)
+        loop = OldLoop(
+            model, chosen, old_batches(Points(), 16), epochs=3, schedule=one_cycle, checkpoint=folder, save_every=1
+        )
         for inputs, labels in loop:
             if loop.steps == stop:
                 raise Interrupted
@@ -277,12 +280,12 @@ def test_a_resumed_epoch_reads_only_what_is_left_of_it(tmp_path: Path, workers: 
 
     def go(model: nn.Module, points: Counting, folder: Path | None, stop: int | None = None) -> None:
         torch.manual_seed(7)
-        loader = batches(points, 16)
+        loader = old_batches(points, 16)
         if stateful is not None:
             given = {"batch_size": 16, "shuffle": True, "num_workers": workers, "collate_fn": as_is}
             loader = stateful.StatefulDataLoader(points, **given)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-        loop = Loop(model, optimizer, loader, epochs=3, checkpoint=folder, save_every=1)
+        loop = OldLoop(model, optimizer, loader, epochs=3, checkpoint=folder, save_every=1)
         for inputs, labels in loop:
             if loop.steps == stop:
                 raise Interrupted
@@ -304,10 +307,10 @@ def test_a_resumed_epoch_reads_only_what_is_left_of_it(tmp_path: Path, workers: 
 def test_an_interrupt_waits_for_the_step_and_saves(tmp_path: Path, stop: int, saved: bool) -> None:
     """Ctrl-C once: the step is finished and saved, and the same training goes on from there."""
 
-    def go(model: nn.Module, folder: Path | None, stop: int | None = None) -> Loop:
+    def go(model: nn.Module, folder: Path | None, stop: int | None = None) -> OldLoop:
         torch.manual_seed(7)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-        loop = Loop(model, optimizer, batches(Points(), 16), epochs=3, schedule=one_cycle, checkpoint=folder)
+        loop = OldLoop(model, optimizer, old_batches(Points(), 16), epochs=3, schedule=one_cycle, checkpoint=folder)
         for inputs, labels in loop:
             if loop.steps + 1 == stop:
                 signal.raise_signal(signal.SIGINT)
@@ -329,7 +332,7 @@ def test_an_interrupt_waits_for_the_step_and_saves(tmp_path: Path, stop: int, sa
 
 def test_a_second_interrupt_ends_the_run_at_once() -> None:
     model = network()
-    loop = Loop(model, torch.optim.SGD(model.parameters(), lr=0.5), batches(Points(), 16), epochs=1)
+    loop = OldLoop(model, torch.optim.SGD(model.parameters(), lr=0.5), old_batches(Points(), 16), epochs=1)
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012
         for _ in loop:
             signal.raise_signal(signal.SIGINT)
@@ -401,7 +404,8 @@ from torch import nn
 from torch.nn import functional as F
 from recipes.core.device import rank_and_world, setup
 from recipes.core.evaluation import predict
-from recipes.core.loop import Loop, one_cycle
+from recipes.core.old import OldLoop
+from recipes.core.loop import one_cycle
 device = setup("cpu", 0)
 model = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 2))
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
@@ -473,7 +477,9 @@ def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
 def test_learns_on_cuda() -> None:
     model = network()
-    loop = Loop(model, torch.optim.AdamW(model.parameters(), lr=0.01), batches(Points(), 16), epochs=10, device="cuda")
+    loop = OldLoop(
+        model, torch.optim.AdamW(model.parameters(), lr=0.01), old_batches(Points(), 16), epochs=10, device="cuda"
+    )
     for inputs, labels in loop:
         assert inputs.is_cuda
         loop.step(F.cross_entropy(loop.model(inputs), labels))

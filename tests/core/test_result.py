@@ -8,10 +8,11 @@ from torch import nn
 
 from recipes.core.errors import InputError
 from recipes.core.files import write_whole
-from recipes.core.result import Claim, Result, columns, recipe, short
+from recipes.core.old import claim, old_recipe
+from recipes.core.result import Result, columns, short
 
 
-@recipe
+@old_recipe
 def run(*, data: str | None = None, epochs: int = 2, lr: float = 0.1, seed: int = 0, out: str | None = None) -> Result:
     """A recipe for this test."""
     torch.manual_seed(seed)
@@ -21,7 +22,7 @@ def run(*, data: str | None = None, epochs: int = 2, lr: float = 0.1, seed: int 
         metrics={"accuracy": 0.9, "loss": float("nan")},
         baseline={"accuracy": 0.5},
         bars={"accuracy": 0.8},
-        claims=[Claim("nine is above eight", 9.0, ">", 8.0), Claim("nan holds nothing", float("nan"), "<=", 1.0)],
+        claims=[claim("nine is above eight", 9.0, ">", 8.0), claim("nan holds nothing", float("nan"), "<=", 1.0)],
         model=model,
     )
 

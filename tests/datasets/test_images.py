@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from recipes.core.errors import InputError
+from recipes.core.loading import as_is
+from recipes.core.old import old_batches
 from recipes.datasets import images as opener
 from recipes.datasets.bundled import bundled
 from recipes.datasets.images import ImageFiles, Images, open_images, read_idx
-from recipes.datasets.loading import as_is, batches
 
 REAL = os.environ.get("RECIPES_REAL_DATA")
 IDX = (
@@ -161,7 +162,7 @@ def test_subset_keeps_the_scale() -> None:
 
 def test_batches_come_from_a_loader() -> None:
     train, _ = open_images()
-    images, labels = next(iter(batches(train, 64)))
+    images, labels = next(iter(old_batches(train, 64)))
     assert (images.shape, labels.shape) == ((64, 1, 8, 8), (64,))
 
 
@@ -343,12 +344,12 @@ def test_a_worker_that_fails_or_is_killed_names_its_file(folder: Path, monkeypat
 
     broken.write_bytes(broken.read_bytes()[:60])
     with pytest.raises(InputError) as failed:
-        list(batches(train, 1, workers=1))
+        list(old_batches(train, 1, workers=1))
     assert str(failed.value).startswith(f"{broken}: expected a whole picture")
     assert "\n" not in str(failed.value)
     monkeypatch.setattr(opener, "decode", killed)
     with pytest.raises(RuntimeError, match=rf"died while it was reading {re.escape(str(broken))} "):
-        list(batches(train, 1, workers=1))
+        list(old_batches(train, 1, workers=1))
 
 
 def test_statistics_of_a_sample_depend_on_the_seed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

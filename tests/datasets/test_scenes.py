@@ -15,8 +15,8 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from recipes.core.errors import InputError
+from recipes.core.old import old_batches
 from recipes.datasets.bundled import bundled
-from recipes.datasets.loading import batches
 from recipes.datasets.scenes import VOID, Boxes, Masks, open_boxes, open_masks
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
@@ -130,12 +130,12 @@ class TestBundled:
         assert torch.cat(boxes[0].labels).bincount().min() > 300
 
     def test_batches(self, boxes: tuple[Boxes, Boxes], masks: tuple[Masks, Masks]) -> None:
-        images, targets = next(iter(batches(boxes[0], 8)))
+        images, targets = next(iter(old_batches(boxes[0], 8)))
         assert images.shape == (8, 3, 64, 64)
         assert images.dtype == torch.float32
         assert 0.5 < images.max() <= 1
         assert set(targets[0]) == {"boxes", "labels"}
-        images, labels = next(iter(batches(masks[0], 8)))
+        images, labels = next(iter(old_batches(masks[0], 8)))
         assert labels.shape == (8, 64, 64)
         assert labels.dtype == torch.int64
         image, target = boxes[0][3]

@@ -10,9 +10,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from recipes.core.errors import InputError
+from recipes.core.loading import holdout
 from recipes.datasets.images import open_images
-from recipes.datasets.loading import holdout
-from recipes.vision.classification.task import SmallCNN, build_model, evaluate
+from recipes.vision.classification.old import build_model
+from recipes.vision.classification.scoring import evaluate
+from recipes.vision.classification.task import SmallCNN
 from recipes.vision.pretrained import LITE0, last_linear, load_pretrained, load_weights
 from recipes.vision.transfer_learning import (
     Transfer,

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from recipes.core.evaluation import predict
-from recipes.core.loop import Loop, one_cycle
+from recipes.core.loop import one_cycle
+from recipes.core.old import OldLoop
 from recipes.nlp.bert.subwords import SubwordTexts
 from recipes.nlp.text_classification.encoding import batches_by_length
 
@@ -71,7 +72,7 @@ def teach_capitals(
     model = Tagger(encoder)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     batches = batches_by_length(train_set, batch_size, seed=seed)
-    loop = Loop(model, optimizer, batches, epochs=epochs, device=device, schedule=one_cycle)
+    loop = OldLoop(model, optimizer, batches, epochs=epochs, device=device, schedule=one_cycle)
     for ids, capitals in loop:
         logits = loop.model(ids)
         loop.step(F.cross_entropy(logits.flatten(0, 1), capitals.flatten(), ignore_index=UNTOLD))

@@ -28,12 +28,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.evaluation import predict
 from recipes.core.figures import draw_curves, new_figure
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.tagged_words import TaggedWords, open_tagged_words, spans_of
 from recipes.nlp.bert.encoder import open_encoder, start_with_positions, states_of, with_neighbours, with_some_hidden
 from recipes.nlp.bert.subwords import Subwords
@@ -49,7 +51,6 @@ from recipes.nlp.bert.tagging import (
     new_entities,
 )
 from recipes.nlp.text_classification.encoding import batches_by_length
-from recipes.options import main
 
 
 class WordTagger(nn.Module):
@@ -124,9 +125,9 @@ def train(
     seed: int = 0,
     name: str = "model",
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy of the tags; the loop's history follows the test part."""
-    loop = Loop(
+    loop = OldLoop(
         model,
         torch.optim.AdamW(model.parameters(), lr=lr, fused=True),
         batches_by_length(train_set, batch_size, seed=seed),
@@ -204,7 +205,7 @@ def draw_sentences(axes: Any, predicted: list[list[str]], part: TaggedWords, lin
     axes.axis("off")
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -274,14 +275,14 @@ def run(
         baseline_name=best["model"],
         bars={"f1": 0.87},
         claims=[
-            Claim(
+            claim(
                 "context tells what a name is: of entities with words that training never showed, it finds more "
                 "than a list of words and the capitals do",
                 rows[-1]["recall_new"],
                 ">",
                 max(row["recall_new"] for row in rows[:2]),
             ),
-            Claim(
+            claim(
                 "taught whole sequences of tags, it finds as many entities of two words or more, or more of them",
                 rows[-1]["recall_long"],
                 ">=",

@@ -28,12 +28,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.evaluation import predict
 from recipes.core.figures import new_figure
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.questions import Questions, in_other_orders, open_questions
 from recipes.nlp.bert.encoder import open_encoder, start_with_positions, with_a_fast_head, with_neighbours
 from recipes.nlp.bert.spans import (
@@ -49,7 +51,6 @@ from recipes.nlp.bert.spans import (
     with_rivals,
 )
 from recipes.nlp.text_classification.encoding import batches_by_length
-from recipes.options import main
 
 NEVER = -1e4  # logit of what is no piece of the paragraph; finite, so that bf16 can have it
 
@@ -98,14 +99,14 @@ def train(
     seed: int = 0,
     name: str = "model",
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy of first and last piece; the loop's history follows the test part.
 
     The head and the places learn four times as fast as the rest, and so do words that start from random vectors.
     """
     fast = [*model.head.parameters(), *model.places.parameters()]
     fast += model.encoder.get_input_embeddings().parameters() if random_words else []
-    loop = Loop(
+    loop = OldLoop(
         model,
         with_a_fast_head(model, fast, lr),
         batches_by_length(train_set, batch_size, seed=seed),
@@ -164,7 +165,7 @@ def draw(part: Questions, answers: list[str], rows: list[dict[str, Any]], curves
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -237,7 +238,7 @@ def run(
         rows[-1]["f1_all_epochs"] = sum(curves[-1]) / len(curves[-1])
     base, blind, best = rows
     claims = [
-        Claim(
+        claim(
             "told which words match, it learns sooner: F1, the mean over the epochs, is higher by 0.05 or more",
             best["f1_all_epochs"],
             ">=",
@@ -247,11 +248,11 @@ def run(
     if len(others) >= 20:
         told = f"it knows other words for the same: of the {len(others)} questions that share none with the telling, "
         told += "it answers more than the baseline, by 0.1 or more (F1)"
-        claims.append(Claim(told, best["f1_other_words"], ">=", base["f1_other_words"] + 0.1))
+        claims.append(claim(told, best["f1_other_words"], ">=", base["f1_other_words"] + 0.1))
     if len(rivals) >= 20:
         told = f"it finds the right answer where another is of the same kind ({len(rivals)} questions, exact match)"
         right = answer_scores([answers[index] for index in rivals], test_part.subset(rivals))["exact_match"]
-        claims.append(Claim(told, right, ">", 0.6))
+        claims.append(claim(told, right, ">", 0.6))
     return Result(
         metrics={key: best[key] for key in ("f1", "exact_match")},
         baseline={key: base[key] for key in ("f1", "exact_match")},

@@ -26,12 +26,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.evaluation import predict
 from recipes.core.figures import draw_curves, new_figure
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.texts import open_texts
 from recipes.nlp.bert.encoder import (
     in_disorder,
@@ -46,7 +48,6 @@ from recipes.nlp.bert.subwords import Subwords, SubwordTexts, encode_texts
 from recipes.nlp.text_classification.drawing import draw_confusion, fonts
 from recipes.nlp.text_classification.encoding import batches_by_length
 from recipes.nlp.text_classification.task import scores, svm_answers
-from recipes.options import main
 
 NEGATION = re.compile(
     r"\b(not|never|no|nothing|neither|hardly|lack(ed)?|failed|without|anything but|far from|nowhere near)\b",
@@ -123,14 +124,14 @@ def train(
     random_words: bool = True,
     seed: int = 0,
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy of encoder and head together; the loop's history follows the test part.
 
     The head learns four times as fast as the rest, and so do words that start from random vectors.
     """
     fast = [*model.head.parameters()]
     fast += model.encoder.get_input_embeddings().parameters() if random_words else []
-    loop = Loop(
+    loop = OldLoop(
         model,
         with_a_fast_head(model, fast, lr),
         batches_by_length(train_set, batch_size, seed=seed),
@@ -192,7 +193,7 @@ def draw(
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -262,7 +263,7 @@ def run(
     generator = torch.Generator().manual_seed(seed)
     disordered = replace(test_set, ids=[in_disorder(ids, generator) for ids in test_set.ids])
     claims = [
-        Claim(
+        claim(
             "it reads the order: with the words of the held-out texts shuffled it gets fewer right",
             evaluate(model, disordered, place)["accuracy"],
             "<",
@@ -274,7 +275,7 @@ def run(
         for row, said in zip(rows, answers.values(), strict=True):
             row["negated"] = (said == labels)[turned].double().mean().item()
         claims.append(
-            Claim(
+            claim(
                 f"it reads what turns the sense: of the {len(turned)} texts with a negation it gets more right than a "
                 "bag of words, by 0.1 or more",
                 rows[-1]["negated"],

@@ -24,18 +24,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.evaluation import predict
 from recipes.core.figures import new_figure
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.sentence_scores import open_scored_pairs
 from recipes.nlp.bert.encoder import mean_pool, open_encoder, silence_layers, states_of, with_some_hidden
 from recipes.nlp.bert.ranking import EncodedScores, encode_pairs, ranks, rare_overlap, spearman, word_overlap
 from recipes.nlp.bert.subwords import Subwords
 from recipes.nlp.text_classification.encoding import batches_by_length
-from recipes.options import main
 
 
 class Similarity(nn.Module):
@@ -94,10 +95,10 @@ def train(
     seed: int = 0,
     name: str = "model",
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Brings the cosines to the scores, by their squared distance; the loop's history follows the test part."""
     lengths = [max(len(one), len(other)) for one, other in zip(train_set.firsts, train_set.seconds, strict=True)]
-    loop = Loop(
+    loop = OldLoop(
         model,
         torch.optim.AdamW(model.parameters(), lr=lr),
         batches_by_length(train_set, batch_size, lengths=lengths, seed=seed),
@@ -152,7 +153,7 @@ def draw(model: Similarity, dataset: EncodedScores, device: torch.device, rows: 
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -221,19 +222,19 @@ def run(
             start_from(encoder, vectors.weight)
         history = train(model, train_set, test_set, epochs=epochs, lr=lr, **options).history
         rows.append({"model": "encoder"} | evaluate(model, test_set, place))
-        claims.append(Claim("it learned: untrained it was worse", untrained["spearman"], "<", rows[-1]["spearman"]))
+        claims.append(claim("it learned: untrained it was worse", untrained["spearman"], "<", rows[-1]["spearman"]))
     metrics = {"spearman": rows[-1]["spearman"]}
     disordered = evaluate(model, test_set.with_words_shuffled(seed), place)["spearman"]
     rows.append({"model": "encoder, words shuffled", "spearman": disordered})
     if weights is None:
         claims += [
-            Claim(
+            claim(
                 "what it learned is mostly what words mean: the mean of word vectors comes within 0.05 of it",
                 rows[-3]["spearman"],
                 ">",
                 metrics["spearman"] - 0.05,
             ),
-            Claim(
+            claim(
                 "who did it to whom is hardly learned from so few pairs: shuffled words cost it less than 0.05",
                 disordered,
                 ">",
@@ -241,7 +242,7 @@ def run(
             ),
         ]
     else:
-        claims.append(Claim("it reads the order: shuffled words cost it", disordered, "<", metrics["spearman"]))
+        claims.append(claim("it reads the order: shuffled words cost it", disordered, "<", metrics["spearman"]))
     return Result(
         metrics=metrics,
         baseline={"spearman": best["spearman"]},

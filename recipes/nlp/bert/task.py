@@ -23,17 +23,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe, whole_weights
-from recipes.datasets.loading import holdout
+from recipes.core.loading import holdout
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_recipe
+from recipes.core.result import Result
+from recipes.core.task import whole_weights
 from recipes.datasets.texts import open_texts
 from recipes.nlp.bert.capitals import capitals_f1, find_capitals, teach_capitals
 from recipes.nlp.bert.drawing import draw
 from recipes.nlp.bert.subwords import Subwords, SubwordTexts, encode_texts, train_subwords
 from recipes.nlp.text_classification.encoding import batches_by_length
-from recipes.options import main
 
 
 class MaskedLM(nn.Module):
@@ -108,9 +110,9 @@ def pretrain(
     device: torch.device,
     seed: int = 0,
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Teaches the model to guess hidden words; the loop's history follows the test part."""
-    loop = Loop(
+    loop = OldLoop(
         model,
         torch.optim.AdamW(model.parameters(), lr=lr, fused=True),
         batches_by_length(train_set, batch_size, seed=seed),
@@ -170,7 +172,7 @@ def part_of(whole: SubwordTexts, indices: Tensor) -> SubwordTexts:
     return replace(whole, texts=texts, ids=ids, labels=whole.labels[indices])
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -252,7 +254,7 @@ def run(
             held_f1, test_f1 = (capitals_f1(tagger, part, place) for part in parts)
             rows.append({"start": start, "texts": len(few), "capitals_f1": held_f1, "capitals_f1_test": test_f1})
         claims.append(
-            Claim(
+            claim(
                 f"the start matters: taught by {len(few)} texts where capitals stand, the pretrained encoder finds "
                 "more of them in held-out texts than one from random weights (F1)",
                 rows[0]["capitals_f1"],
@@ -262,7 +264,7 @@ def run(
         )
         if data is None:
             claims.append(
-                Claim(
+                claim(
                     "what it knows is the language it has read: in the test part, where frames and names are others, "
                     "it finds fewer",
                     rows[0]["capitals_f1_test"],

@@ -20,16 +20,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import holdout
+from recipes.core.loading import holdout
+from recipes.core.old import claim, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.texts import Texts, open_texts
 from recipes.nlp.text_classification.drawing import draw_confusion, draw_evidence
 from recipes.nlp.text_classification.encoding import tokenise
 from recipes.nlp.text_classification.task import majority, scores
-from recipes.options import main
 
 METHODS = ("naive Bayes", "logistic regression", "linear SVM")
 STRENGTHS = (0.1, 1.0, 10.0)  # how freely a method may follow the train texts; the best is chosen for each
@@ -188,7 +189,7 @@ def draw(model: BagClassifier, dataset: Texts, rows: list[dict[str, Any]]) -> An
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -237,13 +238,13 @@ def run(
         baseline_name="majority class",
         bars={"accuracy": 0.78},
         claims=[
-            Claim(
+            claim(
                 f"runs of up to {longest} words beat single words (mean over methods, counts and TF-IDF)",
                 mean(rows[-2:]),
                 ">",
                 mean(rows[:2]),
             ),
-            Claim("TF-IDF beats counts (mean over methods and lengths)", mean(rows[1::2]), ">", mean(rows[::2])),
+            claim("TF-IDF beats counts (mean over methods and lengths)", mean(rows[1::2]), ">", mean(rows[::2])),
         ],
         rows=rows,
         model=model,

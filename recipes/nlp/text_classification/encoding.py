@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from recipes.core.device import rank_and_world
 from recipes.core.errors import InputError
-from recipes.datasets.loading import as_is
+from recipes.core.loading import as_is
 from recipes.datasets.texts import Texts, open_texts
 
 PAD, UNKNOWN = 0, 1

@@ -18,16 +18,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.word_vectors import read_vectors, start_from
 from recipes.nlp.text_classification.encoding import PAD, EncodedTexts, batches_by_length, open_encoded, shuffled
 from recipes.nlp.text_classification.memory import accuracy_by_distance, draw_recurrent
 from recipes.nlp.text_classification.rnn import TextRNN, summary
 from recipes.nlp.text_classification.task import evaluate, linear_svm, word_vectors
-from recipes.options import main
 
 
 class LSTM(nn.Module):
@@ -121,10 +122,10 @@ def train(
     seed: int = 0,
     name: str = "model",
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy with AdamW; gives the loop, whose history follows the test part."""
     options: Engine = {"clip": 1.0, **engine}  # gates keep a gradient from fading, not from growing
-    loop = Loop(
+    loop = OldLoop(
         model,
         torch.optim.AdamW(model.parameters(), lr=lr),
         batches_by_length(train_set, batch_size, seed=seed),
@@ -141,7 +142,7 @@ def train(
     return loop
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -227,17 +228,17 @@ def run(
         baseline_name="linear SVM, words and pairs",
         bars={"accuracy": 0.9},
         claims=[
-            Claim("it beats a linear SVM on words and pairs", metrics["accuracy"], ">", svm["accuracy"]),
-            Claim(
+            claim("it beats a linear SVM on words and pairs", metrics["accuracy"], ">", svm["accuracy"]),
+            claim(
                 "it reads the order: accuracy that it loses when the words of the test texts are shuffled",
                 metrics["accuracy"] - in_disorder,
                 ">",
                 0.2,
             ),
-            Claim(
+            claim(
                 f"it remembers one word over {far} others in its last state: accuracy", memory["LSTM"][far], ">", 0.95
             ),
-            Claim("where a plain RNN has forgotten it and guesses", memory["plain RNN"][far], "<", 0.6),
+            claim("where a plain RNN has forgotten it and guesses", memory["plain RNN"][far], "<", 0.6),
         ],
         rows=[
             {"words after the one that decides": n} | {name: accuracy[n] for name, accuracy in memory.items()}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from recipes.core.figures import draw_curves, new_figure
-from recipes.core.loop import Loop
+from recipes.core.old import OldLoop
 from recipes.nlp.text_classification.drawing import draw_texts
 from recipes.nlp.text_classification.encoding import EncodedTexts, Vocabulary
 from recipes.nlp.text_classification.task import evaluate
@@ -32,7 +32,7 @@ def verdict_texts(distance: int, count: int, *, seed: int) -> EncodedTexts:
 
 def accuracy_by_distance(
     build: Callable[[int], nn.Module],
-    train: Callable[..., Loop],
+    train: Callable[..., OldLoop],
     device: torch.device,
     *,
     distances: tuple[int, ...] = DISTANCES,

@@ -19,14 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_recipe
+from recipes.core.result import Result
 from recipes.nlp.text_classification.encoding import PAD, EncodedTexts, batches_by_length, open_encoded, shuffled
 from recipes.nlp.text_classification.memory import accuracy_by_distance, draw_recurrent
 from recipes.nlp.text_classification.task import evaluate, linear_svm, word_vectors
-from recipes.options import main
 
 
 class RNN(nn.Module):
@@ -109,10 +110,10 @@ def train(
     seed: int = 0,
     name: str = "model",
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy with AdamW; gives the loop, whose history follows the test part."""
     options: Engine = {"clip": 1.0, **engine}  # a gradient through many words may fade, but also explode
-    loop = Loop(
+    loop = OldLoop(
         model,
         torch.optim.AdamW(model.parameters(), lr=lr),
         batches_by_length(train_set, batch_size, seed=seed),
@@ -129,7 +130,7 @@ def train(
     return loop
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -213,16 +214,16 @@ def run(
         baseline_name="linear SVM, words and pairs",
         bars={"accuracy": 0.9},
         claims=[
-            Claim("it beats a linear SVM on words and pairs", metrics["accuracy"], ">", svm["accuracy"]),
-            Claim(
+            claim("it beats a linear SVM on words and pairs", metrics["accuracy"], ">", svm["accuracy"]),
+            claim(
                 "it reads the order: accuracy that it loses when the words of the test texts are shuffled",
                 metrics["accuracy"] - in_disorder,
                 ">",
                 0.2,
             ),
-            Claim("maxima over all states tell more than the last state", metrics["accuracy"], ">", accuracy["last"]),
-            Claim(f"it remembers one word over {near} others in its last state: accuracy", memory[near], ">", 0.95),
-            Claim(f"it forgets: over {far} others it is near guessing, 0.5", memory[far], "<", 0.6),
+            claim("maxima over all states tell more than the last state", metrics["accuracy"], ">", accuracy["last"]),
+            claim(f"it remembers one word over {near} others in its last state: accuracy", memory[near], ">", 0.95),
+            claim(f"it forgets: over {far} others it is near guessing, 0.5", memory[far], "<", 0.6),
         ],
         rows=[
             {"words after the one that decides": n, "accuracy of the last state": share} for n, share in memory.items()

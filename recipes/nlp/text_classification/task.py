@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.evaluation import predict
 from recipes.core.figures import draw_curves, new_figure
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.texts import Texts
 from recipes.nlp.text_classification.drawing import draw_confusion, draw_evidence, phrase_evidence
 from recipes.nlp.text_classification.encoding import (
@@ -33,7 +35,6 @@ from recipes.nlp.text_classification.encoding import (
     shuffled,
     tokenise,
 )
-from recipes.options import main
 
 
 class MeanOfWords(nn.Module):
@@ -73,9 +74,9 @@ def train(
     device: torch.device,
     seed: int = 0,
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy with AdamW; gives the loop, whose history follows the test part."""
-    loop = Loop(
+    loop = OldLoop(
         model,
         torch.optim.AdamW(model.parameters(), lr=lr),
         batches_by_length(train_set, batch_size, seed=seed),
@@ -155,7 +156,7 @@ def draw(model: nn.Module, dataset: EncodedTexts, device: torch.device, history:
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -208,19 +209,19 @@ def run(
         baseline_name="majority class",
         bars={"accuracy": 0.64},
         claims=[
-            Claim(
+            claim(
                 "it reads no order: shuffling the words of the test texts moves its accuracy by nothing",
                 abs(in_disorder - accuracy),
                 "<=",
                 0.002,
             ),
-            Claim(
+            claim(
                 "that is what words alone tell: a linear SVM on single words is no better by more than 0.03",
                 words["accuracy"],
                 "<=",
                 accuracy + 0.03,
             ),
-            Claim(
+            claim(
                 "order tells more: a linear SVM on words and pairs beats it",
                 pairs["accuracy"],
                 ">",

@@ -18,11 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import draw_curves, new_figure
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.word_vectors import read_vectors, start_from
 from recipes.nlp.text_classification.drawing import draw_evidence, draw_texts, phrase_evidence
 from recipes.nlp.text_classification.encoding import (
@@ -33,7 +35,6 @@ from recipes.nlp.text_classification.encoding import (
     shuffled,
 )
 from recipes.nlp.text_classification.task import evaluate, linear_svm, word_vectors
-from recipes.options import main
 
 
 class TextCNN(nn.Module):
@@ -90,9 +91,9 @@ def train(
     seed: int = 0,
     name: str = "model",
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy with AdamW; gives the loop, whose history follows the test part."""
-    loop = Loop(
+    loop = OldLoop(
         model,
         torch.optim.AdamW(model.parameters(), lr=lr),
         batches_by_length(train_set, batch_size, seed=seed),
@@ -153,7 +154,7 @@ def draw_compared(axes: Any, rows: list[dict[str, Any]]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -246,20 +247,20 @@ def run(
         baseline_name="linear SVM, words and pairs",
         bars={"accuracy": 0.93},
         claims=[
-            Claim(
+            claim(
                 "filters over word vectors beat counted words, pairs and triples (the best of the linear SVMs)",
                 metrics["accuracy"],
                 ">",
                 max(svm["accuracy"] for svm in svms),
             ),
-            Claim(
+            claim(
                 "wider windows help: it beats as many filters of one word, which make a bag of words",
                 metrics["accuracy"],
                 ">",
                 rows[3]["accuracy"],
             ),
-            Claim("and as many filters of two words", metrics["accuracy"], ">", rows[4]["accuracy"]),
-            Claim(
+            claim("and as many filters of two words", metrics["accuracy"], ">", rows[4]["accuracy"]),
+            claim(
                 "it reads the order: with the words of the test texts shuffled it is worse than the bag of words",
                 in_disorder,
                 "<",

@@ -24,15 +24,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import draw_curves, new_figure
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.loading import holdout
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.datasets.loading import batches, holdout
-from recipes.options import main
-from recipes.vision.classification.task import evaluate, majority, shifted
+from recipes.vision.classification.scoring import evaluate, majority, shifted
 
 
 class AlexNet(nn.Module):
@@ -104,7 +105,7 @@ def train(
     goal: float = 0.0,
     moved: bool = False,
     **loop_options: Any,
-) -> tuple[Loop, int]:
+) -> tuple[OldLoop, int]:
     """Minimises the cross-entropy with AdamW.
 
     Args:
@@ -115,8 +116,8 @@ def train(
         The loop, and the steps taken.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05, fused=True)
-    loader = batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0)
-    loop = Loop(model, optimizer, loader, **loop_options)
+    loader = old_batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0)
+    loop = OldLoop(model, optimizer, loader, **loop_options)
     losses: deque[float] = deque(maxlen=20)
     for images, labels in loop:
         loss = F.cross_entropy(loop.model(shifted(images) if moved else images), labels)
@@ -155,7 +156,7 @@ def draw(
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -246,8 +247,8 @@ def run(
         baseline_name="majority class",
         bars={"accuracy": 0.93},
         claims=[
-            Claim(f"ReLU takes at most 3/4 of tanh's steps to a loss of {goal:g}", relu, "<=", 0.75 * tanh),
-            Claim("dropout narrows the gap in loss, test less train", gap["dropout"], "<", gap["no dropout"]),
+            claim(f"ReLU takes at most 3/4 of tanh's steps to a loss of {goal:g}", relu, "<=", 0.75 * tanh),
+            claim("dropout narrows the gap in loss, test less train", gap["dropout"], "<", gap["no dropout"]),
         ],
         history=loop.history,
         rows=[{"few pictures": name, **own, "gap": gap[name]} for name, own in means.items()],

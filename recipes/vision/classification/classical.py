@@ -20,14 +20,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure, show_picture
-from recipes.core.loop import Engine
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.old import Engine, claim, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.options import main
-from recipes.vision.classification.task import FAST, SmallCNN, evaluate, majority, train
+from recipes.vision.classification.old import FAST, train
+from recipes.vision.classification.scoring import evaluate, majority
+from recipes.vision.classification.task import SmallCNN
 
 METHODS = ("linear SVM", "decision tree", "random forest")
 SIDE = 32  # pixels; smaller pictures are enlarged to it before their gradients are counted
@@ -122,7 +124,7 @@ def draw_comparison(rows: list[dict[str, Any]], pictures: Tensor) -> Any:
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -187,11 +189,11 @@ def run(
         baseline_name="majority class",
         bars={"accuracy": 0.95},
         claims=[
-            Claim("a linear SVM does better on HOG than on pixels", hog_svm["accuracy"], ">", svm["accuracy"]),
-            Claim("the CNN, on features it learned, beats them all", learned["accuracy"], ">", best),
-            Claim("no method on HOG loses more than 3 points in dim light", hog_loses, "<=", 0.03),
-            Claim("every method on pixels loses more than 10", pixels_lose, ">", 0.1),
-            Claim("and so does the CNN, which never saw the dark", network_loses, ">", 0.1),
+            claim("a linear SVM does better on HOG than on pixels", hog_svm["accuracy"], ">", svm["accuracy"]),
+            claim("the CNN, on features it learned, beats them all", learned["accuracy"], ">", best),
+            claim("no method on HOG loses more than 3 points in dim light", hog_loses, "<=", 0.03),
+            claim("every method on pixels loses more than 10", pixels_lose, ">", 0.1),
+            claim("and so does the CNN, which never saw the dark", network_loses, ">", 0.1),
         ],
         history=loop.history,
         rows=rows,

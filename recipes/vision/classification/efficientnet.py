@@ -22,16 +22,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import Engine, Loop, one_cycle
+from recipes.core.loop import one_cycle
 from recipes.core.measure import macs, parameter_count
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.datasets.loading import batches
-from recipes.options import main
-from recipes.vision.classification.task import evaluate, majority
+from recipes.vision.classification.scoring import evaluate, majority
 
 # The paper's table 1: expansion, kernel, stride of the first block, channels, blocks.
 SETTINGS = [
@@ -181,13 +181,13 @@ def train(
     *,
     device: torch.device,
     **loop_options: Any,
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy with AdamW."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
-    loop = Loop(
+    loop = OldLoop(
         model,
         optimizer,
-        batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0),
+        old_batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0),
         device=device,
         schedule=one_cycle,
         evaluate=lambda: evaluate(model, test_set, device),
@@ -218,7 +218,7 @@ def draw(histories: dict[str, list[dict[str, float]]], scores: dict[str, list[di
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -283,9 +283,9 @@ def run(
         baseline_name="majority class",
         bars={"accuracy": 0.95},
         claims=[
-            Claim("the four cost the same arithmetic, largest over smallest", spread, "<", 1.1),
+            claim("the four cost the same arithmetic, largest over smallest", spread, "<", 1.1),
             *(
-                Claim(f"held-out loss of all together, against {row['network']}", together["loss"], "<", row["loss"])
+                claim(f"held-out loss of all together, against {row['network']}", together["loss"], "<", row["loss"])
                 for row in single
             ),
         ],

@@ -20,16 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.figures import new_figure, show_picture
-from recipes.core.loop import Engine, Loop, one_cycle
+from recipes.core.loop import one_cycle
 from recipes.core.measure import macs, parameter_count
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.datasets.loading import batches
-from recipes.options import main
 from recipes.vision.classification.receptive import centre_gradients
-from recipes.vision.classification.task import evaluate, majority, shifted
+from recipes.vision.classification.scoring import evaluate, majority, shifted
 
 GOAL = 0.5  # nats of training loss, that the versions' steps are counted to
 
@@ -179,12 +179,12 @@ def train(
     *,
     device: torch.device,
     **loop_options: Any,
-) -> tuple[Loop, list[float]]:
+) -> tuple[OldLoop, list[float]]:
     """Minimises the cross-entropy with AdamW; gives the loop, and the loss of every step."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
-    loader = batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0)
+    loader = old_batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0)
     measure = partial(evaluate, model, test_set, device)
-    loop = Loop(model, optimizer, loader, device=device, schedule=one_cycle, evaluate=measure, **loop_options)
+    loop = OldLoop(model, optimizer, loader, device=device, schedule=one_cycle, evaluate=measure, **loop_options)
     losses: list[float] = []
     for images, labels in loop:
         loss = F.cross_entropy(loop.model(shifted(images)), labels)
@@ -226,7 +226,7 @@ def draw(losses: dict[str, list[float]], shares: dict[str, float], fields: list[
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -283,11 +283,11 @@ def run(
         baseline_name="majority class",
         bars={"accuracy": 0.95},
         claims=[
-            Claim("1×1 reductions: share of the parameters", left, "<", 1),
-            *(Claim(f"{name}: share of the MACs", share, "<", 1) for name, share in shares.items()),
-            Claim("with batch norm, fewer steps to the loss", normed, "<", plain),
-            Claim("the 3×3 branch sees more than the 1×1, pixels", three, ">", one),
-            Claim("and the 5×5 branch more than the 3×3", five, ">", three),
+            claim("1×1 reductions: share of the parameters", left, "<", 1),
+            *(claim(f"{name}: share of the MACs", share, "<", 1) for name, share in shares.items()),
+            claim("with batch norm, fewer steps to the loss", normed, "<", plain),
+            claim("the 3×3 branch sees more than the 1×1, pixels", three, ">", one),
+            claim("and the 5×5 branch more than the 3×3", five, ">", three),
         ],
         history=loop.history,
         rows=rows,

@@ -20,16 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure, show_picture
-from recipes.core.loop import Engine, Loop, one_cycle
+from recipes.core.loop import one_cycle
 from recipes.core.measure import macs, parameter_count
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.datasets.loading import batches
-from recipes.options import main
-from recipes.vision.classification.task import evaluate, shifted
+from recipes.vision.classification.scoring import evaluate, shifted
 
 SIDE = 32  # pixels: the third convolution then ends in a single place
 
@@ -74,13 +74,13 @@ def train(
     moved: bool,
     device: torch.device,
     **loop_options: Any,
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy with AdamW, over pictures as they are or each `moved` a little at random."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
-    loop = Loop(
+    loop = OldLoop(
         model,
         optimizer,
-        batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0),
+        old_batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0),
         device=device,
         schedule=one_cycle,
         evaluate=lambda: evaluate(model, test_set, device),
@@ -119,7 +119,7 @@ def draw(lenet: nn.Module, image: Tensor, histories: dict[str, list[dict[str, fl
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -174,8 +174,8 @@ def run(
         baseline_name="the better MLP",
         bars={"accuracy": 0.95},
         claims=[
-            Claim("share by which the two networks' parameters differ", off, "<=", 0.02),
-            Claim("LeNet-5 is better on held-out pictures than either MLP", lenet["accuracy"], ">", mlp["accuracy"]),
+            claim("share by which the two networks' parameters differ", off, "<=", 0.02),
+            claim("LeNet-5 is better on held-out pictures than either MLP", lenet["accuracy"], ">", mlp["accuracy"]),
         ],
         history=histories["LeNet-5"],
         rows=[

@@ -20,16 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import Engine, Loop, one_cycle
+from recipes.core.loop import one_cycle
 from recipes.core.measure import interleaved, macs, parameter_count, ratio
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.datasets.loading import batches
-from recipes.options import main
-from recipes.vision.classification.task import evaluate, majority, shifted
+from recipes.vision.classification.scoring import evaluate, majority, shifted
 
 # The paper's table 2: expansion, channels, blocks, stride of the first of them.
 SETTINGS = [
@@ -145,13 +145,13 @@ def train(
     *,
     device: torch.device,
     **loop_options: Any,
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy with AdamW."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
-    loop = Loop(
+    loop = OldLoop(
         model,
         optimizer,
-        batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0),
+        old_batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0),
         device=device,
         schedule=one_cycle,
         evaluate=lambda: evaluate(model, test_set, device),
@@ -198,7 +198,7 @@ def draw(histories: dict[str, list[dict[str, float]]], shares: dict[str, dict[st
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -271,12 +271,12 @@ def run(
         baseline_name="majority class",
         bars={"accuracy": 0.95},
         claims=[
-            Claim("taken apart: share of the parameters", shares["trained"]["parameters"], "<", 0.5),
-            Claim("share of the multiply-accumulates", shares["trained"]["macs"], "<", 0.5),
-            Claim("held-out accuracy is at most two points less", accuracy, ">=", reference - 0.02),
-            Claim("the paper's network: share of the multiply-accumulates", large["macs"], "<", 0.5),
-            Claim("share of the time, one picture of 224 pixels", large["time"], "<", 1),
-            Claim("which is less of a saving than the arithmetic's", large["time"], ">", large["macs"]),
+            claim("taken apart: share of the parameters", shares["trained"]["parameters"], "<", 0.5),
+            claim("share of the multiply-accumulates", shares["trained"]["macs"], "<", 0.5),
+            claim("held-out accuracy is at most two points less", accuracy, ">=", reference - 0.02),
+            claim("the paper's network: share of the multiply-accumulates", large["macs"], "<", 0.5),
+            claim("share of the time, one picture of 224 pixels", large["time"], "<", 1),
+            claim("which is less of a saving than the arithmetic's", large["time"], ">", large["macs"]),
         ],
         history=histories["depthwise-separable"],
         rows=rows,

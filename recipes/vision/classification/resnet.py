@@ -18,15 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.datasets.loading import batches
-from recipes.options import main
-from recipes.vision.classification.task import FAST, evaluate, majority, shifted
+from recipes.vision.classification.old import FAST
+from recipes.vision.classification.scoring import evaluate, majority, shifted
 
 
 class BasicBlock(nn.Module):
@@ -168,7 +169,7 @@ def train(
     *,
     device: torch.device,
     **loop_options: Any,
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy; the history also follows the gradient at the first layer, a mean an epoch."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
     norms: list[Tensor] = []
@@ -179,8 +180,8 @@ def train(
         return {"accuracy": evaluate(model, test_set, device)["accuracy"], "gradient": gradient}
 
     workers = 2 if isinstance(train_set, ImageFiles) else 0
-    loader = batches(train_set, batch_size, seed=seed, workers=workers)
-    loop = Loop(model, optimizer, loader, device=device, schedule=one_cycle, evaluate=measure, **loop_options)
+    loader = old_batches(train_set, batch_size, seed=seed, workers=workers)
+    loop = OldLoop(model, optimizer, loader, device=device, schedule=one_cycle, evaluate=measure, **loop_options)
     next(model.parameters()).register_hook(lambda gradient: norms.append(gradient.detach().norm()))
     for images, labels in loop:
         loss = F.cross_entropy(loop.model(shifted(images)), labels)
@@ -206,7 +207,7 @@ def draw(norms: dict[str, list[float]], histories: dict[str, list[dict[str, floa
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -260,10 +261,10 @@ def run(
         baseline_name="majority class",
         bars={"accuracy": 0.97},
         claims=[
-            Claim("the residual net ends with the lower training loss", residual[-1]["loss"], "<", plain[-1]["loss"]),
-            Claim("and is better on held-out pictures", residual[-1]["accuracy"], ">", plain[-1]["accuracy"]),
-            Claim("the plain net's first layer gets 10 times its gradient, untrained", first[0], ">", 10 * first[1]),
-            Claim("and over the first epoch", plain[0]["gradient"], ">", 10 * residual[0]["gradient"]),
+            claim("the residual net ends with the lower training loss", residual[-1]["loss"], "<", plain[-1]["loss"]),
+            claim("and is better on held-out pictures", residual[-1]["accuracy"], ">", plain[-1]["accuracy"]),
+            claim("the plain net's first layer gets 10 times its gradient, untrained", first[0], ">", 10 * first[1]),
+            claim("and over the first epoch", plain[0]["gradient"], ">", 10 * residual[0]["gradient"]),
         ],
         history=residual,
         rows=[

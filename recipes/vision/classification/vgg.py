@@ -18,17 +18,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import Engine, Loop, one_cycle
+from recipes.core.loop import one_cycle
 from recipes.core.measure import macs, parameter_count
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.datasets.loading import batches
-from recipes.options import main
+from recipes.vision.classification.old import FAST
 from recipes.vision.classification.receptive import centre_gradients
-from recipes.vision.classification.task import FAST, evaluate, majority, shifted
+from recipes.vision.classification.scoring import evaluate, majority, shifted
 
 
 def convolution(channels: int, width: int, kernel: int, batch_norm: bool) -> list[nn.Module]:
@@ -124,13 +125,13 @@ def train(
     *,
     device: torch.device,
     **loop_options: Any,
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy with AdamW."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
-    loop = Loop(
+    loop = OldLoop(
         model,
         optimizer,
-        batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0),
+        old_batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0),
         device=device,
         schedule=one_cycle,
         evaluate=lambda: evaluate(model, test_set, device),
@@ -160,7 +161,7 @@ def draw(histories: dict[str, list[dict[str, float]]], gradients: dict[str, Tens
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -230,9 +231,9 @@ def run(
         baseline_name="majority class",
         bars={"accuracy": 0.95},
         claims=[
-            Claim("two 3×3 see as wide a field as one 5×5, pixels", fields["two 3×3"], ">=", fields["one 5×5"]),
-            Claim("with fewer parameters at equal channels", weights["two 3×3"], "<", weights["one 5×5"]),
-            Claim("and do no worse on held-out pictures, within a point", accuracy, ">=", other - 0.01),
+            claim("two 3×3 see as wide a field as one 5×5, pixels", fields["two 3×3"], ">=", fields["one 5×5"]),
+            claim("with fewer parameters at equal channels", weights["two 3×3"], "<", weights["one 5×5"]),
+            claim("and do no worse on held-out pictures, within a point", accuracy, ">=", other - 0.01),
         ],
         history=histories["two 3×3"],
         rows=[

@@ -18,15 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure, show_picture
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.datasets.loading import batches
-from recipes.options import main
-from recipes.vision.classification.task import evaluate, majority
+from recipes.vision.classification.scoring import evaluate, majority
 
 
 class Attention(nn.Module):
@@ -191,12 +191,12 @@ def train(
     *,
     device: torch.device,
     **loop_options: Any,
-) -> Loop:
+) -> OldLoop:
     """Minimises the cross-entropy with AdamW."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
-    loader = batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0)
+    loader = old_batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0)
     measure = partial(evaluate, model, test_set, device)
-    loop = Loop(model, optimizer, loader, device=device, schedule=one_cycle, evaluate=measure, **loop_options)
+    loop = OldLoop(model, optimizer, loader, device=device, schedule=one_cycle, evaluate=measure, **loop_options)
     for images, labels in loop:
         loss = F.cross_entropy(loop.model(images), labels)
         loop.step(loss)
@@ -228,7 +228,7 @@ def draw(model: VisionTransformer, dataset: Images | ImageFiles, rows: list[dict
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -280,9 +280,9 @@ def run(
         baseline_name="majority class",
         bars={"accuracy": 0.95},
         claims=[
-            Claim("positions are worth 10 points of accuracy", known["accuracy"], ">", blind["accuracy"] + 0.1),
-            Claim("with them, shuffled patches cost 20", known["patches shuffled"], "<", known["accuracy"] - 0.2),
-            Claim(
+            claim("positions are worth 10 points of accuracy", known["accuracy"], ">", blind["accuracy"] + 0.1),
+            claim("with them, shuffled patches cost 20", known["patches shuffled"], "<", known["accuracy"] - 0.2),
+            claim(
                 "without them, shuffling leaves the loss as it is", abs(blind["their loss"] - blind["loss"]), "<", 1e-4
             ),
         ],

@@ -22,15 +22,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.evaluation import predict
 from recipes.core.figures import draw_curves, new_figure, show_picture
-from recipes.core.loop import Engine, Loop, one_cycle
+from recipes.core.loop import one_cycle
 from recipes.core.measure import interleaved, ratio
-from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import batches
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.scenes import open_boxes
-from recipes.options import main
 from recipes.vision.detection.boxes import Detections
 from recipes.vision.detection.drawing import draw_frames, show_boxes
 from recipes.vision.detection.proposals import examples, found_in, recall
@@ -133,10 +133,10 @@ def cut(image: Tensor, boxes: Tensor) -> Tensor:
     return torch.stack(pieces) if pieces else image.new_zeros(0, 3, CROP, CROP)
 
 
-def train(model: FastRCNN, train_set: Proposed, *, batch_size: int, lr: float, seed: int, **settings: Any) -> Loop:
+def train(model: FastRCNN, train_set: Proposed, *, batch_size: int, lr: float, seed: int, **settings: Any) -> OldLoop:
     """Minimises the loss with AdamW on shifted and scaled pictures; `settings` are those of `Loop`."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
-    loop = Loop(model, optimizer, batches(train_set, batch_size, seed=seed), schedule=one_cycle, **settings)
+    loop = OldLoop(model, optimizer, old_batches(train_set, batch_size, seed=seed), schedule=one_cycle, **settings)
     for inputs, targets in loop:
         loop.step(loop.model(*moved_along(inputs, targets)))
     return loop
@@ -177,7 +177,7 @@ def draw(model: FastRCNN, dataset: Proposed, device: torch.device, history: list
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -217,9 +217,9 @@ def run(
         baseline_name="commonest places",
         bars={"map_50": 0.6},
         claims=[
-            Claim("one pass over the picture is faster than one over each region: seconds, a ratio", slower, ">", 1),
-            Claim("regions moved at random by 15 % are moved back: map without box regression", unmoved, "<", back),
-            Claim("what is not proposed is not found: map_50 is at most the recall", metrics["map_50"], "<=", proposed),
+            claim("one pass over the picture is faster than one over each region: seconds, a ratio", slower, ">", 1),
+            claim("regions moved at random by 15 % are moved back: map without box regression", unmoved, "<", back),
+            claim("what is not proposed is not found: map_50 is at most the recall", metrics["map_50"], "<=", proposed),
         ],
         history=loop.history,
         rows=[

@@ -24,15 +24,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.claims import Claim
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.evaluation import predict
 from recipes.core.figures import draw_curves, new_figure, show_picture
-from recipes.core.loop import Engine, Loop, one_cycle
+from recipes.core.loop import one_cycle
 from recipes.core.measure import interleaved, ratio
-from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import batches
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.scenes import Boxes, open_boxes
-from recipes.options import main
 from recipes.vision.detection.boxes import Detections, nms, shift_and_zoom
 from recipes.vision.detection.drawing import draw_frames, show_boxes
 from recipes.vision.detection.proposals import (
@@ -192,10 +193,10 @@ def roi_align(features: Tensor, boxes: Tensor, side: int, samples: int = 1) -> T
     return read.view(len(features), len(boxes), side, samples, side, samples).mean(dim=(3, 5)).transpose(0, 1)
 
 
-def train(model: FasterRCNN, train_set: Boxes, *, batch_size: int, lr: float, seed: int, **settings: Any) -> Loop:
+def train(model: FasterRCNN, train_set: Boxes, *, batch_size: int, lr: float, seed: int, **settings: Any) -> OldLoop:
     """Minimises the losses of both stages together with AdamW; `settings` are those of `Loop`."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
-    loop = Loop(model, optimizer, batches(train_set, batch_size, seed=seed), schedule=one_cycle, **settings)
+    loop = OldLoop(model, optimizer, old_batches(train_set, batch_size, seed=seed), schedule=one_cycle, **settings)
     for images, targets in loop:
         loop.step(loop.model(*shift_and_zoom(images, targets)))
     return loop
@@ -222,11 +223,11 @@ def probe_stages(model: FasterRCNN, test_set: Boxes, full: float, device: torch.
     own, outside = propose_for(model, test_set, device), [colour_regions(image) for image in test_set.images]
     ten, ten_outside, own_all, outside_all = (recall(p, test_set, n) for n in (10, most) for p in (own, outside))
     return [
-        Claim(f"{most} own proposals miss less than up to {most} outside ones: recall", own_all, ">", outside_all),
-        Claim("they are ranked by what was learned: recall of the first 10", ten, ">", ten_outside),
-        Claim("the second stage moves boxes onto objects: map_75 without it", unmoved, "<", full),
-        Claim("features must be read between the cells: map_75 where they are cut along cells", rounded, "<", full),
-        Claim("and costs time: that of both stages over that of the first", ratio(*seconds.values())[1], ">", 1.0),
+        claim(f"{most} own proposals miss less than up to {most} outside ones: recall", own_all, ">", outside_all),
+        claim("they are ranked by what was learned: recall of the first 10", ten, ">", ten_outside),
+        claim("the second stage moves boxes onto objects: map_75 without it", unmoved, "<", full),
+        claim("features must be read between the cells: map_75 where they are cut along cells", rounded, "<", full),
+        claim("and costs time: that of both stages over that of the first", ratio(*seconds.values())[1], ">", 1.0),
     ]
 
 
@@ -251,7 +252,7 @@ def draw(model: FasterRCNN, dataset: Boxes, device: torch.device, history: list[
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,

@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.evaluation import predict
 from recipes.core.figures import draw_curves, new_figure, show_picture
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import batches
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.scenes import open_boxes
-from recipes.options import main
 from recipes.vision.detection.boxes import Detections
 from recipes.vision.detection.drawing import draw_frames, show_boxes
 from recipes.vision.detection.proposals import examples, found_in, recall
@@ -108,10 +108,10 @@ def warp(image: Tensor, boxes: Tensor, side: int = SIDE) -> Tensor:
     return read.view(3, len(boxes), side, side).transpose(0, 1)
 
 
-def train(model: RCNN, train_set: Proposed, *, batch_size: int, lr: float, seed: int, **settings: Any) -> Loop:
+def train(model: RCNN, train_set: Proposed, *, batch_size: int, lr: float, seed: int, **settings: Any) -> OldLoop:
     """Minimises the loss with AdamW on shifted and scaled pictures; `settings` are those of `Loop`."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
-    loop = Loop(model, optimizer, batches(train_set, batch_size, seed=seed), schedule=one_cycle, **settings)
+    loop = OldLoop(model, optimizer, old_batches(train_set, batch_size, seed=seed), schedule=one_cycle, **settings)
     for inputs, targets in loop:
         loop.step(loop.model(*moved_along(inputs, targets)))
     return loop
@@ -141,7 +141,7 @@ def draw(model: RCNN, dataset: Proposed, device: torch.device, history: list[dic
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -180,9 +180,9 @@ def run(
         baseline_name="commonest places",
         bars={"map_50": 0.5},
         claims=[
-            Claim("what is not proposed is not found: map_50 is at most the recall", metrics["map_50"], "<=", proposed),
-            Claim("regions moved at random by 15 % are moved back: map without box regression", unmoved, "<", back),
-            Claim(
+            claim("what is not proposed is not found: map_50 is at most the recall", metrics["map_50"], "<=", proposed),
+            claim("regions moved at random by 15 % are moved back: map without box regression", unmoved, "<", back),
+            claim(
                 "pixels are seen again and again: those of all crops over the pictures'", seen_again(test_set), ">", 2
             ),
         ],

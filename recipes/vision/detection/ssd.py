@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.evaluation import predict
 from recipes.core.figures import draw_curves, new_figure, show_picture
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import batches
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.scenes import Boxes, open_boxes
-from recipes.options import main
 from recipes.vision.detection.boxes import Detections, box_iou, nms, shift_and_zoom
 from recipes.vision.detection.drawing import draw_frames, show_boxes
 from recipes.vision.detection.scoring import commonest_places, evaluate, truths
@@ -174,11 +174,11 @@ def ssd_loss(logits: Tensor, codes: Tensor, targets: Detections, defaults: Tenso
 
 def train(
     model: SSD, train_set: Boxes, mining: Mining, *, batch_size: int, lr: float, seed: int, **settings: Any
-) -> Loop:
+) -> OldLoop:
     """Minimises `ssd_loss` with AdamW on shifted and scaled pictures; `settings` are those of `Loop`."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
-    shuffled = batches(train_set, batch_size, seed=seed)
-    loop = Loop(model, optimizer, shuffled, schedule=one_cycle, name=mining, **settings)
+    shuffled = old_batches(train_set, batch_size, seed=seed)
+    loop = OldLoop(model, optimizer, shuffled, schedule=one_cycle, name=mining, **settings)
     for images, targets in loop:
         images, targets = shift_and_zoom(images, targets)
         logits, codes = loop.model(images)
@@ -218,7 +218,7 @@ def draw(model: SSD, dataset: Boxes, device: torch.device, history: list[dict[st
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -249,7 +249,7 @@ def run(
     train_set, test_set = open_boxes(data, image_size=image_size, seed=seed)
     options: Engine = {**FAST, **engine}
 
-    def trained(mining: Mining) -> tuple[SSD, Loop, dict[str, float]]:
+    def trained(mining: Mining) -> tuple[SSD, OldLoop, dict[str, float]]:
         torch.manual_seed(seed)  # the same weights and shifts for each choice
         model = SSD(len(train_set.classes), train_set.images.shape[-1])
         optimization: dict[str, Any] = {"batch_size": batch_size, "lr": lr, "seed": seed, "epochs": epochs}
@@ -265,15 +265,15 @@ def run(
     finer, coarser = (strides[half & (levels >= 0)].mean().item() for half in (small, ~small))
     answering = torch.cat([match(boxes, model.defaults.cpu()) >= 0 for boxes in train_set.boxes]).double().mean()
     claims = [
-        Claim("smaller objects are found on finer maps: mean stride of either half", finer, "<", coarser),
-        Claim("without non-maximum suppression objects are found twice: map_50", repeated, "<", metrics["map_50"]),
-        Claim("few default boxes answer for an object: their share", answering.item(), "<", 0.05),
+        claim("smaller objects are found on finer maps: mean stride of either half", finer, "<", coarser),
+        claim("without non-maximum suppression objects are found twice: map_50", repeated, "<", metrics["map_50"]),
+        claim("few default boxes answer for an object: their share", answering.item(), "<", 0.05),
     ]
     if compare:
         every, few, hardest = trained("all")[2]["map_50"], trained("random")[2]["map_50"], metrics["map_50"]
         claims += [
-            Claim("all the empty ones drown them: map_50 with all, with the hardest three", every, "<", hardest),
-            Claim("it is mostly the balance: lost by a random three, by all", hardest - few, "<", hardest - every),
+            claim("all the empty ones drown them: map_50 with all, with the hardest three", every, "<", hardest),
+            claim("it is mostly the balance: lost by a random three, by all", hardest - few, "<", hardest - every),
         ]
     return Result(
         metrics=metrics,

@@ -22,14 +22,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.claims import Claim
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
 from recipes.core.evaluation import predict
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import batches
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.scenes import Boxes, open_boxes
-from recipes.options import main
 from recipes.vision.detection.boxes import Detections, nms, shift_and_zoom
 from recipes.vision.detection.drawing import draw_detections
 from recipes.vision.detection.scoring import commonest_places, evaluate, mean_average_precision, truths
@@ -171,12 +172,12 @@ def train(
     device: torch.device,
     seed: int = 0,
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Minimises the detector's loss with AdamW on shifted and scaled pictures; gives the loop with its history."""
-    loop = Loop(
+    loop = OldLoop(
         model,
         torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01),
-        batches(train_set, batch_size, seed=seed),
+        old_batches(train_set, batch_size, seed=seed),
         epochs=epochs,
         device=device,
         schedule=one_cycle,
@@ -205,13 +206,13 @@ def probe_metric(test_set: Boxes) -> list[Claim]:
         later.append(double | {"scores": torch.tensor([1.0, 0.5]).repeat(len(labels))})
     of = [mean_average_precision(answers, truths(test_set)) for answers in (exact, moved, twice, later)]
     return [
-        Claim("the true boxes score 1: map", of[0]["map"], ">=", 0.999),
-        Claim(
+        claim("the true boxes score 1: map", of[0]["map"], ">=", 0.999),
+        claim(
             "moved by a quarter of their width (overlap 0.6) they still do at 0.5: map_50", of[1]["map_50"], ">=", 0.99
         ),
-        Claim("and score nothing at 0.75: map_75", of[1]["map_75"], "<=", 0.01),
-        Claim("given twice with equal scores they lose nearly half: map_50", of[2]["map_50"], "<=", 0.6),
-        Claim("but nothing if every second one is less sure than all the first: map_50", of[3]["map_50"], ">=", 0.999),
+        claim("and score nothing at 0.75: map_75", of[1]["map_75"], "<=", 0.01),
+        claim("given twice with equal scores they lose nearly half: map_50", of[2]["map_50"], "<=", 0.6),
+        claim("but nothing if every second one is less sure than all the first: map_50", of[3]["map_50"], ">=", 0.999),
     ]
 
 
@@ -227,12 +228,12 @@ def probe_peaks(model: CenterNet, test_set: Boxes, device: torch.device) -> list
         thinned.append({key: value[stays] for key, value in found.items()})
     of = [mean_average_precision(answers, truths(test_set))["map_50"] for answers in (peaks, every, thinned)]
     return [
-        Claim("warm cells beside a peak find its object again: map_50 with them, without", of[1], "<", of[0]),
-        Claim("after that non-maximum suppression has nothing left to do: map_50 gained", of[2] - of[0], "<", 0.01),
+        claim("warm cells beside a peak find its object again: map_50 with them, without", of[1], "<", of[0]),
+        claim("after that non-maximum suppression has nothing left to do: map_50 gained", of[2] - of[0], "<", 0.01),
     ]
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,

@@ -23,14 +23,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.claims import Claim
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.evaluation import predict
 from recipes.core.figures import draw_curves, new_figure, show_picture
-from recipes.core.loop import Engine, Loop, one_cycle
-from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import batches
+from recipes.core.loop import one_cycle
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.scenes import Boxes, open_boxes
-from recipes.options import main
 from recipes.vision.detection.boxes import Detections, box_iou, nms, shift_and_zoom
 from recipes.vision.detection.drawing import draw_frames, show_boxes
 from recipes.vision.detection.scoring import commonest_places, evaluate, mean_average_precision, truths
@@ -150,10 +151,10 @@ def yolo_loss(
     return (5 * location + confidence + classes) / len(targets)
 
 
-def train(model: YOLO, train_set: Boxes, *, batch_size: int, lr: float, seed: int, **settings: Any) -> Loop:
+def train(model: YOLO, train_set: Boxes, *, batch_size: int, lr: float, seed: int, **settings: Any) -> OldLoop:
     """Minimises `yolo_loss` with AdamW on shifted and scaled pictures; `settings` are those of `Loop`."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
-    loop = Loop(model, optimizer, batches(train_set, batch_size, seed=seed), schedule=one_cycle, **settings)
+    loop = OldLoop(model, optimizer, old_batches(train_set, batch_size, seed=seed), schedule=one_cycle, **settings)
     for images, targets in loop:
         images, targets = shift_and_zoom(images, targets)
         codes, confidences, logits = loop.model(images)
@@ -182,9 +183,9 @@ def probe_scores(model: YOLO, test_set: Boxes, found: Detections, device: torch.
     of = [mean_average_precision(answers, targets)["map_50"] for answers in (found, kinds)]
     told = torch.corrcoef(torch.stack([confidences, overlaps]))[0, 1].item()
     return [
-        Claim("a confidence tells how far its box overlaps an object: their correlation", told, ">", 0.5),
-        Claim("the class alone does not say how sure a box is: map_50 by it, by both", of[1], "<", of[0]),
-        Claim("neighbouring cells claim an object too: map_50 without non-maximum suppression", repeated, "<", of[0]),
+        claim("a confidence tells how far its box overlaps an object: their correlation", told, ">", 0.5),
+        claim("the class alone does not say how sure a box is: map_50 by it, by both", of[1], "<", of[0]),
+        claim("neighbouring cells claim an object too: map_50 without non-maximum suppression", repeated, "<", of[0]),
     ]
 
 
@@ -200,7 +201,7 @@ def probe_company(model: YOLO, test_set: Boxes, device: torch.device) -> Claim:
     text = (
         f"with cells four times as wide, what shares one is missed: recall of {int(company.sum())} such, of the others"
     )
-    return Claim(text, together, "<", alone)
+    return claim(text, together, "<", alone)
 
 
 def draw(model: YOLO, dataset: Boxes, device: torch.device, history: list[dict[str, float]]) -> Any:
@@ -229,7 +230,7 @@ def draw(model: YOLO, dataset: Boxes, device: torch.device, history: list[dict[s
     return figure
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -260,7 +261,7 @@ def run(
     train_set, test_set = open_boxes(data, image_size=image_size, seed=seed)
     options: Engine = {**FAST, **engine}
 
-    def trained(stride: int, passes: int) -> tuple[YOLO, Loop]:
+    def trained(stride: int, passes: int) -> tuple[YOLO, OldLoop]:
         torch.manual_seed(seed)
         model = YOLO(len(train_set.classes), stride=stride).to(place)
         settings: dict[str, Any] = {"epochs": passes, "device": place, "name": f"stride {stride}", **options}

@@ -25,12 +25,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
-from recipes.core.loop import Engine, Loop
 from recipes.core.measure import parameter_count
-from recipes.core.result import Claim, Result, recipe
+from recipes.core.old import Engine, OldLoop, claim, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.scenes import open_masks
-from recipes.options import main
 from recipes.vision.segmentation.scoring import commonest_class, draw, near_borders, predict_masks, scores
 from recipes.vision.segmentation.task import train
 
@@ -199,7 +199,7 @@ class WithCRF(nn.Module):
         return torch.cat([dense_crf(*pair) for pair in pairs])
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -243,7 +243,7 @@ def run(
         rows.append({"measured": title, "parameters": parameter_count(model), **metrics})
         return metrics
 
-    def fit(title: str, network: DeepLab) -> Loop:
+    def fit(title: str, network: DeepLab) -> OldLoop:
         loop = train(
             network,
             train_set,
@@ -267,8 +267,8 @@ def run(
     baseline["mean_iou_at_borders"] = commonest_class(train_set, borders)["mean_iou"]
     gain, gain_at_borders = (metrics[name] - alone[name] for name in ("mean_iou", "mean_iou_at_borders"))
     claims = [
-        Claim("the CRF raises mean IoU within 2 pixels of the borders", gain_at_borders, ">", 0),
-        Claim("and by more than it does everywhere", gain_at_borders, ">", gain),
+        claim("the CRF raises mean IoU within 2 pixels of the borders", gain_at_borders, ">", 0),
+        claim("and by more than it does everywhere", gain_at_borders, ">", gain),
     ]
     if compare:
         torch.manual_seed(seed)  # the same first weights
@@ -276,8 +276,8 @@ def run(
         plain_loop = fit("not dilated", plain)
         seen, seen_plain = receptive_field(network, place), receptive_field(plain, place)
         claims += [
-            Claim("with as many parameters, dilation lets a pixel see wider, in pixels", seen, ">", seen_plain),
-            Claim("which raises mean IoU, before the CRF", alone["mean_iou"], ">", rows[-1]["mean_iou"]),
+            claim("with as many parameters, dilation lets a pixel see wider, in pixels", seen, ">", seen_plain),
+            claim("which raises mean IoU, before the CRF", alone["mean_iou"], ">", rows[-1]["mean_iou"]),
         ]
         for row, other in zip(history, plain_loop.history, strict=True):
             row["mean_iou_not_dilated"] = other["mean_iou"]

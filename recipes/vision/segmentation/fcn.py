@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
-from recipes.core.loop import Engine, Loop, one_cycle
+from recipes.core.loop import one_cycle
 from recipes.core.measure import parameter_count
-from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import batches
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.scenes import VOID, Masks, open_masks
-from recipes.options import main
 from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate
 from recipes.vision.segmentation.task import dice_loss
 
@@ -116,12 +116,12 @@ def train(
     seed: int = 0,
     name: str = "model",
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Minimises cross-entropy and Dice loss together by AdamW; the loop's history follows the test part."""
-    loop = Loop(
+    loop = OldLoop(
         model,
         torch.optim.AdamW(model.parameters(), lr=lr),
-        batches(train_set, batch_size, seed=seed),
+        old_batches(train_set, batch_size, seed=seed),
         epochs=epochs,
         device=device,
         schedule=one_cycle,
@@ -135,7 +135,7 @@ def train(
     return loop
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -196,10 +196,10 @@ def run(
     network, history = fit(skips)
     metrics = {name: rows[0][name] for name in ("mean_iou", "pixel_accuracy")}
     kept = sum(keeps_size(network, size, place) for size in OTHER_SIZES)
-    claims = [Claim("pictures of 37×50 and of 128×96 pixels get answers of their sizes", kept, ">=", len(OTHER_SIZES))]
+    claims = [claim("pictures of 37×50 and of 128×96 pixels get answers of their sizes", kept, ">=", len(OTHER_SIZES))]
     if len(large):
         claims.append(
-            Claim(
+            claim(
                 "on four pictures joined to one, larger than any in training, mean IoU stays within 0.02",
                 abs(rows[0]["mean_iou_on_mosaics"] - metrics["mean_iou"]),
                 "<=",
@@ -209,7 +209,7 @@ def run(
     for fewer in range(skips - 1, -1, -1) if compare else []:
         _, other_history = fit(fewer)
         claims.append(
-            Claim(
+            claim(
                 f"skips: {fewer} do worse than {fewer + 1}",
                 rows[-1]["mean_iou"],
                 "<",

@@ -22,13 +22,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.claims import Claim
+from recipes.core.command_line import main
 from recipes.core.device import setup
-from recipes.core.loop import Engine, Loop, one_cycle
+from recipes.core.loop import one_cycle
 from recipes.core.measure import parameter_count
-from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import batches
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.scenes import VOID, Masks, open_masks
-from recipes.options import main
 from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate, near_borders, predict_masks, scores
 from recipes.vision.segmentation.task import dice_loss
 
@@ -95,12 +96,12 @@ def train(
     seed: int = 0,
     name: str = "model",
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Minimises cross-entropy and Dice loss together by AdamW; the loop's history follows the test part."""
-    loop = Loop(
+    loop = OldLoop(
         model,
         torch.optim.AdamW(model.parameters(), lr=lr),
-        batches(train_set, batch_size, seed=seed),
+        old_batches(train_set, batch_size, seed=seed),
         epochs=epochs,
         device=device,
         schedule=one_cycle,
@@ -114,7 +115,7 @@ def train(
     return loop
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -184,7 +185,7 @@ def run(
             {"upsampling": "bilinear", "parameters": parameter_count(smooth), **without},
         ]
         claims = [
-            Claim(
+            claim(
                 "unpooling by index keeps borders better than bilinear upsampling: mean IoU within 2 pixels of them",
                 metrics["mean_iou_at_borders"],
                 ">",

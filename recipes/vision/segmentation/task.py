@@ -24,14 +24,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
-from recipes.core.loop import Engine, Loop, one_cycle
+from recipes.core.loop import one_cycle
 from recipes.core.measure import parameter_count
-from recipes.core.result import Claim, Result, recipe
-from recipes.datasets.loading import batches
+from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
+from recipes.core.result import Result
 from recipes.datasets.scenes import VOID, Masks, open_masks
-from recipes.options import main
 from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate, predict_masks, scores
 
 
@@ -136,12 +136,12 @@ def train(
     dice: bool = True,
     name: str = "model",
     **engine: Unpack[Engine],
-) -> Loop:
+) -> OldLoop:
     """Minimises cross-entropy, and the Dice loss with it, by AdamW; the loop's history follows the test part."""
-    loop = Loop(
+    loop = OldLoop(
         model,
         torch.optim.AdamW(model.parameters(), lr=lr),
-        batches(train_set, batch_size, seed=seed),
+        old_batches(train_set, batch_size, seed=seed),
         epochs=epochs,
         device=device,
         schedule=one_cycle,
@@ -156,7 +156,7 @@ def train(
     return loop
 
 
-@recipe
+@old_recipe
 def run(
     *,
     data: str | None = None,
@@ -192,7 +192,7 @@ def run(
     options: Engine = {**fast, **engine}
     rows: list[dict[str, Any]] = []
 
-    def fit(title: str, network: nn.Module, *, dice: bool = True) -> Loop:
+    def fit(title: str, network: nn.Module, *, dice: bool = True) -> OldLoop:
         loop = train(
             network,
             train_set,
@@ -216,13 +216,13 @@ def run(
     answers = zip(predict_masks(network, test_set, place), test_set.masks, strict=True)
     by_picture = torch.tensor([scores(*answer, classes)["mean_iou"] for answer in answers])
     claims = [
-        Claim(
+        claim(
             "pixel accuracy flatters who answers one class everywhere: it is twice the mean IoU or more",
             baseline["pixel_accuracy"],
             ">=",
             2 * baseline["mean_iou"],
         ),
-        Claim(
+        claim(
             "averaged picture by picture, mean IoU is lower: there, a few pixels of an absent class cost a whole class",
             by_picture.nanmean().item(),
             "<",
@@ -232,12 +232,12 @@ def run(
     if compare:
         torch.manual_seed(seed)  # the same first weights
         fit("without Dice", build_model(model, classes).to(place), dice=False)
-        claims.append(Claim("the Dice loss raises mean IoU", metrics["mean_iou"], ">", rows[-1]["mean_iou"]))
+        claims.append(claim("the Dice loss raises mean IoU", metrics["mean_iou"], ">", rows[-1]["mean_iou"]))
     if compare and model == "dilated_cnn":
         torch.manual_seed(seed)
         fit("without dilation", DilatedCNN(3, classes, dilations=(1, 1, 1, 1, 1, 1)).to(place))
         claims.append(
-            Claim("so does seeing wider, with as many parameters", metrics["mean_iou"], ">", rows[-1]["mean_iou"])
+            claim("so does seeing wider, with as many parameters", metrics["mean_iou"], ">", rows[-1]["mean_iou"])
         )
     return Result(
         metrics=metrics,

@@ -6,7 +6,8 @@ import torch
 
 from recipes.datasets.images import open_images
 from recipes.vision.classification.averaging import Averaged
-from recipes.vision.classification.task import SmallCNN, early_peak, train
+from recipes.vision.classification.old import train
+from recipes.vision.classification.task import SmallCNN, early_peak
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,9 @@ from torch.nn import functional as F
 from recipes.core.errors import InputError
 from recipes.core.result import Result
 from recipes.datasets.images import Images, open_images
-from recipes.vision.classification.task import SmallCNN, build_model, evaluate, majority, run, train
+from recipes.vision.classification.old import build_model, train
+from recipes.vision.classification.scoring import evaluate, majority
+from recipes.vision.classification.task import SmallCNN, run
 
 CPU = torch.device("cpu")
 NAME = "vision.classification"

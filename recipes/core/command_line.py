@@ -1,6 +1,7 @@
-"""A recipe's options: read from the signature and docstring of `run`, taken from a command line."""
+"""A recipe run from a command line."""
 
 import argparse
+import dataclasses
 import difflib
 import inspect
 import os
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NoReturn, Union
 
 from recipes.core.errors import InputError
+from recipes.core.options import Options, field_metadata, field_types
 
 
 def option_sentences(docstring: str) -> dict[str, str]:
@@ -23,6 +25,36 @@ def option_sentences(docstring: str) -> dict[str, str]:
 
 def add_options(parser: argparse.ArgumentParser, run: Callable[..., Any]) -> None:
     """An option of the command line for each option of `run`; those of the engine are left unset."""
+    recipe = getattr(run, "recipe", None)
+    if recipe is None:
+        add_options_of_signature(parser, run)
+        return
+    hints, told = field_types(recipe.options), field_metadata(recipe.options)
+    defaults = {one.name: one.default for one in dataclasses.fields(recipe.options)}
+    own = parser.add_argument_group("options of this recipe")
+    shared = parser.add_argument_group("options of all recipes")
+    for name, hint in hints.items():
+        group = own if name in recipe.options.__annotations__ and name not in Options.__annotations__ else shared
+        add_option(group, name, hint, defaults[name], told[name].get("help", ""))
+
+
+def add_option(parser: Any, name: str, hint: Any, default: Any, sentence: str) -> None:
+    flag, sentence = f"--{name.replace('_', '-')}", sentence.replace("%", "%%")
+    if default is not None and default is not argparse.SUPPRESS:
+        sentence += f" (default: {default})"
+    if typing.get_origin(hint) in (Union, types.UnionType):  # X | None
+        hint = next(choice for choice in typing.get_args(hint) if choice is not types.NoneType)
+    if hint is bool:
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=sentence)
+    elif typing.get_origin(hint) is Literal:
+        parser.add_argument(flag, choices=typing.get_args(hint), default=default, help=sentence)
+    else:
+        kind = hint if hint in (int, float) else str
+        parser.add_argument(flag, type=kind, default=default, help=sentence, metavar=kind.__name__.upper())
+
+
+def add_options_of_signature(parser: argparse.ArgumentParser, run: Callable[..., Any]) -> None:
+    """The same for a recipe of the first frame, whose options stand in its signature and its docstring."""
     hints = typing.get_type_hints(run)
     sentences = option_sentences(run.__doc__ or "")
     defaults = {name: parameter.default for name, parameter in inspect.signature(run).parameters.items()}
@@ -33,19 +65,7 @@ def add_options(parser: argparse.ArgumentParser, run: Callable[..., Any]) -> Non
         del defaults["engine"]
         defaults |= dict.fromkeys(typing.get_type_hints(engine), argparse.SUPPRESS)
     for name, default in defaults.items():
-        flag, sentence = f"--{name.replace('_', '-')}", sentences.get(name, "").replace("%", "%%")
-        if default is not None and default is not argparse.SUPPRESS:
-            sentence += f" (default: {default})"
-        hint = hints[name]
-        if typing.get_origin(hint) in (Union, types.UnionType):  # X | None
-            hint = next(choice for choice in typing.get_args(hint) if choice is not types.NoneType)
-        if hint is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=sentence)
-        elif typing.get_origin(hint) is Literal:
-            parser.add_argument(flag, choices=typing.get_args(hint), default=default, help=sentence)
-        else:
-            kind = hint if hint in (int, float) else str
-            parser.add_argument(flag, type=kind, default=default, help=sentence, metavar=kind.__name__.upper())
+        add_option(parser, name, hints[name], default, sentences.get(name, ""))
 
 
 class OneLineParser(argparse.ArgumentParser):

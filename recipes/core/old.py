@@ -1,0 +1,122 @@
+"""The first frame, for recipes that have not moved to the second yet; it goes when the last one has."""
+
+import functools
+import inspect
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypedDict, Unpack
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from recipes.core.claims import Claim
+from recipes.core.device import pick_device
+from recipes.core.errors import missing_package
+from recipes.core.files import require_writable
+from recipes.core.loading import loader
+from recipes.core.loop import Loop
+from recipes.core.options import Options
+from recipes.core.recipe import PACKAGES
+from recipes.core.result import Result
+
+
+class Engine(TypedDict, total=False):
+    """Options of `Loop` that every recipe takes and passes on.
+
+    Args:
+        precision: arithmetic of the forward pass; fp16 scales the loss, auto is bf16 where the device
+            computes in it and fp32 elsewhere.
+        channels_last: keep pictures and convolutions in the memory order (N, H, W, C).
+        accumulate: batches whose gradients are summed before each optimizer step.
+        clip: largest norm of the gradient; a larger one is scaled down to it.
+        compile: compile the model with torch.compile.
+        shard: split parameters, gradients and optimizer state over the processes of torchrun (FSDP2)
+            instead of replicating them (DDP).
+        checkpoint: folder to save the training in after every epoch, and to resume from if it holds one.
+        save_every: also save after every so many optimizer steps.
+    """
+
+    precision: Literal["fp32", "bf16", "fp16", "auto"]
+    channels_last: bool
+    accumulate: int
+    clip: float
+    compile: bool
+    shard: bool
+    checkpoint: str
+    save_every: int
+
+
+class OldLoop(Loop):
+    """The loop with its options one by one."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        batches: Any,
+        *,
+        epochs: int,
+        device: torch.device | str = "cpu",
+        schedule: Callable[[float], float] = lambda progress: 1.0,
+        evaluate: Callable[[], dict[str, float]] = dict,
+        name: str = "model",
+        **engine: Unpack[Engine],
+    ) -> None:
+        if unknown := engine.keys() - Engine.__annotations__.keys():
+            raise TypeError(f"unknown options of the training loop: {', '.join(sorted(unknown))}")
+        options = Options(epochs=epochs, device=device, **engine)
+        super().__init__(model, optimizer, batches, options, schedule=schedule, evaluate=evaluate, name=name)
+
+
+def old_batches(dataset: Any, batch_size: int, *, seed: int = 0, workers: int = 0) -> DataLoader:
+    """Shuffled batches, their options one by one."""
+    return loader(dataset, batch_size, seed, workers)
+
+
+def claim(text: str, measured: float, relation: Any, reference: float) -> Claim:
+    """A claim of the first kind: without a margin, and taken as a fact."""
+    return Claim(text, measured, relation, reference, kind="fact")
+
+
+P = ParamSpec("P")
+
+
+def old_recipe(run: Callable[P, Result]) -> Callable[P, Result]:
+    """Completes what `run` returns: times it, notes its options, and saves it where `out` says."""
+
+    @functools.wraps(run)
+    def completed(*args: P.args, **given: P.kwargs) -> Result:
+        bound = inspect.signature(run).bind(*args, **given)
+        bound.apply_defaults()
+        options = dict(bound.arguments)
+        options |= options.pop("engine", {})
+        shared = {key: options[key] for key in ("epochs", "batch_size", "lr", "seed") if key in options}
+        Options(**shared)
+        if options.get("out") is not None:
+            require_writable(Path(options["out"]).expanduser())
+        gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+        started = time.perf_counter()
+        with torch.random.fork_rng(devices=gpus):
+            try:
+                result = run(*args, **given)
+            except ModuleNotFoundError as error:
+                raise missing_package(error) from None
+        result.seconds = time.perf_counter() - started
+        module = sys.modules[run.__module__]
+        script = Path(getattr(module, "__file__", None) or "recipe").stem
+        result.recipe = run.__module__.removeprefix("recipes.").removesuffix(".task").replace("__main__", script)
+        result.title = (module.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+        result.options, result.seed = options, options.get("seed", 0)
+        result.by_default, result.threads = options.get("data") is None, torch.get_num_threads()
+        result.device = str(pick_device(options.get("device", "cpu")))
+        loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in PACKAGES}
+        result.versions = {"python": platform.python_version()} | {k: str(v) for k, v in loaded.items() if v}
+        if options.get("out") is not None:
+            result.save(options["out"])
+        return result
+
+    return completed

@@ -1,0 +1,176 @@
+"""The frame that copies get: the names of `frame` on one device, without processes, checkpoints or signals."""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, DistributedSampler
+
+Precision = str
+
+
+class InputError(ValueError):
+    """Input that cannot be used: a file, a record, an option."""
+
+
+def option(default: Any, sentence: str, **limits: float) -> Any:
+    """A field of `Options`, and the sentence that --help shows."""
+    return field(default=default, metadata={"help": sentence})
+
+
+@dataclass(kw_only=True)
+class Options:
+    data: Any = option(None, "folder of your data; the bundled ones if not given")
+    epochs: int = option(5, "passes over the training part")
+    steps: int | None = option(None, "optimizer steps to train for, in place of epochs")
+    batch_size: int = option(32, "samples in an optimizer step")
+    lr: float = option(1e-2, "highest learning rate of the schedule")
+    device: Any = option("cuda" if torch.cuda.is_available() else "cpu", "cpu, cuda or mps")
+    seed: int = option(0, "of all that is random")
+    out: str | None = option(None, "file to save the weights in, such as model.pt")
+    precision: str = option("fp32", "fp32, bf16, or auto: bf16 where the device computes in it")
+    channels_last: bool = option(False, "keep pictures in the memory order (N, H, W, C)")
+    clip: float | None = option(None, "largest norm of the gradient")
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], batch: Any) -> Any:
+    """The batch with `function` applied to every tensor in it."""
+    if isinstance(batch, Tensor):
+        return function(batch)
+    if isinstance(batch, dict):
+        return {key: map_tensors(function, value) for key, value in batch.items()}
+    return type(batch)(map_tensors(function, one) for one in batch)
+
+
+def batches(dataset: Any, options: Options, *, workers: int = 0) -> DataLoader:
+    """Shuffled batches, in an order that depends on the seed and the epoch alone."""
+    sampler: Any = DistributedSampler(dataset, num_replicas=1, rank=0, seed=options.seed)
+    whole = (lambda batch: batch) if hasattr(dataset, "__getitems__") else None  # the set hands out whole batches
+    size = min(options.batch_size, len(dataset))
+    return DataLoader(dataset, size, sampler=sampler, drop_last=True, collate_fn=whole, num_workers=workers)
+
+
+def one_cycle(progress: float) -> float:
+    """A learning rate that rises over the first fifth of training and falls to zero after it."""
+    return max(progress / 0.2, 0.02) if progress < 0.2 else (1 - progress) / 0.8
+
+
+class Loop:
+    """Batches, epoch by epoch; `step(loss)` is backward, clip, optimizer and schedule."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Any,
+        batches: Any,
+        options: Options,
+        *,
+        schedule: Any = one_cycle,
+        evaluate: Callable[[], dict[str, float]] = dict,
+        name: str = "model",
+    ) -> None:
+        self.optimizer, self.batches, self.options, self.evaluate = optimizer, batches, options, evaluate
+        self.device = torch.device(options.device)
+        self.layout = torch.channels_last if options.channels_last else torch.preserve_format
+        self.module = model.to(self.device).to(memory_format=self.layout)
+        self.history: list[dict[str, float]] = []
+        self.steps, self.total = 0, options.steps or options.epochs * len(batches)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(min(step / self.total, 1)))
+        has_bf16 = self.device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
+        self.half = options.precision == "bf16" or (options.precision == "auto" and has_bf16)
+
+    def model(self, *inputs: Any) -> Any:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            outputs = self.module(*inputs)
+        return map_tensors(lambda one: one.float() if one.dtype == torch.bfloat16 else one, outputs)
+
+    def place(self, one: Tensor) -> Tensor:
+        return one.to(self.device, memory_format=self.layout if one.ndim == 4 else torch.preserve_format)
+
+    def __iter__(self) -> Iterator[Any]:
+        while self.steps < self.total:
+            self.module.train()
+            self.losses: list[Tensor] = []
+            self.batches.sampler.set_epoch(len(self.history))
+            for batch in self.batches:
+                yield map_tensors(self.place, batch)
+                if self.steps == self.total:
+                    break
+            loss = torch.stack(self.losses).mean().item()
+            self.history.append({"epoch": len(self.history) + 1, "loss": loss} | self.evaluate())
+            print("  ".join(f"{name} {value:.4g}" for name, value in self.history[-1].items()))
+
+    def step(self, loss: Tensor) -> None:
+        loss.backward()
+        if self.options.clip is not None:
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.options.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.schedule.step()
+        self.steps += 1
+        self.losses.append(loss.detach())
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, dataset: Any, device: Any, batch_size: int = 256) -> list[Any]:
+    """Outputs of `model` in evaluation mode, one for each sample of `dataset`, on the CPU."""
+    was_training, outputs = model.training, []
+    model.eval()
+    for start in range(0, len(dataset), batch_size):
+        inputs, _ = dataset.__getitems__(list(range(start, min(start + batch_size, len(dataset)))))
+        outputs += map_tensors(lambda one: one.cpu(), model(map_tensors(lambda one: one.to(device), inputs)))
+    model.train(was_training)
+    return outputs
+
+
+@dataclass
+class Result:
+    metrics: dict[str, float]
+    baseline: dict[str, float]
+    baseline_name: str = "baseline"
+    bars: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    model: Any = None
+    train_set: Any = None
+    test_set: Any = None
+    runs: dict[str, Any] = field(default_factory=dict)
+
+
+def recipe(options_class: Any) -> Any:
+    """Makes `run(**options)` of a function from options to a result: it seeds, times, prints and saves."""
+
+    def decorate(body: Callable[[Any], Result]) -> Any:
+        def run(**given: Any) -> Result:
+            options = options_class(**given)
+            torch.manual_seed(options.seed)
+            started = time.perf_counter()
+            result = body(options)
+            for name, scores in (("this recipe", result.metrics), (result.baseline_name, result.baseline)):
+                print(f"{name}: " + "  ".join(f"{key} {value:.4g}" for key, value in scores.items()))
+            print(f"{time.perf_counter() - started:.1f} s")
+            if options.out:
+                torch.save(result.model.state_dict(), options.out)
+            return result
+
+        run.options = options_class  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def main(run: Any, arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    shared = {one.name: one.metadata for one in dataclasses.fields(Options)}
+    for one in dataclasses.fields(run.options):
+        kind = str if one.default is None else type(one.default)
+        kind = {"int | None": int, "float | None": float}.get(str(one.type), kind)
+        how = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
+        flag = f"--{one.name.replace('_', '-')}"
+        parser.add_argument(flag, default=one.default, help=(one.metadata or shared[one.name])["help"], **how)
+    run(**vars(parser.parse_args(arguments)))

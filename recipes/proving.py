@@ -1,0 +1,115 @@
+"""What `recipes prove` measures: a recipe over several seeds, written to a small file that tables are made of."""
+
+import json
+import os
+import platform
+import statistics
+from pathlib import Path
+from typing import Any
+
+from recipes import catalog
+from recipes.core.command_line import parse
+from recipes.core.files import require_writable, write_whole
+
+
+def prove(name: str, seeds: int, folder: Path, arguments: list[str]) -> dict[str, Any]:
+    """Runs the recipe with the seeds 0, 1, 2 …, and writes FOLDER/NAME.json.
+
+    Args:
+        name: of the recipe.
+        seeds: how many.
+        folder: to write to.
+        arguments: options of the recipe, as on its command line.
+    """
+    require_writable(folder)
+    entry = catalog.find(name)
+    run = catalog.load(name).run
+    options = {key: value for key, value in parse(run, arguments, f"recipes prove {name}").items() if key != "json"}
+    results = [run(**options | {"seed": seed}) for seed in range(seeds)]
+    first = results[0]
+    proof: dict[str, Any] = {
+        "recipe": entry.name,
+        "title": first.title,
+        "seeds": seeds,
+        "options": {key: value for key, value in first.options.items() if not defaults(run, key, value)},
+        "metrics": {
+            metric: spread([result.metrics[metric] for result in results])
+            | {"bar": first.bars.get(metric), "baseline": mean([result.baseline.get(metric) for result in results])}
+            for metric in first.metrics
+        },
+        "baseline": first.baseline_name,
+        "learned": sum(not result.shortfalls() for result in results),
+        "claims": claims_of(results),
+        "seconds": round(statistics.mean(result.seconds for result in results), 1),
+        "device": first.device,
+        "threads": first.threads,
+        "hardware": hardware(first.device),
+        "versions": first.versions,
+    }
+    proof["bars"] = {metric: far_enough(one) for metric, one in proof["metrics"].items() if one["bar"] is not None}
+    text = json.dumps(proof, ensure_ascii=False, indent=1) + "\n"
+    write_whole(folder / f"{entry.name}.json", lambda path: path.write_text(text, "utf-8"))
+    return proof
+
+
+def defaults(run: Any, key: str, value: Any) -> bool:
+    recipe = getattr(run, "recipe", None)
+    return key in ("seed", "device", "out") or (recipe is not None and recipe.options().to_dict().get(key) == value)
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.mean(values), "std": deviation, "values": values}
+
+
+def mean(values: list[Any]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known else None
+
+
+def far_enough(metric: dict[str, Any]) -> float | None:
+    """How many standard deviations the bar stands from the mean: two or more are wanted."""
+    return round(abs(metric["mean"] - metric["bar"]) / metric["std"], 1) if metric["std"] else None
+
+
+def claims_of(results: list[Any]) -> list[dict[str, Any]]:
+    """Each claim with how often it held, and the mean of what it measured, by its place."""
+    told = []
+    for same in zip(*(result.claims for result in results), strict=True):
+        told.append(
+            {
+                "text": same[0].text,
+                "kind": same[0].kind,
+                "held": sum(claim.holds for claim in same),
+                "measured": statistics.mean(claim.measured for claim in same),
+                "relation": same[0].relation,
+                "reference": statistics.mean(claim.reference for claim in same),
+                "margin": same[0].margin,
+            }
+        )
+    return told
+
+
+def hardware(device: str) -> str:
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name()
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+    except OSError:
+        pass
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def table(proof: dict[str, Any]) -> str:
+    from recipes.core.result import columns, short
+
+    rows = [["metric", "mean", "std", "bar", "baseline"]]
+    rows += [[m, *(short(one[key]) for key in rows[0][1:])] for m, one in proof["metrics"].items()]
+    claims = [["held", "measured", ""]]
+    claims += [[f"{c['held']} of {proof['seeds']}", short(c["measured"]), c["text"]] for c in proof["claims"]]
+    told = f"{proof['learned']} of {proof['seeds']} seeds met the bars and beat {proof['baseline']}"
+    return "\n\n".join([f"{proof['recipe']}: {proof['title']}", columns(rows), columns(claims, left={0, 2}), told])

@@ -1,0 +1,240 @@
+"""Using a model that a recipe has trained and written with `out`: in Python, on the command line, exported."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from recipes import catalog
+from recipes.core.device import pick_device
+from recipes.core.errors import InputError, missing_package
+from recipes.core.evaluation import map_tensors
+from recipes.core.files import require_writable, write_whole
+from recipes.core.options import field_types
+from recipes.core.task import Task, digest
+
+TOLERANCE = 1e-4  # largest difference of an exported file's outputs to the model's, relative to their size
+
+
+@dataclass(eq=False)
+class Trained:
+    """A trained model with all that using it needs; call it with what its task takes.
+
+    ```
+    trained = recipes.trained("out/unet")
+    trained(["photo.jpg"])
+    ```
+
+    Attributes:
+        model: the network, in evaluation mode.
+        task: what it takes, and what its answers are.
+        recipe: the recipe's name.
+        options: that it was trained with.
+        device: where it computes.
+    """
+
+    model: nn.Module
+    task: Task
+    recipe: str
+    options: dict[str, Any]
+    device: torch.device
+
+    def __call__(self, items: Iterable[Any], *, batch_size: int = 32) -> list[dict[str, Any]]:
+        """An answer for each item, in the field's usual form."""
+        return [answer for _, answer in self.stream(items, batch_size=batch_size)]
+
+    @torch.inference_mode()
+    def stream(self, items: Iterable[Any], *, batch_size: int = 32) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """Each item as the task has loaded it, with its answer; a batch is held in memory at a time."""
+        waiting: list[Any] = []
+
+        def answered() -> list[tuple[Any, dict[str, Any]]]:
+            with torch.inference_mode():
+                return list(zip(waiting, self.task.predict(self.model, waiting, self.device), strict=True))
+
+        for item in items:
+            waiting.append(self.task.load(item))
+            if len(waiting) == batch_size:
+                yield from answered()
+                waiting.clear()
+        if waiting:
+            yield from answered()
+
+    def export(self, file: str | Path) -> float:
+        """Writes the network for onnxruntime (.onnx) or torch alone (.pt2), for batches of any size.
+
+        Returns:
+            The largest difference of the file's outputs to the model's, on held-out inputs.
+
+        Raises:
+            InputError: another ending, an operation that cannot be exported (it is named), or outputs that differ.
+        """
+        return export(self, Path(file))
+
+
+def trained(folder: str | Path, *, device: str = "auto", model: nn.Module | None = None) -> Trained:
+    """Opens what a recipe's `out` has written; no training data are needed.
+
+    Args:
+        folder: that was given as `out`.
+        device: auto, cpu, cuda or mps.
+        model: a network to load the weights into, where the recipe was given one of your own.
+
+    Raises:
+        InputError: the folder holds no such model, or a damaged one; names the file.
+    """
+    folder = Path(folder).expanduser()
+    content = read_model_json(folder / "model.json")
+    run = catalog.load(content["recipe"]).run
+    made = getattr(run, "recipe", None)
+    if made is None or made.task is None:
+        raise InputError(f"{folder / 'model.json'}: the recipe {content['recipe']} has no way to use its model")
+    where = pick_device(device)
+    try:
+        task = made.task(**content["task"])
+        if (folder / "example.safetensors").exists():
+            example = load_file(folder / "example.safetensors")
+            task.example = tuple(example[f"input{i}"] for i in range(len(example)))
+        known = field_types(made.options)
+        options = made.options(**{k: v for k, v in content["options"].items() if k in known and k != "device"})
+        network = made.build(options, task) if model is None else model
+    except InputError:
+        raise
+    except ModuleNotFoundError as error:
+        raise missing_package(error) from None
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{folder / 'model.json'}: expected what its recipe has written ({reason})") from None
+    load_weights(network, folder / "model.safetensors", content["weights"])
+    return Trained(network.to(where).eval(), task, content["recipe"], content["options"], where)
+
+
+def read_model_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected the folder that a recipe's --out has written") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: expected JSON ({str(error).partition(chr(10))[0]})") from None
+    kinds = {"recipe": str, "options": dict, "task": dict, "weights": str}
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
+        raise InputError(f"{path}: expected recipe, options, task and weights, as a recipe's --out writes them")
+    return content
+
+
+def load_weights(model: nn.Module, path: Path, told: str) -> None:
+    """Loads weights; those that two names share stand under the first."""
+    try:
+        weights = load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected the weights beside model.json") from None
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: expected whole weights ({str(error).partition(chr(10))[0]})") from None
+    if digest(weights) != told:
+        raise InputError(f"{path}: expected the weights that model.json belongs to, these are others")
+    state = model.state_dict()
+    given = {tensor.data_ptr(): weights[name] for name, tensor in state.items() if name in weights}
+    whole = {name: weights.get(name, given.get(tensor.data_ptr(), tensor)) for name, tensor in state.items()}
+    missing = [name for name, tensor in state.items() if name not in weights and tensor.data_ptr() not in given]
+    if missing or weights.keys() - state.keys():
+        name = (missing or sorted(weights.keys() - state.keys()))[0]
+        raise InputError(f"{path}: expected weights of this network, but {name} is only on one side")
+    try:
+        model.load_state_dict(whole)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"{path}: expected weights of this network ({reason})") from None
+
+
+def export(trained: Trained, file: Path) -> float:
+    if file.suffix not in (".onnx", ".pt2"):
+        raise InputError(f"{file}: expected a file that ends in .onnx or .pt2")
+    require_writable(file.parent)
+    task, example = trained.task, trained.task.example
+    if not example:
+        raise InputError(f"recipe {trained.recipe}: its models have no export, as they take no fixed tensors")
+    network = task.to_export(trained.model).cpu().eval()
+    names: dict[str, Any] = {name: torch.export.Dim(name) for sizes in task.dynamic() for name in sizes.values()}
+    shapes = tuple({axis: names[name] for axis, name in sizes.items()} for sizes in task.dynamic())
+    with torch.no_grad():
+        expected = flat(network(*example))
+        try:
+            program = torch.export.export(network, example, dynamic_shapes=shapes)
+            if file.suffix == ".pt2":
+                write_whole(file, lambda path: torch.export.save(program, path))
+                found = flat(torch.export.load(file).module()(*example))
+            else:
+                export_onnx(program, file)
+                found = run_onnx(file, example)
+        except (InputError, ModuleNotFoundError):
+            raise
+        except Exception as error:  # torch's exporters raise many kinds
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            reason = next((line for line in lines if "aten" in line or "operator" in line), lines[0] if lines else "")
+            raise InputError(
+                f"{file}: the network cannot be exported: {type(error).__name__}: {reason[:200]}"
+            ) from None
+        finally:
+            trained.model.to(trained.device)
+    if len(found) != len(expected):
+        raise InputError(f"{file}: has {len(found)} outputs, expected the model's {len(expected)}")
+    differences = [(a.double() - b.double()).abs().max().item() for a, b in zip(found, expected, strict=True)]
+    sizes = [max(1.0, b.double().abs().max().item()) for b in expected]
+    if not all(difference <= TOLERANCE * size for difference, size in zip(differences, sizes, strict=True)):
+        file.unlink()
+        raise InputError(f"{file}: its outputs differ from the model's by up to {max(differences):.2g}; not written")
+    return max(differences)
+
+
+def export_onnx(program: torch.export.ExportedProgram, file: Path) -> None:
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise missing_package(error) from None
+    import logging
+    import warnings
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(action="ignore"):
+        made = torch.onnx.export(program, dynamo=True, verbose=False)
+    assert made is not None
+    write_whole(file, lambda path: made.save(path, external_data=False))
+
+
+def run_onnx(file: Path, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The outputs of an exported file, by onnxruntime."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    named = {one.name: tensor.numpy() for one, tensor in zip(session.get_inputs(), inputs, strict=True)}
+    return [torch.from_numpy(one) for one in session.run(None, named)]
+
+
+def flat(outputs: Any) -> list[Tensor]:
+    """All tensors of a model's outputs, in order."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(note, outputs)
+    return found
+
+
+def as_json(value: Any) -> Any:
+    """An answer as JSON can hold it: tensors become lists."""
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: as_json(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(one) for one in value]
+    return value

@@ -1,0 +1,70 @@
+"""How trained classifiers of pictures are used."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from recipes.core.figures import new_figure, show_picture
+from recipes.core.result import Result
+from recipes.core.task import Task, first_inputs
+from recipes.datasets.images import decode
+
+
+@dataclass(kw_only=True)
+class Classification(Task):
+    """Pictures to classes.
+
+    Attributes:
+        classes: their names.
+        shape: (C, H, W) that pictures are brought to.
+        mean, std: of each channel in the train part, on the scale 0 to 1.
+    """
+
+    takes: ClassVar[str] = "pictures"
+
+    classes: list[str]
+    shape: list[int]
+    mean: list[float]
+    std: list[float]
+
+    @classmethod
+    def of(cls, result: Result, options: Any) -> Self:
+        train_set = result.train_set
+        scale = {name: getattr(train_set, name, None) for name in ("mean", "std")}
+        channels = train_set.shape[0]
+        mean, std = (
+            [default] * channels if value is None else value.tolist()
+            for value, default in ((scale["mean"], 0.0), (scale["std"], 1.0))
+        )
+        example = first_inputs(result.test_set)
+        return cls(classes=list(train_set.classes), shape=list(train_set.shape), mean=mean, std=std, example=example)
+
+    def load(self, item: Any) -> Any:
+        """A path, or a picture (C, H, W) uint8, with its pixels as the network was trained on."""
+        if isinstance(item, Tensor):
+            return None, item
+        channels, height, width = self.shape
+        return str(item), torch.from_numpy(decode(Path(item), (channels, height, width)).copy())
+
+    def batch(self, items: Sequence[Any]) -> tuple[Tensor, ...]:
+        images = torch.stack([image for _, image in items]).float() / 255
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        return ((images - mean) / std,)  # (N, C, H, W)
+
+    def answers(self, outputs: Tensor, items: Sequence[Any]) -> list[dict[str, Any]]:
+        found = []
+        for (name, _), shares in zip(items, outputs.softmax(dim=1), strict=True):
+            best = int(shares.argmax())
+            told = {"file": name} if name is not None else {}
+            by_class = dict(zip(self.classes, shares.tolist(), strict=True))
+            found.append(told | {"class": self.classes[best], "probability": float(shares[best]), "classes": by_class})
+        return found
+
+    def draw(self, item: Any, answer: dict[str, Any]) -> Any:
+        figure, axes = new_figure(1, 1, width=3.0, height=3.2)
+        show_picture(axes[0, 0], item[1], f"{answer['class']} {answer['probability']:.2f}")
+        return figure
