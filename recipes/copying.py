@@ -167,7 +167,7 @@ def gather(recipe: Source, parts: Sequence[Part] | None = None, twins: "Twins | 
         need(recipe, name)
 
     gathered = Gathered(imports=imports)
-    for module in by_dependence(order, sources, wanted):
+    for module in by_dependence(order, sources, wanted, twins):
         gathered.parts[module] = [part for part in sources[module].parts if part.defines & wanted[module]]
     gathered.parts[recipe.name] = list(parts)
     refuse_collisions(gathered)
@@ -236,7 +236,9 @@ def main_guard(recipe: Source) -> ast.AST:
     return guards[-1] if guards else ast.Module(body=[], type_ignores=[])
 
 
-def by_dependence(modules: list[str], sources: dict[str, Source], wanted: dict[str, set[str]]) -> list[str]:
+def by_dependence(
+    modules: list[str], sources: dict[str, Source], wanted: dict[str, set[str]], twins: "Twins | None"
+) -> list[str]:
     """Modules with wanted parts, each after those it imports from."""
     done: list[str] = []
 
@@ -244,8 +246,9 @@ def by_dependence(modules: list[str], sources: dict[str, Source], wanted: dict[s
         if module in done or module not in sources:
             return
         for found in sources[module].imports.values():
-            if found.module != module:
-                visit(found.module)
+            origin = twins.module_for(found) if twins is not None else found.module
+            if origin != module:
+                visit(origin)
         if module in wanted and module not in done:
             done.append(module)
 
@@ -309,10 +312,28 @@ def stand_alone(name: str, *, full: bool = False, format: str | None = None) -> 
         import_lines(with_type_checking(gathered.imports)),
     ]
     for module, parts in gathered.parts.items():
-        pieces.append(f"# {label(module, recipe)}\n\n" + joined(parts))
+        if lean and module != recipe.name:
+            parts = [replace(part, text=with_short_docstrings(part.text)) for part in parts]
+        pieces.append(f"# {label(module, recipe)}\n\n\n" + joined(parts))
     pieces.append('if __name__ == "__main__":\n    main(run)')
     data = data_names(gathered) if format in (None, *FORMATS.values()) else set()
     return "\n\n\n".join(pieces) + "\n", data
+
+
+def with_short_docstrings(text: str) -> str:
+    """The text with the first paragraph of each docstring alone; what is longer stands in the library."""
+    lines = text.split("\n")
+    for node in reversed(
+        [one for one in ast.walk(ast.parse(text)) if isinstance(one, (ast.FunctionDef, ast.ClassDef))]
+    ):
+        told = ast.get_docstring(node, clean=False)
+        if told and "\n\n" in told:
+            start, end = node.body[0].lineno, node.body[0].end_lineno
+            first = told.partition("\n\n")[0].split("\n")
+            indent = " " * node.body[0].col_offset
+            lines[start - 1 : end] = [f'{indent}"""{first[0]}', *first[1:]]
+            lines[start + len(first) - 2] += '"""'
+    return "\n".join(lines)
 
 
 def label(module: str, recipe: Source) -> str:

@@ -76,15 +76,20 @@ def near_borders(masks: Tensor, distance: int = 2) -> Tensor:
     return masks.where(highest != lowest, VOID)
 
 
-def draw(model: nn.Module, dataset: Masks, device: torch.device, history: list[dict[str, float]]) -> Any:
-    """The curves, the IoU of each class, and pictures from the worst segmented to the best."""
+def class_colors(classes: list[str]) -> Tensor:
+    """A color for each value of a mask, (256, 3) in 0 to 1; VOID is white, a background dark."""
     from matplotlib import colormaps
 
-    classes = len(dataset.classes)
-    colours = torch.ones(256, 3)  # VOID stays white
-    colours[:classes] = torch.tensor(colormaps["turbo"](torch.linspace(0.08, 0.92, classes).numpy())[:, :3])
-    if dataset.classes[0] == "background":
-        colours[0] = 0.15
+    colors = torch.ones(256, 3)
+    colors[: len(classes)] = torch.tensor(colormaps["turbo"](torch.linspace(0.08, 0.92, len(classes)).numpy())[:, :3])
+    if classes[0] == "background":
+        colors[0] = 0.15
+    return colors
+
+
+def draw(model: nn.Module, dataset: Masks, device: torch.device, history: list[dict[str, float]]) -> Any:
+    """The curves, the IoU of each class, and pictures from the worst segmented to the best."""
+    classes, colors = len(dataset.classes), class_colors(dataset.classes)
     predicted = predict_masks(model, dataset, device)
     each = torch.tensor([scores(*pair, classes)["mean_iou"] for pair in zip(predicted, dataset.masks, strict=True)])
     shown = each.argsort()[torch.linspace(0, len(each) - 1, 5).long()].tolist()
@@ -98,13 +103,13 @@ def draw(model: nn.Module, dataset: Masks, device: torch.device, history: list[d
         place.remove()
     bars = figure.add_subplot(axes[0, 0].get_gridspec()[1:, 0])
     values = iou_by_class(confusion_matrix(predicted, dataset.masks, classes))
-    bars.barh(dataset.classes, values.nan_to_num().numpy(), color=colours[:classes].numpy())
+    bars.barh(dataset.classes, values.nan_to_num().numpy(), color=colors[:classes].numpy())
     bars.set(xlim=(0, 1), xticks=(0, 0.5, 1))
     bars.set_title("IoU of each class", fontsize=9)
     bars.invert_yaxis()
     bars.spines[["top", "right"]].set_visible(False)
     for place, index in zip(axes[:, 1:].T, shown, strict=True):
         show_picture(place[0], dataset.images[index], dataset.files[index].rpartition("/")[2])
-        show_picture(place[1], colours[dataset.masks[index].long()].permute(2, 0, 1), "true classes")
-        show_picture(place[2], colours[predicted[index].long()].permute(2, 0, 1), f"predicted, IoU {each[index]:.2f}")
+        show_picture(place[1], colors[dataset.masks[index].long()].permute(2, 0, 1), "true classes")
+        show_picture(place[2], colors[predicted[index].long()].permute(2, 0, 1), f"predicted, IoU {each[index]:.2f}")
     return figure
