@@ -5,33 +5,41 @@ import inspect
 import json
 import math
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import recipes
-from recipes.catalog import entries, find
-from recipes.copying import copy
+from recipes.catalog import entries, find, titles_zh
+from recipes.copying import Source, copy, is_new, stand_alone
 from recipes.core.command_line import option_sentences
+from recipes.core.options import field_metadata, field_types
 from recipes.core.result import Result
 from recipes.core.task import whole_weights
 from recipes.datasets.bundled import bundled
 from tests.little_data import little_data
 
 NAMES = recipes.names()
+MOVED = [entry.name for entry in entries() if is_new(Source(entry.module, entry.path))]  # to the second frame
 SHARED = {"data": None, "device": "auto", "seed": 0, "out": None}
+LEAST = dict.fromkeys(("epochs", "seeds", "repeats", "trainings", "workers"), 1) | {"libraries": False}
 every_recipe = pytest.mark.parametrize("name", NAMES)
+every_moved_recipe = pytest.mark.parametrize("name", MOVED)
 
 
-def shortened(name: str) -> dict[str, int]:
+def shortened(name: str) -> dict[str, Any]:
     """Options for a run that only has to go through, not to learn."""
-    least = dict.fromkeys(("epochs", "seeds", "repeats", "trainings", "workers"), 1) | {"libraries": False}
-    return {key: value for key, value in least.items() if key in find(name).options}
+    if name in MOVED:
+        known = field_types(recipes.load(name).run.recipe.options)
+        return {key: value for key, value in (LEAST | {"claims": False}).items() if key in known}
+    return {key: value for key, value in LEAST.items() if key in find(name).options}
 
 
 @every_recipe
@@ -52,6 +60,34 @@ def test_contract(name: str) -> None:
     assert "\nData:" in entry.docstring
     assert len(entry.source.splitlines()) <= 300
     assert ast.unparse(ast.parse(entry.source).body[-1]) == "if __name__ == '__main__':\n    main(run)"
+
+
+@every_moved_recipe
+def test_contract_of_the_second_frame(name: str) -> None:
+    entry, recipe = find(name), recipes.load(name).run.recipe
+    assert lesson_length(name) <= 220
+    assert len(entry.source.splitlines()) <= 250
+    assert recipe.claims is not None
+    assert recipe.figure is not None
+    assert all(one.get("help") for key, one in field_metadata(recipe.options).items() if key != "variant")
+    assert "recipes.core.old" not in entry.source
+
+
+def lesson_length(name: str) -> int:
+    """Lines above the claims, which a learner reads."""
+    lines = find(name).source.splitlines()
+    return next(number for number, line in enumerate(lines) if line.startswith("@run.claims"))
+
+
+def test_lessons_are_read_in_two_minutes_and_copies_are_kept() -> None:
+    assert statistics.median(map(lesson_length, MOVED)) <= 150
+    lengths = {name: len(stand_alone(name)[0].splitlines()) for name in MOVED}
+    assert max(lengths.values()) <= 600, lengths
+    assert statistics.median(lengths.values()) <= 450, lengths
+
+
+def test_every_recipe_has_its_title_in_chinese() -> None:
+    assert titles_zh().keys() == set(NAMES)
 
 
 def test_imports_nothing_heavy() -> None:
@@ -75,6 +111,16 @@ def test_learned(name: str, default_run: Callable[[str], Result]) -> None:
     assert first in result.bars, "a bar"
     assert all(math.isfinite(value) for value in result.metrics.values())
     assert result.claims
+    if name in MOVED:
+        assert [claim.text for claim in result.claims if not claim.holds] == []
+
+
+@every_moved_recipe
+def test_null_run(name: str) -> None:
+    """At a learning rate of 1e-9 nothing is learned: the bar is missed, and no learned claim's numbers hold."""
+    result = recipes.run(name, device="cpu", lr=1e-9)
+    assert result.missed_bars()
+    assert [claim.text for claim in result.claims if claim.kind == "learned" and claim.relation_holds] == []
 
 
 @every_recipe
@@ -84,7 +130,7 @@ def test_result_prints_and_turns_into_json_and_a_figure(name: str, default_run: 
     assert content["recipe"] == name
     assert content["title"] == find(name).title
     assert set(content["versions"]) >= {"python", "torch"}
-    assert {"text", "measured", "expected", "holds"} == set(content["claims"][0])
+    assert {"text", "measured", "expected", "holds", "kind", "margin", "verdict"} == set(content["claims"][0])
     assert name in str(result)
     figure = result.figure()
     assert figure.axes
@@ -102,7 +148,7 @@ def little(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_copy_runs_alone_and_gives_the_same_to_the_bit(
     name: str, tmp_path: Path, little: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same seed in another process, by the copied file: the same metrics and the same weights."""
+    """The same seed in another process, by the copied file: the same weights, and the same metrics where they are told."""
     if name != "training.distributed":  # its processes look for the data themselves
         monkeypatch.setattr("recipes.datasets.bundled.__file__", str(little / "recipes" / "bundled.py"))
     options = shortened(name)
@@ -112,22 +158,72 @@ def test_copy_runs_alone_and_gives_the_same_to_the_bit(
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             assert not any(module.partition(".")[0] == "recipes" for module in modules)
-    given = {**options, "device": "cpu", "seed": mine.seed, "out": "out"}
+    options.pop("claims", None)
+    given = {**options, "device": "cpu", "seed": 1, "out": "out.pt" if name in MOVED else "out"}
     words = [f"--no-{key}" if value is False else f"--{key}={value}" for key, value in given.items()]
-    command = [sys.executable, "-I", target.name, "--json", *words]
+    command = [sys.executable, "-I", target.name, *([] if name in MOVED else ["--json"]), *words]
     threads = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=target.parent, capture_output=True, text=True, timeout=500, env=threads)
     assert done.returncode == 0, done.stderr[-2000:]
-    theirs = json.loads(done.stdout)
-    assert theirs["metrics"].keys() == mine.metrics.keys()
-    for key in mine.metrics.keys() - {"latency_ratio"}:
-        assert theirs["metrics"][key] == mine.metrics[key], key
-    if isinstance(mine.model, torch.nn.Module):
+    if name in MOVED:
+        saved = torch.load(target.parent / "out.pt", weights_only=True)
+        assert "this recipe:" in done.stdout
+    else:
+        theirs = json.loads(done.stdout)
+        assert theirs["metrics"].keys() == mine.metrics.keys()
+        for key in mine.metrics.keys() - {"latency_ratio"}:
+            assert theirs["metrics"][key] == mine.metrics[key], key
+        if not isinstance(mine.model, torch.nn.Module):
+            return
         saved = load_file(target.parent / "out" / "model.safetensors")
-        whole = whole_weights(mine.model)
-        assert saved.keys() == whole.keys()
-        for key, value in whole.items():
-            assert torch.equal(saved[key], value), key
+    for key, value in whole_weights(mine.model).items():
+        assert torch.equal(saved[key], value), key
+
+
+USED = """
+import json, sys
+import torch
+torch.set_num_threads(1)
+import recipes
+from recipes.core.evaluation import map_tensors
+folder, items = sys.argv[1], json.loads(sys.argv[2])
+trained = recipes.trained(folder, device="cpu")
+with torch.inference_mode():
+    outputs = trained.task.to_export(trained.model)(*trained.task.example)
+torch.save([outputs], folder + "/outputs.pt")
+for file in ("model.onnx", "model.pt2"):
+    trained.export(folder + "/" + file)
+
+"""
+
+
+@pytest.mark.parametrize("name", [name for name in MOVED if recipes.load(name).run.recipe.task is not None])
+def test_the_model_is_used_in_another_process(
+    name: str, tmp_path: Path, little: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened without the training data, it gives what the model in memory gives, and exports."""
+    monkeypatch.setattr("recipes.datasets.bundled.__file__", str(little / "recipes" / "bundled.py"))
+    mine = recipes.run(name, device="cpu", seed=1, out=str(tmp_path / "out"), **shortened(name))
+    assert mine.task is not None
+    with torch.inference_mode():
+        expected = flat(mine.task.to_export(mine.model.eval())(*mine.task.example))
+    threads = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", USED, str(tmp_path / "out"), "[]"], capture_output=True, text=True, env=threads
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = flat(torch.load(tmp_path / "out" / "outputs.pt", weights_only=True))
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    assert {"model.onnx", "model.pt2"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def flat(outputs: Any) -> list[torch.Tensor]:
+    if isinstance(outputs, torch.Tensor):
+        return [outputs]
+    values = outputs.values() if isinstance(outputs, dict) else outputs
+    return [tensor for one in values for tensor in flat(one)]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
@@ -144,3 +240,17 @@ def test_every_module_of_a_family_is_a_recipe_or_has_no_run() -> None:
         for path in (Path(recipes.__file__).parent / family).rglob("*.py"):
             runs = [node for node in ast.parse(path.read_text()).body if getattr(node, "name", "") == "run"]
             assert bool(runs) == (path in listed), path
+
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_what_was_proved_stands_by_its_bars(path: Path) -> None:
+    """Of the committed measurements: bars two standard deviations or more from the mean, in the default run."""
+    proof = json.loads(path.read_text("utf-8"))
+    assert proof["recipe"] in NAMES
+    assert proof["options"] == {}
+    assert proof["learned"] == proof["seeds"] >= 3
+    assert all(distance is None or distance >= 2 for distance in proof["bars"].values()), proof["bars"]
+    assert all(claim["held"] == proof["seeds"] for claim in proof["claims"])

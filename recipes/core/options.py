@@ -110,7 +110,7 @@ def checked(name: str, value: Any, hint: Any, limits: dict[str, Any]) -> Any:
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     bounds = [(RANGES[key], limit) for key, limit in limits.items() if key in RANGES]
     wanted = words.get(kind, f"a {getattr(kind, '__name__', kind)}")
-    wanted += " and".join(f" {word} {limit:g}" for (_, word), limit in bounds)
+    wanted += " and".join(f" {word} {limit}" for (_, word), limit in bounds)
     finite = not isinstance(taken, float) or math.isfinite(taken)
     if taken is None or not finite or not all(holds(taken, limit) for (holds, _), limit in bounds):
         raise InputError(f"option {name}: expected {wanted}, got {value!r}")

@@ -68,7 +68,8 @@ class Result:
 
     def shortfalls(self) -> list[str]:
         """What keeps this run from counting as learned: bars missed (by a default run), the baseline not beaten."""
-        return (self.missed_bars() if self.by_default else []) + self.not_above_baseline()
+        bars = self.missed_bars() if self.by_default and self.options.get("data") is None else []
+        return bars + self.not_above_baseline()
 
     def learned(self) -> bool:
         """Whether learned claims count: above the baseline and, on the bundled data, above the bars."""

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recipes.core.errors import InputError
-from recipes.core.loading import as_is
-from recipes.core.loop import one_cycle
-from recipes.core.old import OldLoop, old_batches
+from recipes.core.loading import as_is, batches
+from recipes.core.loop import Loop, one_cycle
+from recipes.core.options import Options
 
 CPU = torch.device("cpu")
 
@@ -39,10 +41,29 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 2))
 
 
-def train(model: nn.Module, epochs: int = 3, batch_size: int = 16, **options: object) -> OldLoop:
+def constant(progress: float) -> float:
+    return 1.0
+
+
+def loop_over(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch_size: int = 16,
+    *,
+    loader: object = None,
+    schedule: Callable[[float], float] = constant,
+    evaluate: Callable[[], dict[str, float]] = dict,
+    **given: Any,
+) -> Loop:
+    """A loop over `Points`, with options that are given by name."""
+    options = Options(**{"batch_size": batch_size, "device": "cpu"} | given)
+    return Loop(model, optimizer, loader or batches(Points(), options), options, schedule=schedule, evaluate=evaluate)
+
+
+def train(model: nn.Module, epochs: int = 3, batch_size: int = 16, **given: Any) -> Loop:
     torch.manual_seed(7)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    loop = OldLoop(model, optimizer, old_batches(Points(), batch_size), epochs=epochs, schedule=one_cycle, **options)
+    loop = loop_over(model, optimizer, batch_size, epochs=epochs, schedule=one_cycle, **given)
     for inputs, labels in loop:
         loop.step(F.cross_entropy(loop.model(inputs), labels))
     return loop
@@ -59,7 +80,7 @@ def test_equals_the_loop_written_by_hand() -> None:
 
     torch.manual_seed(7)
     optimizer = torch.optim.AdamW(by_hand.parameters(), lr=0.01)
-    loader = old_batches(Points(), 16)
+    loader = batches(Points(), Options(batch_size=16))
     total = 3 * len(loader)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(min(step / total, 1.0)))
     by_hand.train()
@@ -87,7 +108,7 @@ def test_accumulated_gradients_equal_those_of_a_large_batch(batch_size: int) -> 
     model = nn.Linear(5, 2)
     whole = copy.deepcopy(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    loop = OldLoop(model, optimizer, old_batches(Points(), batch_size), epochs=1, accumulate=3)
+    loop = loop_over(model, optimizer, batch_size, epochs=1, accumulate=3)
     seen: list[tuple[Tensor, Tensor]] = []
     for inputs, labels in loop:
         seen.append((inputs, labels))
@@ -106,7 +127,7 @@ def test_accumulated_gradients_equal_those_of_a_large_batch(batch_size: int) -> 
 def test_clipping_bounds_the_step() -> None:
     model = nn.Linear(5, 2)
     before = copy.deepcopy(model)
-    loop = OldLoop(model, torch.optim.SGD(model.parameters(), lr=1.0), old_batches(Points(), 96), epochs=1, clip=0.01)
+    loop = loop_over(model, torch.optim.SGD(model.parameters(), lr=1.0), 96, epochs=1, clip=0.01)
     for inputs, labels in loop:
         loop.step(100 * F.cross_entropy(loop.model(inputs), labels))
     moved = torch.cat([(a - b).flatten() for a, b in zip(model.parameters(), before.parameters(), strict=True)])
@@ -116,9 +137,7 @@ def test_clipping_bounds_the_step() -> None:
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "auto"])
 def test_half_precision_learns_and_gives_the_loss_in_float32(precision: str) -> None:
     model = network()
-    loop = OldLoop(
-        model, torch.optim.AdamW(model.parameters(), lr=0.01), old_batches(Points(), 16), epochs=10, precision=precision
-    )
+    loop = loop_over(model, torch.optim.AdamW(model.parameters(), lr=0.01), epochs=10, precision=precision)
     for inputs, labels in loop:
         logits = loop.model(inputs)
         assert logits.dtype == torch.float32
@@ -129,7 +148,7 @@ def test_half_precision_learns_and_gives_the_loss_in_float32(precision: str) -> 
 
 def test_a_loss_that_is_not_finite_stops_with_its_place() -> None:
     model = network()
-    loop = OldLoop(model, torch.optim.SGD(model.parameters(), lr=0.5), old_batches(Points(), 16), epochs=2)
+    loop = loop_over(model, torch.optim.SGD(model.parameters(), lr=0.5), epochs=2)
     place = (
         r"loss became nan in epoch 1, batch 3, at learning rate 0\.5, with values from -[\d.]+ to [\d.]+ in the batch"
     )
@@ -141,7 +160,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_place() -> None:
 
 def test_a_forgotten_step_is_an_error() -> None:
     model = network()
-    loop = OldLoop(model, torch.optim.SGD(model.parameters(), lr=0.5), old_batches(Points(), 16), epochs=1)
+    loop = loop_over(model, torch.optim.SGD(model.parameters(), lr=0.5), epochs=1)
     with pytest.raises(RuntimeError, match=r"one loop\.step"):
         for _ in loop:
             pass
@@ -151,13 +170,58 @@ def test_a_forgotten_step_is_an_error() -> None:
     ("options", "message"),
     [
         ({"precision": "fp8"}, "option precision: expected one of"),
-        ({"accumulate": 0}, "at least 1"),
+        ({"accumulate": 0}, "option accumulate: expected a whole number of at least 1"),
+        ({"clip": 0.0}, "option clip: expected a number above 0"),
+        ({"clip": float("nan")}, "option clip: expected a number above 0"),
         ({"shard": True}, "option shard: expected a run under torchrun"),
     ],
 )
 def test_options_that_cannot_be(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         train(network(), **options)
+
+
+def test_steps_in_place_of_epochs() -> None:
+    """Eight steps of six an epoch: the second epoch breaks off, the schedule ends with it, and both are evaluated."""
+    loop = train(network(), steps=8, evaluate=lambda: {"accuracy": 0.5})
+    assert loop.steps == 8
+    assert [row["epoch"] for row in loop.history] == [1, 2]
+    assert loop.lr == 0
+
+
+def test_an_optimizer_whose_state_was_made_before_the_model_moved() -> None:
+    model = network()
+    optimizer = torch.optim.Adagrad(model.parameters(), lr=0.1)
+    loop = loop_over(model.to(torch.float64), optimizer)
+    assert all(one["sum"].device == loop.device for one in optimizer.state.values())
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    model = network()
+    loop = loop_over(model, torch.optim.SGD(model.parameters(), lr=0.5), epochs=1, checkpoint=str(tmp_path))
+    with pytest.raises(FloatingPointError, match=r"the weight 0\.weight is not finite"):  # noqa: PT012
+        for inputs, labels in loop:
+            loop.step(F.cross_entropy(loop.model(inputs), labels))
+            with torch.no_grad():
+                model[0].weight[0, 0] = torch.nan if loop.steps == 6 else 0.0  # by the last step alone
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("changed", [{"clip": 1.0}, {"accumulate": 2}, {"batch_size": 8}, {"epochs": 2}])
+def test_resumed_with_other_options(tmp_path: Path, changed: dict[str, Any]) -> None:
+    """An option that differs is named and refused, or taken where the user says so."""
+    train(network(), checkpoint=str(tmp_path))
+    name = next(iter(changed))
+    with pytest.raises(InputError, match=rf"was started with other options \({name} "):
+        train(network(), **{"checkpoint": str(tmp_path)} | changed)
+    train(network(), **{"checkpoint": str(tmp_path), "override": True} | changed)
+
+
+def test_what_a_killed_save_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".model.999999999.pt").write_bytes(b"half")
+    (tmp_path / f".model.{os.getppid()}.pt").write_bytes(b"of one that still runs")
+    train(network(), epochs=1, checkpoint=str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"model.pt", f".model.{os.getppid()}.pt"}
 
 
 def test_too_few_samples_for_a_batch_still_train() -> None:
@@ -184,7 +248,7 @@ class Interrupted(Exception):
 def test_interrupted_and_resumed_to_the_bit(tmp_path: Path, stop: int, optimizer: str) -> None:
     """Six steps an epoch: in the middle of one, at its end, just after it."""
 
-    def go(model: nn.Module, folder: Path | None, stop: int | None = None) -> OldLoop:
+    def go(model: nn.Module, folder: Path | None, stop: int | None = None) -> Loop:
         torch.manual_seed(7)
         parameters = model.parameters()
         chosen = (
@@ -192,9 +256,7 @@ def test_interrupted_and_resumed_to_the_bit(tmp_path: Path, stop: int, optimizer
             if optimizer == "AdamW"
             else torch.optim.SGD(parameters, lr=0.1, momentum=0.9 if optimizer == "momentum" else 0.0)
         )
-        loop = OldLoop(
-            model, chosen, old_batches(Points(), 16), epochs=3, schedule=one_cycle, checkpoint=folder, save_every=1
-        )
+        loop = loop_over(model, chosen, epochs=3, schedule=one_cycle, checkpoint=folder, save_every=1)
         for inputs, labels in loop:
             if loop.steps == stop:
                 raise Interrupted
@@ -280,12 +342,12 @@ def test_a_resumed_epoch_reads_only_what_is_left_of_it(tmp_path: Path, workers: 
 
     def go(model: nn.Module, points: Counting, folder: Path | None, stop: int | None = None) -> None:
         torch.manual_seed(7)
-        loader = old_batches(points, 16)
+        loader: Any = batches(points, Options(batch_size=16))
         if stateful is not None:
             given = {"batch_size": 16, "shuffle": True, "num_workers": workers, "collate_fn": as_is}
             loader = stateful.StatefulDataLoader(points, **given)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-        loop = OldLoop(model, optimizer, loader, epochs=3, checkpoint=folder, save_every=1)
+        loop = loop_over(model, optimizer, loader=loader, epochs=3, checkpoint=folder, save_every=1)
         for inputs, labels in loop:
             if loop.steps == stop:
                 raise Interrupted
@@ -304,27 +366,28 @@ def test_a_resumed_epoch_reads_only_what_is_left_of_it(tmp_path: Path, workers: 
 
 @pytest.mark.parametrize("saved", [True, False])
 @pytest.mark.parametrize("stop", [3, 6])  # in the middle of an epoch, and at its end
-def test_an_interrupt_waits_for_the_step_and_saves(tmp_path: Path, stop: int, saved: bool) -> None:
-    """Ctrl-C once: the step is finished and saved, and the same training goes on from there."""
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_for_the_step_and_saves(tmp_path: Path, stop: int, saved: bool, sent: int) -> None:
+    """Ctrl-C or SIGTERM once: the step is finished and saved, and the same training resumes from there."""
 
-    def go(model: nn.Module, folder: Path | None, stop: int | None = None) -> OldLoop:
+    def go(model: nn.Module, folder: Path | None, stop: int | None = None) -> Loop:
         torch.manual_seed(7)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-        loop = OldLoop(model, optimizer, old_batches(Points(), 16), epochs=3, schedule=one_cycle, checkpoint=folder)
+        loop = loop_over(model, optimizer, epochs=3, schedule=one_cycle, checkpoint=folder)
         for inputs, labels in loop:
             if loop.steps + 1 == stop:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(sent)
             loop.step(F.cross_entropy(loop.model(inputs), labels))
         return loop
 
-    handler = signal.getsignal(signal.SIGINT)
+    handler = signal.getsignal(sent)
     whole, resumed = network(), network()
     go(whole, None)
     folder = tmp_path if saved else None
     told = f"stopped after step {stop}, " + ("saved; the same command" if saved else "no checkpoint was asked for")
     with pytest.raises(KeyboardInterrupt, match=told):
         go(network(), folder, stop)
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(sent) is handler
     if saved:
         go(resumed, folder)
         assert equal(whole, resumed)
@@ -332,7 +395,7 @@ def test_an_interrupt_waits_for_the_step_and_saves(tmp_path: Path, stop: int, sa
 
 def test_a_second_interrupt_ends_the_run_at_once() -> None:
     model = network()
-    loop = OldLoop(model, torch.optim.SGD(model.parameters(), lr=0.5), old_batches(Points(), 16), epochs=1)
+    loop = loop_over(model, torch.optim.SGD(model.parameters(), lr=0.5), epochs=1)
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012
         for _ in loop:
             signal.raise_signal(signal.SIGINT)
@@ -399,18 +462,17 @@ DISTRIBUTED = """
 import json, os, sys, torch
 sys.path[:0] = [{root!r}]
 torch.set_num_threads(1)
-from tests.core.test_loop import Points, batches
+from tests.core.test_loop import Points, loop_over
 from torch import nn
 from torch.nn import functional as F
 from recipes.core.device import rank_and_world, setup
 from recipes.core.evaluation import predict
 from recipes.core.old import OldLoop
-from recipes.core.loop import one_cycle
+from recipes.core.loop import Loop, one_cycle
 device = setup("cpu", 0)
 model = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 2))
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-loader = batches(Points(), 16)
-loop = Loop(model, optimizer, loader, epochs=3, schedule=one_cycle, **{options!r})
+loop = loop_over(model, optimizer, epochs=3, schedule=one_cycle, **{options!r})
 for inputs, labels in loop:
     if loop.steps == {stop}:
         os._exit({code})
@@ -477,9 +539,7 @@ def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
 def test_learns_on_cuda() -> None:
     model = network()
-    loop = OldLoop(
-        model, torch.optim.AdamW(model.parameters(), lr=0.01), old_batches(Points(), 16), epochs=10, device="cuda"
-    )
+    loop = loop_over(model, torch.optim.AdamW(model.parameters(), lr=0.01), epochs=10, device="cuda")
     for inputs, labels in loop:
         assert inputs.is_cuda
         loop.step(F.cross_entropy(loop.model(inputs), labels))

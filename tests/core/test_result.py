@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -6,49 +7,50 @@ import torch
 from safetensors.torch import load_model
 from torch import nn
 
-from recipes.core.errors import InputError
-from recipes.core.files import write_whole
-from recipes.core.old import claim, old_recipe
-from recipes.core.result import Result, columns, short
+from recipes.core.claims import Claim
+from recipes.core.result import Result, columns, expected, short
 
 
-@old_recipe
-def run(*, data: str | None = None, epochs: int = 2, lr: float = 0.1, seed: int = 0, out: str | None = None) -> Result:
-    """A recipe for this test."""
-    torch.manual_seed(seed)
+def result_with(**changed: object) -> Result:
     model = nn.Linear(2, 2)
     model.tied = model.weight  # type: ignore[assignment]
-    return Result(
-        metrics={"accuracy": 0.9, "loss": float("nan")},
-        baseline={"accuracy": 0.5},
-        bars={"accuracy": 0.8},
-        claims=[claim("nine is above eight", 9.0, ">", 8.0), claim("nan holds nothing", float("nan"), "<=", 1.0)],
-        model=model,
-    )
+    fields = {"metrics": {"accuracy": 0.9, "loss": 0.2}, "baseline": {"accuracy": 0.5}, "bars": {"accuracy": 0.8}}
+    return Result(**fields | {"model": model} | changed)  # type: ignore[arg-type]
 
 
-def test_the_decorator_completes_the_result() -> None:
-    result = run(epochs=3)
-    assert result.recipe == "tests.core.test_result"
-    assert result.options == {"data": None, "epochs": 3, "lr": 0.1, "seed": 0, "out": None}
-    assert result.seconds > 0
-    assert result.device == "cpu"
-    assert result.versions["torch"] == torch.__version__
+@pytest.mark.parametrize(
+    ("relation", "measured", "margin", "holds"),
+    [
+        (">", 0.9, 0.05, True),
+        (">", 0.83, 0.05, False),
+        ("<", 0.7, 0.05, True),
+        ("<", 0.78, 0.05, False),
+        (">", math.nan, 0.05, False),
+        ("<", math.nan, 0.05, False),
+    ],
+)
+def test_a_learned_claim_needs_its_margin(relation: str, measured: float, margin: float, holds: bool) -> None:
+    claim = Claim("a sentence", measured, relation, 0.8, margin=margin)  # type: ignore[arg-type]
+    assert claim.holds is holds
+    assert claim.verdict == ("holds" if holds else "DOES NOT HOLD")
 
 
-def test_random_state_is_left_as_it_was() -> None:
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    run()
-    assert torch.equal(torch.rand(3), expected)
+def test_a_learned_claim_without_a_margin_is_an_error() -> None:
+    with pytest.raises(ValueError, match="needs a margin above 0: a sentence"):
+        Claim("a sentence", 0.9, ">", 0.8)
 
 
-def test_claims() -> None:
-    above, nothing = run().claims
-    assert above.holds
-    assert above.expected == "> 8"
-    assert not nothing.holds
+def test_a_learned_claim_of_a_model_that_did_not_learn_is_not_shown() -> None:
+    claim = Claim("a sentence", 0.9, ">", 0.8, margin=0.05, shown=False)
+    assert claim.relation_holds
+    assert not claim.holds
+    assert claim.verdict == "not shown"
+
+
+def test_what_a_claim_expects() -> None:
+    assert expected(Claim("a", 1.0, ">", 0.5, margin=0.1)) == "> 0.5 + 0.1"
+    assert expected(Claim("a", 1.0, "<", 0.5, margin=0.1)) == "< 0.5 - 0.1"
+    assert expected(Claim("a", 1.0, "<=", 0.5, kind="fact")) == "<= 0.5"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_claims() -> None:
         ({"accuracy": 0.9}, {"accuracy": 0.5}, {"accuracy": 0.9}, 0),
         ({"accuracy": 0.7}, {"accuracy": 0.5}, {"accuracy": 0.8}, 1),
         ({"accuracy": 0.5}, {"accuracy": 0.5}, {}, 1),
-        ({"accuracy": float("nan")}, {"accuracy": 0.5}, {"accuracy": 0.8}, 2),
+        ({"accuracy": math.nan}, {"accuracy": 0.5}, {"accuracy": 0.8}, 2),
         ({"perplexity": 8.0}, {"perplexity": 9.0}, {"perplexity": 8.5}, 0),
         ({"perplexity": 8.0}, {"perplexity": 7.0}, {"perplexity": 7.5}, 2),
     ],
@@ -66,40 +68,51 @@ def test_claims() -> None:
 def test_shortfalls(metrics: dict, baseline: dict, bars: dict, count: int) -> None:
     result = Result(metrics, baseline, bars=bars)
     assert len(result.shortfalls()) == count
+    assert result.learned() is (count == 0)
     result.options["data"] = "mine"  # bars are for the bundled data
     beaten = len(result.shortfalls())
     assert beaten == min(count, beaten) <= 1
 
 
+def test_bars_are_for_the_default_run() -> None:
+    result = result_with(metrics={"accuracy": 0.7}, by_default=False)
+    assert result.shortfalls() == []
+    assert not result.learned()
+    assert "bars are for the default run" in str(result)
+    assert "misses" not in str(result)
+
+
 def test_saved_and_loaded(tmp_path: Path) -> None:
-    result = run(out=str(tmp_path / "out"))
+    claims = [Claim("nine is above eight", 9.0, ">", 8.0, kind="fact"), Claim("nan", math.nan, "<=", 1.0, kind="fact")]
+    result = result_with(claims=claims)
+    result.save(tmp_path / "out")
     content = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert content["metrics"] == {"accuracy": 0.9, "loss": None}
-    assert content["claims"][1] == {"text": "nan holds nothing", "measured": None, "expected": "<= 1", "holds": False}
+    assert content["metrics"] == {"accuracy": 0.9, "loss": 0.2}
+    assert content["claims"][1] == {
+        "text": "nan",
+        "measured": None,
+        "expected": "<= 1",
+        "holds": False,
+        "kind": "fact",
+        "margin": 0.0,
+        "verdict": "DOES NOT HOLD",
+    }
     other = nn.Linear(2, 2)
     load_model(other, tmp_path / "out" / "model.safetensors")
     assert torch.equal(other.weight, result.model.weight)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"result.json", "model.safetensors"}
 
 
-@pytest.mark.parametrize("options", [{"epochs": 0}, {"epochs": 1.5}, {"lr": -1.0}, {"lr": float("inf")}])
-def test_shared_options_are_checked(options: dict) -> None:
-    with pytest.raises(InputError, match=f"option {next(iter(options))}: expected"):
-        run(**options)
-
-
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
-    target = tmp_path / "file.txt"
-    target.write_text("before")
-
-    def fail(path: Path) -> None:
-        path.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(InputError, match=r"file\.txt: could not be written \(disk full\)"):
-        write_whole(target, fail)
-    assert target.read_text() == "before"
-    assert list(tmp_path.iterdir()) == [target]
+def test_what_is_not_finite_is_never_saved(tmp_path: Path) -> None:
+    result = result_with(metrics={"accuracy": 0.9, "loss": math.nan})
+    with pytest.raises(FloatingPointError, match="the metric loss is not a number"):
+        result.save(tmp_path / "out")
+    result = result_with()
+    with torch.no_grad():
+        result.model.weight[0, 0] = torch.inf
+    with pytest.raises(FloatingPointError, match="the weight weight is not finite"):
+        result.save(tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
