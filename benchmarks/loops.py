@@ -4,7 +4,9 @@ All train one network on one in-memory set with one optimizer. The time of a ste
 of the network, from the second to the last, so that nobody's start-up counts.
 """
 
+import contextlib
 import importlib.util
+import io
 import logging
 import tempfile
 import time
@@ -18,9 +20,13 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from benchmarks.row import Row
-from recipes.core.old import OldLoop, old_batches
+from recipes.core import plain
+from recipes.core.loading import batches
+from recipes.core.loop import Loop
+from recipes.core.options import Options
 
 STEPS, BATCH, WIDTH = 60, 128, 640
+OPTIONS = Options(epochs=1, batch_size=BATCH, device="cpu")
 
 
 class Pictures:
@@ -63,7 +69,7 @@ def by_hand(dataset: Pictures) -> float:
     model = Timed()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     model.train()
-    for images, labels in old_batches(dataset, BATCH):
+    for images, labels in batches(dataset, OPTIONS):
         optimizer.zero_grad()
         F.cross_entropy(model(images), labels).backward()
         optimizer.step()
@@ -73,9 +79,20 @@ def by_hand(dataset: Pictures) -> float:
 def with_loop(dataset: Pictures) -> float:
     model = Timed()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    loop = OldLoop(model, optimizer, old_batches(dataset, BATCH), epochs=1)
+    loop = Loop(model, optimizer, batches(dataset, OPTIONS), OPTIONS)
     for images, labels in loop:
         loop.step(F.cross_entropy(loop.model(images), labels))
+    return model.seconds_a_step()
+
+
+def with_plain_frame(dataset: Pictures) -> float:
+    """The loop that copies get."""
+    model, options = Timed(), plain.Options(epochs=1, batch_size=BATCH, device="cpu")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    loop = plain.Loop(model, optimizer, plain.batches(dataset, options), options)
+    with contextlib.redirect_stdout(io.StringIO()):
+        for images, labels in loop:
+            loop.step(F.cross_entropy(loop.model(images), labels))
     return model.seconds_a_step()
 
 
@@ -85,7 +102,7 @@ def with_accelerate(dataset: Pictures) -> float:
     model = Timed()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     accelerator = Accelerator(cpu=True)
-    prepared, optimizer, loader = accelerator.prepare(model, optimizer, old_batches(dataset, BATCH))
+    prepared, optimizer, loader = accelerator.prepare(model, optimizer, batches(dataset, OPTIONS))
     prepared.train()
     for images, labels in loader:
         optimizer.zero_grad()
@@ -114,7 +131,7 @@ def with_lightning(dataset: Pictures) -> float:
     quiet: dict[str, Any] = dict.fromkeys(
         ("enable_progress_bar", "enable_checkpointing", "enable_model_summary", "logger"), False
     )
-    lightning.Trainer(max_epochs=1, accelerator="cpu", **quiet).fit(module, old_batches(dataset, BATCH))
+    lightning.Trainer(max_epochs=1, accelerator="cpu", **quiet).fit(module, batches(dataset, OPTIONS))
     return module.model.seconds_a_step()
 
 
@@ -125,7 +142,7 @@ def with_trainer(dataset: Pictures) -> float:
 
     class LossTrainer(Trainer):
         def get_train_dataloader(self) -> DataLoader:
-            return old_batches(dataset, BATCH)
+            return batches(dataset, OPTIONS)
 
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             images, labels = inputs
@@ -150,6 +167,7 @@ def with_trainer(dataset: Pictures) -> float:
 
 def measure(rounds: int = 9) -> list[Row]:
     ways: dict[str, Callable[[Pictures], float]] = {"Loop": with_loop, "the loop by hand": by_hand}
+    ways["the loop of copies"] = with_plain_frame
     others = {"accelerate": with_accelerate, "lightning": with_lightning, "transformers": with_trainer}
     ways |= {name: way for name, way in others.items() if importlib.util.find_spec(name)}
     dataset = Pictures()

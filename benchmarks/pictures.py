@@ -13,7 +13,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from benchmarks.row import Row
-from recipes.core.old import old_batches
+from recipes.core.loading import batches
+from recipes.core.options import Options
 from recipes.datasets.images import Images, open_images
 from recipes.vision.transforms import brightness, contrast, flip, rotate, scale, translate, warp
 
@@ -22,7 +23,7 @@ BATCH = 64
 
 def one_epoch(dataset: Images) -> int:
     count = 0
-    for images, _ in old_batches(dataset, BATCH):
+    for images, _ in batches(dataset, Options(batch_size=BATCH)):
         matrices = translate(images) @ scale(images) @ rotate(images) @ flip(images)
         count += len(contrast(brightness(warp(images, matrices))))
     return count

@@ -96,9 +96,9 @@ def watch(name: str, options: dict[str, Any], seconds: float) -> dict[str, Any]:
     started: Callable[..., None] = Loop.__init__
     watches: list[Watch] = []
 
-    def watched(self: Loop, model: Any, optimizer: Any, batches: Any, **given: Any) -> None:
-        watches.append(Watch(batches, seconds, compiled=bool(given.get("compile"))))
-        started(self, model, optimizer, watches[-1], **given)
+    def watched(self: Loop, model: Any, optimizer: Any, batches: Any, options: Any, **given: Any) -> None:
+        watches.append(Watch(batches, seconds, compiled=options.compile))
+        started(self, model, optimizer, watches[-1], options, **given)
 
     with mock.patch.object(Loop, "__init__", watched):
         try:

@@ -201,9 +201,9 @@ class Twins:
             module = PLAIN
         elif family == "datasets" and kind in FORMATS:
             module = self.opener(kind)
-        elif family == "datasets" and kind == "bundled":
-            module = "recipes.datasets.plain.bundled"
-        elif family not in ("core", "datasets"):
+        elif family == "datasets":
+            module = f"recipes.datasets.plain.{kind}"  # what has one format alone
+        else:
             module = f"{found.module.rpartition('.')[0]}.plain"  # beside the modules of the same task
         return module if found.name in defined_in(module) else found.module
 

