@@ -96,6 +96,8 @@ def trained(folder: str | Path, *, device: str = "auto", model: nn.Module | None
     if made is None or made.task is None:
         raise InputError(f"{folder / 'model.json'}: the recipe {content['recipe']} has no way to use its model")
     where = pick_device(device)
+    if model is None and str(content["options"].get("model", "")).startswith("<"):
+        raise InputError(f"{folder / 'model.json'}: was trained with a network of yours: expected it again, as model=")
     try:
         task = made.task(**content["task"])
         if (folder / "example.safetensors").exists():

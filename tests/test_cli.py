@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import recipes
+from recipes import catalog
 from recipes.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -28,10 +29,43 @@ def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 def test_list_names_every_recipe_without_torch() -> None:
     done = command("list")
     assert done.returncode == 0
-    assert [line.split()[0] for line in done.stdout.splitlines()] == recipes.names()
-    assert "(notes 42, 81)" in done.stdout
+    family, found = "", []
+    for line in done.stdout.splitlines():
+        assert catalog.columns_of(line) <= 80, line
+        if line and not line.startswith(" "):
+            family = line
+        elif line.startswith("  ") and line[2] != " ":
+            found.append(f"{family}.{line.split()[0]}")
+    assert found == recipes.names()
     script = "import sys, recipes.cli; recipes.names(); assert 'torch' not in sys.modules and 'rich' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_list_by_note_word_and_language() -> None:
+    assert "segmentation.unet" in command("list", "--note", "87").stdout
+    assert "classification" not in command("list", "--note", "87").stdout
+    assert "U-Net" in command("list", "u-net").stdout
+    chinese = command("list", "分割", "--lang", "zh").stdout
+    assert "U-Net 语义分割" in chinese
+    assert max(map(catalog.columns_of, chinese.splitlines())) <= 80
+    assert command("list", "zebra").returncode == 2
+
+
+def test_version() -> None:
+    assert command("--version").stdout == f"recipes {recipes.__version__}\n"
+
+
+def test_short_names() -> None:
+    assert command("show", "unet").stdout == catalog.find("vision.segmentation.unet").source
+    done = command("show", "augmentation")  # vision's or audio's?
+    assert done.returncode == 2
+    assert "unknown recipe 'augmentation', did you mean" in done.stderr
+
+
+def test_names_are_completed() -> None:
+    from recipes.cli import complete_name
+
+    assert complete_name("segmentation.u") == ["vision.segmentation.unet"]
 
 
 def test_list_as_json() -> None:
@@ -68,14 +102,15 @@ def test_run_as_json_and_into_a_folder(tmp_path: Path) -> None:
     assert result["seed"] == 3
     assert len(result["history"]) == 2
     assert result["options"]["epochs"] == 2
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"result.json", "figure.png", "model.safetensors"}
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"result.json", "figure.png", "model.safetensors", "example.safetensors", "model.json"}
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
 
 
 def test_run_prints_a_table_and_writes_nothing(tmp_path: Path) -> None:
     done = command("run", "vision.classification", "--epochs", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for word in ("accuracy", "majority class", "bar", "claim", "this recipe"):
+    for word in ("accuracy", "linear classifier on pixels", "bar", "claim", "this recipe"):
         assert word in done.stdout
     assert not list(tmp_path.iterdir())
 
@@ -84,7 +119,7 @@ def test_help_of_a_recipe_lists_its_options() -> None:
     text = command("run", "vision.classification", "--help").stdout
     assert "--batch-size" in text
     assert "--precision" in text
-    assert "passes over the training pictures" in text
+    assert "passes over the training part" in text
 
 
 @pytest.mark.parametrize(
@@ -104,6 +139,13 @@ def test_help_of_a_recipe_lists_its_options() -> None:
         (["run", "vision.classification", "--precision", "fp8"], "argument --precision: invalid choice: 'fp8'"),
         (["run", "vision.classification", "--data", "nowhere"], "nowhere: no such folder"),
         (["run", "vision.classification", "--shard"], "option shard: expected a run under torchrun"),
+        (["run", "vision.classification", "--clip", "0"], "option clip: expected a number above 0"),
+        (["run", "vision.classification", "--seed", "-1"], "option seed: expected a whole number of at least 0"),
+        (["run", "vision.classification", "--width", "0"], "option width: expected a whole number of at least 1"),
+        (["run", "vision.classification", "--device", "meta"], "option device: expected auto, cpu"),
+        (["bench", "vision.classification", "--seconds", "nan"], "seconds"),
+        (["predict", "nowhere", "x.png"], "nowhere/model.json: no such file"),
+        (["export", "nowhere", "x.onnx"], "nowhere/model.json: no such file"),
         (["copy", "vision.classification", "x.txt"], "x.txt: expected a file that ends in .py or .ipynb"),
         (["smoke", "--only", "visual"], "option only: no recipe's name starts with 'visual'"),
         (["lst"], "No such command 'lst'"),
@@ -131,7 +173,7 @@ def test_out_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     done = command("run", "vision.classification", "--out", "out", cwd=tmp_path)
     assert done.returncode == 2
-    assert "option out: out is a file, expected a folder" in done.stderr
+    assert "out: could not be written (it is a file, expected a folder)" in done.stderr
     assert (tmp_path / "out").read_text() == "mine"
 
 

@@ -17,23 +17,52 @@ def test_copy_holds_only_what_is_used() -> None:
     text, data = stand_alone(NAME)
     defined = {node.name for node in ast.parse(text).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
     assert {"SmallCNN", "Loop", "open_images", "bundled", "main"} <= defined
-    assert not {"interleaved", "open_texts", "Boxes"} & defined
+    assert not {"interleaved", "open_texts", "Boxes", "Claim", "claims", "figure", "shard", "save"} & defined
     assert data == {"digits"}
 
 
-def test_copy_keeps_comments_and_the_recipe_to_the_letter() -> None:
+def test_full_copy_holds_the_engine_and_the_evidence() -> None:
+    text, _ = stand_alone(NAME, full=True)
+    defined = {node.name for node in ast.parse(text).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    assert {"SmallCNN", "Loop", "open_images", "Claim", "claims", "figure", "shard", "read_idx"} <= defined
+
+
+def test_full_copy_runs_alone(tmp_path: Path) -> None:
+    target = copy(NAME, tmp_path / "recipe.py", full=True)[0]
+    words = ["--epochs=1", "--device=cpu", "--json", "--out=out"]
+    command = [sys.executable, "-I", target.name, *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    mine = recipes.run(NAME, epochs=1, device="cpu")
+    assert json.loads(done.stdout)["metrics"] == mine.metrics
+    assert {"model.json", "model.safetensors"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_copy_keeps_comments_and_the_lesson_to_the_letter() -> None:
     text, _ = stand_alone(NAME)
     source = recipes.catalog.find(NAME).source
-    start = source.index("class SmallCNN")
-    assert source[start : source.index("def majority")] in text
+    assert source[source.index("class SmallCNN") : source.index("\n\n\n@run.claims")] in text
 
 
 def test_copies_need_no_name_that_they_lack(tmp_path: Path) -> None:
     for name in recipes.names():
         (tmp_path / f"{name}.py").write_text(stand_alone(name)[0], "utf-8")
+        (tmp_path / f"{name}.full.py").write_text(stand_alone(name, full=True)[0], "utf-8")
     script = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F,E9", "--output-format", "concise"]
     done = subprocess.run([*script, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_another_format(tmp_path: Path) -> None:
+    """The opener is the one for that format, and no bundled data are put beside the copy."""
+    text, data = stand_alone(NAME, format="folders")
+    assert "idx3" not in text
+    assert data == set()
+    with pytest.raises(InputError, match="option format: expected one of folders, idx, got 'tfrecord'"):
+        copy(NAME, tmp_path / "recipe.py", format="tfrecord")
+    with pytest.raises(InputError, match="option format: a full copy opens every format"):
+        copy(NAME, tmp_path / "recipe.py", format="folders", full=True)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -48,15 +77,27 @@ def test_notebook_cells_are_the_recipe(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.xdist_group(NAME)
-def test_notebook_runs_alone(tmp_path: Path) -> None:
+def test_notebook_is_a_lesson_and_shows_its_picture(tmp_path: Path) -> None:
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     target = copy(NAME, tmp_path / "recipe.ipynb")[0]
-    cells = [cell for cell in json.loads(target.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
-    script = "\n".join("".join(cell["source"]) for cell in cells).replace("run()", "run(epochs=1, device='cpu')")
-    done = subprocess.run(
-        [sys.executable, "-I", "-"], input=script, cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "recipe: Image classification" in done.stdout
+    notebook = nbformat.read(target, as_version=4)
+    headings = [cell.source.partition("\n")[0] for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert headings[0] == "# Image classification with a small convolutional network"
+    assert {"## SmallCNN", "## train", "## Run it", "## Look at it"} <= set(headings)
+    folded = [cell for cell in notebook.cells if cell.metadata.get("jupyter", {}).get("source_hidden")]
+    assert len(folded) == 1
+    assert "class Loop" in folded[0].source
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("run()", "run(epochs=1, device='cpu')")
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="could not be written"):
+        copy(NAME, tmp_path / "file" / "recipe.py")
 
 
 def test_nothing_is_overwritten_unless_forced(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def little(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_copy_runs_alone_and_gives_the_same_to_the_bit(
     name: str, tmp_path: Path, little: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same seed in another process, by the copied file: the same weights, and the same metrics where they are told."""
+    """The same seed in another process, by the copied file: the same weights, and metrics where told."""
     if name != "training.distributed":  # its processes look for the data themselves
         monkeypatch.setattr("recipes.datasets.bundled.__file__", str(little / "recipes" / "bundled.py"))
     options = shortened(name)

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from recipes.core.errors import InputError
 
 
-def pick_device(name: str = "auto") -> torch.device:
+def pick_device(name: str | torch.device = "auto") -> torch.device:
     """The device of that name: "auto" is CUDA, then Apple's MPS, then the CPU, whichever is there.
 
     Raises:
@@ -19,6 +19,8 @@ def pick_device(name: str = "auto") -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise NotImplementedError  # it computes nothing
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise InputError(f"option device: expected auto, cpu, or one that torch sees here, got {name!r}") from None
@@ -27,7 +29,7 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def setup(device: str = "auto", seed: int = 0) -> torch.device:
+def setup(device: str | torch.device = "auto", seed: int = 0) -> torch.device:
     """Seeds torch, joins the other processes under torchrun, and gives this process's device.
 
     Args:

@@ -11,9 +11,17 @@ if TYPE_CHECKING:
 
 def new_figure(rows: int = 1, columns: int = 1, *, width: float = 4.0, height: float = 3.2) -> "tuple[Figure, Any]":
     """A figure and its axes, (rows, columns) of them, each `width` by `height` inches."""
+    import io
+
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    class Shown(Figure):
+        def _repr_png_(self) -> bytes:  # what a notebook shows
+            content = io.BytesIO()
+            self.savefig(content, format="png", dpi=100)
+            return content.getvalue()
+
+    figure = Shown(figsize=(width * columns, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 

@@ -4,7 +4,7 @@ from recipes.core.claims import Claim
 from recipes.core.command_line import main
 from recipes.core.errors import InputError
 from recipes.core.evaluation import predict
-from recipes.core.loading import batches, hold_out
+from recipes.core.loading import batches, batches_by_length, hold_out
 from recipes.core.loop import Loop, one_cycle
 from recipes.core.options import Options, Precision, option
 from recipes.core.recipe import recipe
@@ -18,6 +18,7 @@ __all__ = [
     "Precision",
     "Result",
     "batches",
+    "batches_by_length",
     "hold_out",
     "main",
     "one_cycle",

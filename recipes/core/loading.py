@@ -5,14 +5,15 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler, default_collate, get_worker_info
+from torch.utils.data import DataLoader, DistributedSampler, Sampler, default_collate, get_worker_info
 
+from recipes.core.device import rank_and_world
 from recipes.core.errors import InputError
 from recipes.core.options import Options
 
@@ -63,10 +64,47 @@ class Share(DistributedSampler):
         return itertools.islice(super().__iter__(), start, None)
 
 
+class ByLength(Sampler[int]):
+    """An order in which each batch holds samples of similar length, so that little of it is padding.
+
+    The samples are shuffled, those of 50 batches at a time are sorted by length and cut into batches, and
+    the batches are shuffled. The order depends on the seed and the epoch alone.
+
+    Args:
+        lengths: (N,) of the samples.
+        batch_size: samples in a batch, over all processes; each process gets its share of every batch.
+        seed: of the order.
+    """
+
+    start = 0  # samples to leave out of the next pass
+
+    def __init__(self, lengths: Tensor, batch_size: int, *, seed: int = 0) -> None:
+        self.lengths, self.seed, self.epoch = lengths, seed, 0
+        self.rank, self.world = rank_and_world()
+        self.share = max(1, min(batch_size, len(lengths)) // self.world)
+        self.count = len(lengths) // (self.share * self.world)  # samples left over wait for another epoch's order
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count * self.share
+
+    def __iter__(self) -> Iterator[int]:
+        start, self.start = self.start, 0
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        whole = self.share * self.world
+        order = torch.randperm(len(self.lengths), generator=generator)[: self.count * whole]
+        pools = [pool[self.lengths[pool].argsort(stable=True)] for pool in order.split(50 * whole)]
+        rows = torch.cat(pools).view(self.count, whole)  # a batch a row
+        rows = rows[torch.randperm(self.count, generator=generator)]
+        return iter(rows[:, self.rank :: self.world].flatten().tolist()[start:])
+
+
 class Loader(DataLoader):
     """A DataLoader that can go on in the middle of a pass, and names the file which a killed worker was reading.
 
-    Its `sampler` is a `Share`; the data set may keep a `Reading`, and then has `files`.
+    Its `sampler` is a `Share` or `ByLength`; the data set may keep a `Reading`, and then has `files`.
     """
 
     given = 0  # batches of this pass
@@ -131,6 +169,29 @@ def loader(dataset: Any, batch_size: int, seed: int, workers: int | None) -> Dat
         drop_last=True,
         worker_init_fn=leave_interrupts_alone,
         collate_fn=as_is if hasattr(dataset, "__getitems__") else default_collate,
+    )
+
+
+def batches_by_length(dataset: Any, options: Options, lengths: Sequence[int] | None = None) -> DataLoader:
+    """Shuffled batches of samples of similar length, so that little of them is padding; see `ByLength`.
+
+    Args:
+        dataset: its `__getitems__` pads, and returns a whole batch.
+        options: batch_size (samples in an optimizer step, over all processes) and seed.
+        lengths: of the samples; those of `dataset.ids` if not given.
+    """
+    return loader_by_length(dataset, options.batch_size, options.seed, lengths)
+
+
+def loader_by_length(dataset: Any, batch_size: int, seed: int, lengths: Sequence[int] | None) -> DataLoader:
+    lengths = [len(ids) for ids in dataset.ids] if lengths is None else lengths
+    sampler = ByLength(torch.tensor(lengths), batch_size, seed=seed)
+    return Loader(
+        dataset,
+        batch_size=sampler.share,
+        sampler=sampler,
+        pin_memory=torch.cuda.is_available(),
+        collate_fn=as_is,
     )
 
 

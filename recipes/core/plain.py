@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
 Precision = str
 
@@ -55,6 +55,34 @@ def batches(dataset: Any, options: Options, *, workers: int = 0) -> DataLoader:
     return DataLoader(dataset, size, sampler=sampler, drop_last=True, collate_fn=whole, num_workers=workers)
 
 
+class ByLength(Sampler[int]):
+    """Shuffles the samples, sorts those of 50 batches at a time by length, and shuffles the batches."""
+
+    def __init__(self, lengths: Tensor, batch_size: int, *, seed: int = 0) -> None:
+        self.lengths, self.seed, self.size, self.epoch = lengths, seed, min(batch_size, len(lengths)), 0
+        self.count = len(lengths) // self.size
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count * self.size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.randperm(len(self.lengths), generator=generator)[: len(self)]
+        pools = [pool[self.lengths[pool].argsort(stable=True)] for pool in order.split(50 * self.size)]
+        rows = torch.cat(pools).view(self.count, self.size)  # a batch a row
+        return iter(rows[torch.randperm(self.count, generator=generator)].flatten().tolist())
+
+
+def batches_by_length(dataset: Any, options: Options, lengths: Sequence[int] | None = None) -> DataLoader:
+    """Shuffled batches of samples of similar length, so that little of them is padding."""
+    lengths = [len(ids) for ids in dataset.ids] if lengths is None else lengths
+    sampler = ByLength(torch.tensor(lengths), options.batch_size, seed=options.seed)
+    return DataLoader(dataset, sampler.size, sampler=sampler, collate_fn=lambda batch: batch)
+
+
 def one_cycle(progress: float) -> float:
     """A learning rate that rises over the first fifth of training and falls to zero after it."""
     return max(progress / 0.2, 0.02) if progress < 0.2 else (1 - progress) / 0.8
@@ -67,19 +95,19 @@ class Loop:
         self,
         model: nn.Module,
         optimizer: Any,
-        batches: Any,
+        loader: Any,
         options: Options,
         *,
         schedule: Any = one_cycle,
         evaluate: Callable[[], dict[str, float]] = dict,
         name: str = "model",
     ) -> None:
-        self.optimizer, self.batches, self.options, self.evaluate = optimizer, batches, options, evaluate
+        self.optimizer, self.batches, self.options, self.evaluate = optimizer, loader, options, evaluate
         self.device = torch.device(options.device)
         self.layout = torch.channels_last if options.channels_last else torch.preserve_format
         self.module = model.to(self.device).to(memory_format=self.layout)
         self.history: list[dict[str, float]] = []
-        self.steps, self.total = 0, options.steps or options.epochs * len(batches)
+        self.steps, self.total = 0, options.steps or options.epochs * len(loader)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(min(step / self.total, 1)))
         has_bf16 = self.device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
         self.half = options.precision == "bf16" or (options.precision == "auto" and has_bf16)
