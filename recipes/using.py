@@ -1,8 +1,10 @@
 """Using a model that a recipe has trained and written with `out`: in Python, on the command line, exported."""
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,16 @@ class Trained:
     recipe: str
     options: dict[str, Any]
     device: torch.device
+
+    @cached_property
+    def program(self) -> torch.export.ExportedProgram:
+        """The network as torch exports it, on the CPU, for inputs whose dimensions vary as the task says."""
+        network = self.task.to_export(self.model).cpu().eval()
+        sizes = self.task.dynamic()
+        names: dict[str, Any] = {name: torch.export.Dim(name) for one in sizes for name in one.values()}
+        shapes = tuple({axis: names[name] for axis, name in one.items()} for one in sizes)
+        with torch.no_grad():
+            return torch.export.export(network, self.task.example, dynamic_shapes=shapes)
 
     def __call__(self, items: Iterable[Any], *, batch_size: int = 32) -> list[dict[str, Any]]:
         """An answer for each item, in the field's usual form."""
@@ -155,59 +167,62 @@ def load_weights(model: nn.Module, path: Path, told: str) -> None:
 
 
 def export(trained: Trained, file: Path) -> float:
+    """Writes the exported network once its outputs have been compared; see `Trained.export`."""
     if file.suffix not in (".onnx", ".pt2"):
         raise InputError(f"{file}: expected a file that ends in .onnx or .pt2")
     require_writable(file.parent)
-    task, example = trained.task, trained.task.example
-    if not example:
+    if not trained.task.example:
         raise InputError(f"recipe {trained.recipe}: its models have no export, as they take no fixed tensors")
-    network = task.to_export(trained.model).cpu().eval()
-    names: dict[str, Any] = {name: torch.export.Dim(name) for sizes in task.dynamic() for name in sizes.values()}
-    shapes = tuple({axis: names[name] for axis, name in sizes.items()} for sizes in task.dynamic())
-    with torch.no_grad():
-        expected = flat(network(*example))
+    differences: list[float] = []
+
+    def write_and_compare(path: Path) -> None:
+        with torch.no_grad():
+            expected = flat(trained.task.to_export(trained.model).cpu().eval()(*trained.task.example))
         try:
-            program = torch.export.export(network, example, dynamic_shapes=shapes)
-            if file.suffix == ".pt2":
-                write_whole(file, lambda path: torch.export.save(program, path))
-                found = flat(torch.export.load(file).module()(*example))
-            else:
-                export_onnx(program, file)
-                found = run_onnx(file, example)
-        except (InputError, ModuleNotFoundError):
-            raise
+            (write_pt2 if file.suffix == ".pt2" else write_onnx)(trained.program, path)
+            found = (run_pt2 if file.suffix == ".pt2" else run_onnx)(path, trained.task.example)
+        except ModuleNotFoundError as error:
+            raise missing_package(error) from None
         except Exception as error:  # torch's exporters raise many kinds
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             reason = next((line for line in lines if "aten" in line or "operator" in line), lines[0] if lines else "")
-            raise InputError(
-                f"{file}: the network cannot be exported: {type(error).__name__}: {reason[:200]}"
-            ) from None
-        finally:
-            trained.model.to(trained.device)
-    if len(found) != len(expected):
-        raise InputError(f"{file}: has {len(found)} outputs, expected the model's {len(expected)}")
-    differences = [(a.double() - b.double()).abs().max().item() for a, b in zip(found, expected, strict=True)]
-    sizes = [max(1.0, b.double().abs().max().item()) for b in expected]
-    if not all(difference <= TOLERANCE * size for difference, size in zip(differences, sizes, strict=True)):
-        file.unlink()
-        raise InputError(f"{file}: its outputs differ from the model's by up to {max(differences):.2g}; not written")
+            kind = type(error).__name__
+            raise InputError(f"{file}: the network cannot be exported: {kind}: {reason[:200]}") from None
+        if len(found) != len(expected):
+            raise InputError(f"{file}: has {len(found)} outputs, expected the model's {len(expected)}")
+        for one, other in zip(found, expected, strict=True):
+            differences.append((one.double() - other.double()).abs().max().item())
+            if not differences[-1] <= TOLERANCE * max(1.0, other.double().abs().max().item()):
+                raise InputError(f"{file}: its outputs differ from the model's by {differences[-1]:.2g}; not written")
+
+    logging.disable(logging.ERROR)  # torch tells at length what one line says
+    try:
+        write_whole(file, write_and_compare)
+    finally:
+        logging.disable(logging.NOTSET)
+        trained.model.to(trained.device)
     return max(differences)
 
 
-def export_onnx(program: torch.export.ExportedProgram, file: Path) -> None:
-    try:
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise missing_package(error) from None
-    import logging
+def write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
+    torch.export.save(program, path)
+
+
+def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
     import warnings
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    import onnxruntime  # noqa: F401
+    import onnxscript  # noqa: F401
+
     with warnings.catch_warnings(action="ignore"):
         made = torch.onnx.export(program, dynamo=True, verbose=False)
     assert made is not None
-    write_whole(file, lambda path: made.save(path, external_data=False))
+    made.save(path, external_data=False)
+
+
+def run_pt2(file: Path, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The outputs of an exported file, by torch."""
+    return flat(torch.export.load(file).module()(*inputs))
 
 
 def run_onnx(file: Path, inputs: Sequence[Tensor]) -> list[Tensor]:

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader
 
 from recipes.core.errors import InputError
 from recipes.core.figures import draw_curves, new_figure
 from recipes.datasets.bundled import bundled
 from recipes.datasets.parallel import Pairs, open_pairs
 from recipes.nlp.sentence_pairs import END, START, Language, split_words
-from recipes.nlp.text_classification.encoding import UNKNOWN, batches_by_length
+from recipes.nlp.text_classification.encoding import UNKNOWN
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 
@@ -100,11 +99,6 @@ def open_articles(
         encode_articles(part, language, max_words=max_words, max_summary=max_summary) for part in parts
     )
     return train_set, test_set
-
-
-def batches_of_articles(dataset: EncodedArticles, batch_size: int, *, seed: int = 0) -> DataLoader:
-    """Shuffled batches of articles of similar length; see `ByLength`."""
-    return batches_by_length(dataset, batch_size, lengths=[len(ids) for ids in dataset.sources], seed=seed)
 
 
 class Splitter:

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader
 
 from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
 from recipes.datasets.bundled import bundled
 from recipes.datasets.parallel import Pairs, open_pairs
-from recipes.nlp.text_classification.encoding import PAD, SINGLE, UNKNOWN, batches_by_length
+from recipes.nlp.text_classification.encoding import PAD, SINGLE, UNKNOWN
 
 START, END = 2, 3
 WORD = re.compile(rf"[{SINGLE}]|(?:(?![{SINGLE}])\w)+|[^\w\s]")  # a sign of Chinese is a word of its own
@@ -48,6 +47,14 @@ class Language:
     def decode(self, ids: Tensor) -> str:
         """The words up to END, with spaces between them."""
         return " ".join(self.words[one] for one in ids.tolist() if one not in (PAD, START, END))
+
+
+class KnownLanguage(Language):
+    """A language whose words are given, in the order of their numbers."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = list(words)
+        self.number = {word: number for number, word in enumerate(words)}
 
 
 @dataclass
@@ -105,11 +112,6 @@ def open_encoded_pairs(
     return encoded(parts[0]), encoded(parts[1])
 
 
-def batches_of_pairs(dataset: EncodedPairs, batch_size: int, *, seed: int = 0) -> DataLoader:
-    """Shuffled batches of pairs whose targets are of similar length; see `ByLength`."""
-    return batches_by_length(dataset, batch_size, lengths=[len(ids) for ids in dataset.targets], seed=seed)
-
-
 def score(translations: list[str], dataset: EncodedPairs) -> dict[str, float]:
     """BLEU (0 to 100) by sacrebleu over our words in lower case, and the share that is right to the last word."""
     try:
@@ -138,29 +140,30 @@ def word_by_word(train_set: EncodedPairs, test_set: EncodedPairs) -> list[str]:
     return [test_set.languages[1].decode(partner[ids[1:-1]]) for ids in test_set.sources]
 
 
-def draw(
-    rows: list[dict[str, Any]], dataset: EncodedPairs, attention: Callable[[Tensor], tuple[Tensor, Tensor]]
-) -> Any:
-    """BLEU of all that was compared, and where the decoder looks as it translates two long sentences.
+def draw(result: Any, attention: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Any:
+    """BLEU of all that was compared, and where the decoder attends as it translates two long sentences.
 
     Args:
-        rows: with "model" and "bleu".
-        dataset: to choose the sentences from.
+        result: of a translation recipe.
         attention: from a sentence to its translation and the shares (translated words, source words).
     """
+    bleu = {"word by word": result.baseline["bleu"], "this recipe": result.metrics["bleu"]}
+    bleu |= {label: run.metrics["bleu"] for label, run in result.runs.items()}
+    bleu |= {row["model"]: row["bleu"] for row in result.rows}
     figure, axes = new_figure(1, 3, width=4.6, height=4.4)
-    bars = axes[0, 0].barh([row["model"] for row in rows], [row["bleu"] for row in rows], color="tab:blue")
+    bars = axes[0, 0].barh(list(bleu), list(bleu.values()), color="tab:blue")
     axes[0, 0].bar_label(bars, fmt="%.1f", padding=3)
     axes[0, 0].set(xlim=(0, 112), xlabel="BLEU of held-out sentences")
     axes[0, 0].invert_yaxis()
     axes[0, 0].spines[["top", "right"]].set_visible(False)
+    dataset = result.test_set
     lengths = torch.tensor([len(source) for source in dataset.sources]).clamp(max=16)
-    for place, index in zip(axes[0, 1:], lengths.argsort(descending=True, stable=True).tolist(), strict=False):
+    for panel, index in zip(axes[0, 1:], lengths.argsort(descending=True, stable=True).tolist(), strict=False):
         source = dataset.sources[index]
         written, shares = attention(source)
-        place.imshow(shares.cpu().numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        for axis, language, ids in zip((place.xaxis, place.yaxis), dataset.languages, (source, written), strict=True):
+        panel.imshow(shares.cpu().numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for axis, language, ids in zip((panel.xaxis, panel.yaxis), dataset.languages, (source, written), strict=True):
             axis.set_ticks(range(len(ids)), [language.words[one] for one in ids.tolist()], fontsize=9)
-        place.tick_params(axis="x", rotation=60)
-        place.set_title("where the decoder looks", fontsize=10)
+        panel.tick_params(axis="x", rotation=60)
+        panel.set_title("where the decoder attends", fontsize=10)
     return figure

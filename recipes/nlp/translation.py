@@ -1,10 +1,10 @@
 """Translation with a Transformer: encoder, decoder, beam search.
 
-The encoder reads the whole sentence; the decoder writes the translation word by word, looking at what it has
-written and, by attention, at the words of the source. In training all places are learned at once: the decoder
-is given the true translation moved one place on, and a mask hides what comes later. Padding is masked too, and
-positions are added to the vectors, for attention alone knows no order. To translate, the likeliest word is
-taken each time (greedy), or the few likeliest beginnings are followed side by side (beam search).
+The encoder reads the whole sentence; the decoder writes the translation word by word, attending to what it has
+written and to the words of the source. In training all positions are learned at once: the decoder is given the true
+translation shifted by one, and a mask hides what comes later. Padding is masked too, and an embedding of its
+position is added to each word's, for attention alone knows no order. To translate, the likeliest word is taken each
+time (greedy), or several of the likeliest beginnings are followed side by side (beam search).
 
 Notes: 43
 Paper: Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin (2017), "Attention Is All You Need",
@@ -13,42 +13,39 @@ Data: English sentences with their German translations, written for this library
 """
 
 import math
-from typing import Any, Unpack
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.core.command_line import main
-from recipes.core.device import setup
-from recipes.core.errors import InputError
-from recipes.core.loop import one_cycle
-from recipes.core.old import Engine, OldLoop, claim, old_recipe
-from recipes.core.result import Result
-from recipes.nlp.sentence_pairs import (
-    END,
-    START,
-    EncodedPairs,
-    batches_of_pairs,
-    draw,
-    open_encoded_pairs,
-    score,
-    word_by_word,
-)
+from recipes.core.frame import Claim, InputError, Loop, Options, Result, batches_by_length, main, option, recipe
+from recipes.nlp.sentence_pairs import END, START, EncodedPairs, draw, open_encoded_pairs, score, word_by_word
 from recipes.nlp.text_classification.encoding import PAD, UNKNOWN
+from recipes.nlp.translating import Translation
+
+
+@dataclass(kw_only=True)
+class TranslationOptions(Options):
+    source: str | None = option(None, "language to translate from; the first one, or en, if not given")
+    target: str | None = option(None, "language to translate to; the other one if not given")
+    limit: int | None = option(None, "sentence pairs of the train part that are read; all if not given", least=1)
+    min_freq: int = option(1, "times a word must occur in the train sentences to be known", least=1)
+    max_words: int = option(60, "words of a sentence that are read; the rest is left out", least=1)
+    width: int = option(64, "size of a word's embedding, an even multiple of the heads", least=2)
+    layers: int = option(2, "of the encoder, and as many of the decoder", least=1)
+    heads: int = option(4, "of attention in each layer", least=1)
+    dropout: float = option(0.0, "share of numbers that are dropped while training", least=0, below=1)
+    smoothing: float = option(0.0, "label smoothing: share of the target spread over all words", least=0, below=1)
+    positions: bool = option(True, "add an embedding of its position to each word's")
+    beam: int = option(4, "beginnings that beam search follows side by side; 1 is greedy", least=1)
+    lr: float = 4e-3
 
 
 class Translator(nn.Module):
-    """`nn.Transformer` between the words of two languages; the target's table is also the output layer.
-
-    Args:
-        source_size, target_size: words of the languages.
-        width: numbers in a word's vector, an even multiple of the heads.
-        layers: of the encoder, and as many of the decoder.
-        heads: of attention.
-        dropout: share of numbers that are dropped while training.
-        positions: add to each word's vector one that tells its place.
-    """
+    """`nn.Transformer` between the words of two languages; the target's embedding table is also the output layer."""
 
     def __init__(
         self,
@@ -85,57 +82,59 @@ class Translator(nn.Module):
         vectors = self.embed(self.source_words, sources)
         return self.transformer.encoder(vectors, src_key_padding_mask=sources == PAD)  # (batch, source words, width)
 
-    def forward(self, sources: Tensor, written: Tensor | None = None, memory: Tensor | None = None) -> Tensor:
+    def forward(self, sources: Tensor, written: Tensor) -> Tensor:
         """Logits of the word after each of those written, (batch, written words, target words known).
 
         Args:
             sources: (batch, source words).
-            written: (batch, written words), the first of them START; without it, the encoder's answer is returned.
-            memory: that answer, if it is known already.
+            written: (batch, written words), the first of them START.
         """
-        memory = self.encode(sources) if memory is None else memory
-        if written is None:
-            return memory
-        return F.linear(self.decode(sources, written, memory), self.target_words.weight)
+        return self.decode(sources, written, self.encode(sources))
 
     def decode(self, sources: Tensor, written: Tensor, memory: Tensor) -> Tensor:
+        return F.linear(self.states(sources, written, memory), self.target_words.weight)
+
+    def states(self, sources: Tensor, written: Tensor, memory: Tensor) -> Tensor:
         later = torch.ones(written.shape[1], written.shape[1], dtype=torch.bool, device=written.device).triu(1)
         return self.transformer.decoder(
             self.embed(self.target_words, written),
             memory,
-            tgt_mask=later,  # no place sees one after it
+            tgt_mask=later,  # no position sees one after it
+            tgt_is_causal=False,  # the mask says it; to find that out by its values would stop an export
             tgt_key_padding_mask=written == PAD,
             memory_key_padding_mask=sources == PAD,
         )  # (batch, written words, width)
 
+    def generate(self, sources: Tensor, beam: int = 1) -> Tensor:
+        """Translations (batch, words) of sources (batch, source words), from START to END; see `beam_search`."""
+        return beam_search(self, sources, beam)[0]
+
 
 def waves(length: int, width: int) -> Tensor:
-    """Sines and cosines of the place, fast to slow ones: (length, width)."""
+    """Sines and cosines of the position, from fast to slow: (length, width)."""
     speeds = 10_000 ** -(torch.arange(0, width, 2) / width)  # (width / 2,)
     angles = torch.arange(length)[:, None] * speeds
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 
-def train(
-    model: Translator,
-    train_set: EncodedPairs,
-    *,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    device: torch.device,
-    seed: int = 0,
-    name: str = "model",
-    **engine: Unpack[Engine],
-) -> OldLoop:
-    """Minimises the cross-entropy of each next word, given the true ones before it, with AdamW."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), fused=True)
-    batches = batches_of_pairs(train_set, batch_size, seed=seed)
-    loop = OldLoop(model, optimizer, batches, epochs=epochs, device=device, schedule=one_cycle, name=name, **engine)
+def build(options: TranslationOptions, data: EncodedPairs) -> Translator:
+    """The network for the words of these two languages."""
+    if options.width % (2 * options.heads):
+        raise InputError(f"option width: expected an even multiple of {options.heads} heads, got {options.width}")
+    sizes = {"width": options.width, "layers": options.layers, "heads": options.heads}
+    source_size, target_size = map(len, data.languages)
+    return Translator(source_size, target_size, **sizes, dropout=options.dropout, positions=options.positions)
+
+
+def train(model: Translator, train_set: EncodedPairs, options: TranslationOptions) -> Loop:
+    """Minimizes the cross-entropy of each next word, given the true ones before it, with AdamW."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, betas=(0.9, 0.98), fused=True)
+    lengths = [len(ids) for ids in train_set.targets]
+    loop = Loop(model, optimizer, batches_by_length(train_set, options, lengths), options)
     for sources, targets in loop:
-        logits = loop.model(sources, targets[:, :-1])  # from START to the last word …
-        loss = F.cross_entropy(logits.flatten(0, 1), targets[:, 1:].flatten(), ignore_index=PAD)  # … to END
-        loop.step(loss)
+        logits = loop.model(sources, targets[:, :-1]).flatten(0, 1)  # from START to the last word …
+        following = targets[:, 1:].flatten()  # … to END
+        loop.step(F.cross_entropy(logits, following, ignore_index=PAD, label_smoothing=options.smoothing))
     return loop
 
 
@@ -143,45 +142,50 @@ def train(
 def beam_search(model: Translator, sources: Tensor, beam: int) -> tuple[Tensor, Tensor]:
     """Follows the `beam` likeliest beginnings of each translation; a beam of 1 is greedy.
 
+    Beginnings compete by their mean log-probability per word: by the sum, short ones would win.
+
     Args:
         model: the translator.
         sources: (batch, source words).
         beam: beginnings that are kept.
 
     Returns:
-        The translation with the highest mean log-probability a word, (batch, words), and that mean, (batch,).
+        The translation with the highest mean, (batch, words), and that mean, (batch,).
     """
     model.eval()
-    count = len(sources)
-    memory = model(sources)
+    count, words = len(sources), (sources != PAD).sum(dim=1)
+    limit = (words + 10).repeat_interleave(beam)  # words of each translation, whatever it is batched with
+    memory = model.encode(sources)
     sources, memory = sources.repeat_interleave(beam, 0), memory.repeat_interleave(beam, 0)  # (batch · beam, …)
     written = torch.full((count * beam, 1), START, device=sources.device)
-    # At first all beginnings are the same: only the first of them may go on.
+    # At first all beginnings are the same: only the first of them may continue.
     scores = torch.full((count, beam), -torch.inf, device=sources.device)
     scores[:, 0] = 0
     lengths = torch.zeros_like(scores)
     first = torch.arange(count, device=sources.device)[:, None] * beam  # row of each sentence's first beginning
-    for _ in range(sources.shape[1] + 10):
-        logits = model(sources, written, memory)[:, -1].float()
+    for step in range(int(limit.max())):
+        logits = model.decode(sources, written, memory)[:, -1].float()
         logits[:, [PAD, UNKNOWN, START]] = -torch.inf
         steps = logits.log_softmax(dim=1)  # (batch · beam, target words known)
-        done = written[:, -1].eq(END) | written[:, -1].eq(PAD)
+        done = written[:, -1].eq(END) | written[:, -1].eq(PAD) | (step >= limit)
         steps[done] = -torch.inf
         steps[done, PAD] = 0  # what has ended stays as it is
         totals = scores[:, :, None] + steps.view(count, beam, -1)  # (batch, beam, target words known)
-        scores, chosen = totals.flatten(1).topk(beam, dim=1)  # (batch, beam)
+        longer = lengths + ~done.view(count, beam)
+        chosen = (totals / longer[:, :, None].clamp(min=1)).flatten(1).topk(beam, dim=1).indices  # (batch, beam)
+        scores = totals.flatten(1).gather(1, chosen)
         before, word = chosen // steps.shape[1], chosen % steps.shape[1]
-        lengths = lengths.gather(1, before) + (word != PAD)
+        lengths = longer.gather(1, before)
         written = torch.cat([written[(first + before).flatten()], word.view(-1, 1)], dim=1)
         if (word.eq(END) | word.eq(PAD)).all():
             break
-    means = scores / lengths  # by the sum alone, short ones would win
+    means = scores / lengths
     best = means.argmax(dim=1, keepdim=True)
     return written[(first + best).flatten()], means.gather(1, best)[:, 0]
 
 
 def translate(model: Translator, dataset: EncodedPairs, device: torch.device, beam: int) -> tuple[list[str], float]:
-    """Translations of all sources, and the log-probability that the model gives a word of them."""
+    """Translations of all sources, and the mean log-probability per word that the model gives them."""
     sentences, total = [], 0.0
     for indices in torch.arange(len(dataset)).split(100):
         written, means = beam_search(model, dataset.__getitems__(indices.tolist())[0].to(device), beam)
@@ -190,9 +194,47 @@ def translate(model: Translator, dataset: EncodedPairs, device: torch.device, be
     return sentences, total / len(dataset)
 
 
+@recipe(TranslationOptions)
+def run(options: TranslationOptions) -> Result:
+    """Trains a translator and measures it on held-out sentences."""
+    asked = {name: getattr(options, name) for name in ("source", "target", "limit", "min_freq", "max_words", "seed")}
+    train_set, test_set = open_encoded_pairs(options.data, **asked)
+    model = build(options, train_set).to(options.device)
+    loop = train(model, train_set, options)
+    return Result(
+        metrics=score(translate(model, test_set, options.device, options.beam)[0], test_set),
+        baseline=score(word_by_word(train_set, test_set), test_set),
+        baseline_name="word by word",
+        bars={"bleu": 65},
+        history=loop.history,
+        model=model,
+        train_set=train_set,
+        test_set=test_set,
+    )
+
+
+@run.claims
+def claims(run: Any) -> Iterator[Claim]:
+    result, blind = run(), run(positions=False)
+    text = "it needs positions: without them BLEU is lower"
+    yield Claim(text, blind["bleu"], "<", result["bleu"], margin=10)
+    device, beam = next(result.model.parameters()).device, max(2, result.options["beam"])
+    (greedy, sure), (_, surer) = (translate(result.model, result.test_set, device, kept) for kept in (1, beam))
+    result.rows = [
+        {"model": "greedy"} | score(greedy, result.test_set) | {"log-probability per word": sure},
+        {"model": f"beam of {beam}"} | result.metrics | {"log-probability per word": surer},
+    ]
+    yield Claim("beam search finds likelier ones: log-probability per word", surer, ">=", sure, kind="fact")
+
+
+@run.figure
+def figure(result: Result) -> Any:
+    return draw(result, lambda source: attention(result.model, source))
+
+
 @torch.inference_mode()
 def attention(model: Translator, source: Tensor) -> tuple[Tensor, Tensor]:
-    """Translates (source words,) greedily, and tells where the last decoder layer looks as it writes.
+    """Translates (source words,) greedily, and tells where the last decoder layer attends as it writes.
 
     Returns:
         The words written, (words,), and for each of them shares of attention that sum to 1, (words, source words).
@@ -202,6 +244,7 @@ def attention(model: Translator, source: Tensor) -> tuple[Tensor, Tensor]:
     def keep(module: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
         weights.append(module.forward(*inputs, **options | {"need_weights": True})[1])
 
+    source = source.to(next(model.parameters()).device)
     written = beam_search(model, source[None], 1)[0][0]
     layer: Any = model.transformer.decoder.layers[-1]
     hook = layer.multihead_attn.register_forward_pre_hook(keep, with_kwargs=True)
@@ -210,88 +253,7 @@ def attention(model: Translator, source: Tensor) -> tuple[Tensor, Tensor]:
     return written[1:], weights[0][0]
 
 
-@old_recipe
-def run(
-    *,
-    data: str | None = None,
-    source: str | None = None,
-    target: str | None = None,
-    limit: int | None = None,
-    min_freq: int = 1,
-    max_words: int = 60,
-    width: int = 64,
-    layers: int = 2,
-    heads: int = 4,
-    dropout: float = 0.0,
-    beam: int = 4,
-    epochs: int = 5,
-    batch_size: int = 32,
-    lr: float = 4e-3,
-    device: str = "auto",
-    seed: int = 0,
-    out: str | None = None,
-    **engine: Unpack[Engine],
-) -> Result:
-    """Trains a translator, and one without positions, and measures both on held-out sentences.
-
-    Args:
-        data: folder with train.tsv and test.tsv, or with files such as train.en and train.de; or one TSV file;
-            the bundled English and German sentences if not given.
-        source: language to translate from; the first one, or en, if not given.
-        target: language to translate to; the other one if not given.
-        limit: sentence pairs of the train part that are read; all if not given.
-        min_freq: times a word must occur in the train sentences to be known.
-        max_words: words of a sentence that are read; the rest is left out.
-        width: numbers in a word's vector, an even multiple of the heads.
-        layers: of the encoder, and as many of the decoder.
-        heads: of attention in each layer.
-        dropout: share of numbers that are dropped while training; 0.1 or more helps with many epochs.
-        beam: beginnings that beam search follows side by side.
-        epochs: passes over the train sentences.
-        batch_size: sentence pairs in an optimizer step, over all processes.
-        lr: highest learning rate of the one-cycle schedule.
-        device: auto, cpu, cuda or mps.
-        seed: of the weights, of the order of the sentences, and of the split of a single file.
-        out: folder for result.json, figure.png and model.safetensors.
-    """
-    if min(width, layers, heads, beam, max_words) < 1 or width % (2 * heads) or not 0 <= dropout < 1:
-        raise InputError(
-            "options width, layers, heads, beam, max_words and dropout: expected at least 1, width an even multiple of "
-            f"heads, dropout below 1; got {width}, {layers}, {heads}, {beam}, {max_words} and {dropout}"
-        )
-    place = setup(device, seed)
-    train_set, test_set = open_encoded_pairs(
-        data, source=source, target=target, limit=limit, min_freq=min_freq, max_words=max_words, seed=seed
-    )
-    replaced = word_by_word(train_set, test_set)
-    rows: list[dict[str, Any]] = [{"model": "word by word"} | score(replaced, test_set) | {"writes": replaced[0][:60]}]
-    shape: dict[str, Any] = {"width": width, "layers": layers, "heads": heads, "dropout": dropout}
-    shared: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "device": place, "seed": seed}
-    sure = {}
-    for positions in (False, True):
-        torch.manual_seed(seed)
-        model = Translator(*map(len, train_set.languages), **shape, positions=positions).to(place)
-        loop = train(model, train_set, name="translator" if positions else "without_positions", **shared, **engine)
-        kinds = {"greedy": 1, f"beam of {beam}": beam} if positions else {"without positions": 1}
-        for name, kept in kinds.items():
-            translations, sure[kept] = translate(model, test_set, place, kept)
-            rows.append({"model": name} | score(translations, test_set) | {"writes": translations[0][:60]})
-    baseline, blind, greedy, metrics = ({key: row[key] for key in ("bleu", "exact_match")} for row in rows)
-    return Result(
-        metrics=metrics,
-        baseline=baseline,
-        baseline_name="word by word",
-        bars={"bleu": 65},
-        claims=[
-            claim("it needs positions: without them, greedy BLEU is lower", blind["bleu"], "<", greedy["bleu"]),
-            claim("beam search finds likelier ones (mean log-probability of a word)", sure[beam], ">=", sure[1]),
-            claim("and their BLEU is at least as high", metrics["bleu"], ">=", greedy["bleu"]),
-        ],
-        rows=rows,
-        history=loop.history,
-        model=model,
-        draw=lambda: draw(rows, test_set, lambda source: attention(model, source.to(place))),
-    )
+run.predicts(Translation, build)
 
 
 if __name__ == "__main__":
