@@ -216,8 +216,12 @@ class Twins:
 
 
 def defined_in(module: str) -> frozenset[str]:
+    """The names a module has: those it defines, and those it takes from another opener of the data."""
     source = module_source(module)
-    return frozenset(name for part in source.parts for name in part.defines) if source.path.exists() else frozenset()
+    if not source.path.exists():
+        return frozenset()
+    taken = {name for name, found in source.imports.items() if found.module.startswith("recipes.datasets.plain.")}
+    return frozenset(name for part in source.parts for name in part.defines) | taken
 
 
 def lesson_parts(recipe: Source) -> list[Part]:
@@ -242,10 +246,13 @@ def by_dependence(
     """Modules with wanted parts, each after those it imports from."""
     done: list[str] = []
 
+    seen: set[str] = set()
+
     def visit(module: str) -> None:
-        if module in done or module not in sources:
+        if module in seen or module not in sources:
             return
-        for found in sources[module].imports.values():
+        seen.add(module)
+        for found in (one for one in sources[module].imports.values() if not one.for_types):
             origin = twins.module_for(found) if twins is not None else found.module
             if origin != module:
                 visit(origin)

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from recipes.core.loop import Loop
 
 
-def file_of(folder: str | None, variant: str, name: str) -> Path | None:
+def checkpoint_file(folder: str | None, variant: str, name: str) -> Path | None:
     """Where a training of a run is saved: its own name, after what the run's variant changed."""
     return None if folder is None else Path(folder) / f"{'-'.join(filter(None, (variant, name)))}.pt"
 
 
-def save(loop: "Loop") -> None:
+def save_checkpoint(loop: "Loop") -> None:
     """Writes the loop's whole state; every process takes part, and the main one writes."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 
@@ -48,7 +48,7 @@ def save(loop: "Loop") -> None:
         write_whole(loop.file, lambda path: torch.save(state, path))
 
 
-def load(loop: "Loop") -> list[Tensor] | None:
+def load_checkpoint(loop: "Loop") -> list[Tensor] | None:
     """Takes up the saved training, if there is one; returns the random state in the middle of an epoch.
 
     Raises:

@@ -8,7 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recipes.core import checkpoints
+from recipes.core.checkpoints import (
+    checkpoint_file,
+    load_checkpoint,
+    random_state,
+    save_checkpoint,
+    set_random_state,
+)
 from recipes.core.device import rank_and_world
 from recipes.core.errors import InputError
 from recipes.core.evaluation import map_tensors
@@ -78,7 +84,7 @@ class Loop:
                 {key: one.to(self.device) for key, one in state.items() if key != "step" and torch.is_tensor(one)}
             )
         self.optimizer, self.batches, self.evaluate = optimizer, batches, evaluate
-        self.file, self.name = checkpoints.file_of(options.checkpoint, options.variant, name), name
+        self.file, self.name = checkpoint_file(options.checkpoint, options.variant, name), name
         self.history: list[dict[str, float]] = []
         self.epoch = self.batch = self.steps = 0  # epochs done, batches done in this one, optimizer steps done
         steps_an_epoch = -(-len(batches) // options.accumulate)
@@ -106,7 +112,7 @@ class Loop:
         return hasattr(self.batches, "load_state_dict")
 
     def __iter__(self) -> Iterator[Any]:
-        resumed = checkpoints.load(self)
+        resumed = load_checkpoint(self)
         if self.rank > 0:  # the same model everywhere, but not the same dropout
             torch.manual_seed(torch.initial_seed() + self.rank)
         self._progress = Progress(" ".join(filter(None, (self.options.variant, self.name))), self.total, self.steps)
@@ -125,13 +131,13 @@ class Loop:
         self.module.train()
         started, done = time.perf_counter(), self.batch
         if not resumed:
-            self._epoch_random = checkpoints.random_state(self.device)
+            self._epoch_random = random_state(self.device)
         for number, batch in enumerate(self.batches, start=done + 1 if self.goes_on else 1):
             self.batch = number
             if self.batch <= done:
                 continue  # the interrupted run had these
             if resumed:
-                checkpoints.set_random_state(resumed, self.device)
+                set_random_state(resumed, self.device)
                 resumed = None
             synchronize_if(self._closes_group(), self.engine)
             self._current, self._stepped = map_tensors(self._place, batch), False
@@ -203,7 +209,7 @@ class Loop:
         """Saves where a checkpoint was asked for, and ends the run if it was interrupted."""
         if self.file is not None:
             self._look_at_losses()  # never save what is not finite
-            checkpoints.save(self)
+            save_checkpoint(self)
         if interrupts:
             way_on = f"saved; the same command resumes from {self.file}" if self.file else "no checkpoint was asked for"
             raise KeyboardInterrupt(f"stopped after step {self.steps}, {way_on}")

@@ -69,7 +69,10 @@ class Task:
         return model
 
     def dynamic(self) -> tuple[dict[int, Any], ...]:
-        """The dimensions of each input that may have any size in an exported file, with their names."""
+        """The dimensions of each input that may have any size in an exported file, with their names.
+
+        A torch.export.Dim stands in place of a name where the size has a limit.
+        """
         return tuple({0: "batch"} for _ in self.example)
 
     def to_dict(self) -> dict[str, Any]:
