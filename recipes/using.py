@@ -18,7 +18,6 @@ from recipes.core.device import pick_device
 from recipes.core.errors import InputError, missing_package
 from recipes.core.evaluation import map_tensors
 from recipes.core.files import require_writable, write_whole
-from recipes.core.options import field_types
 from recipes.core.task import Task, digest
 
 TOLERANCE = 1e-4  # largest difference of an exported file's outputs to the model's, relative to their size
@@ -52,8 +51,9 @@ class Trained:
         """The network as torch exports it, on the CPU, for inputs whose dimensions vary as the task says."""
         network = self.task.to_export(self.model).cpu().eval()
         sizes = self.task.dynamic()
-        names: dict[str, Any] = {name: torch.export.Dim(name) for one in sizes for name in one.values()}
-        shapes = tuple({axis: names[name] for axis, name in one.items()} for one in sizes)
+        named = {size for one in sizes for size in one.values() if isinstance(size, str)}
+        names: dict[Any, Any] = {name: torch.export.Dim(name) for name in named}
+        shapes = tuple({axis: names.get(size, size) for axis, size in one.items()} for one in sizes)
         with torch.no_grad():
             return torch.export.export(network, self.task.example, dynamic_shapes=shapes)
 
@@ -104,7 +104,7 @@ def trained(folder: str | Path, *, device: str = "auto", model: nn.Module | None
     folder = Path(folder).expanduser()
     content = read_model_json(folder / "model.json")
     run = catalog.load(content["recipe"]).run
-    made = getattr(run, "recipe", None)
+    made = getattr(run, "recipe", None) or getattr(run, "old_recipe", None)
     if made is None or made.task is None:
         raise InputError(f"{folder / 'model.json'}: the recipe {content['recipe']} has no way to use its model")
     where = pick_device(device)
@@ -115,9 +115,7 @@ def trained(folder: str | Path, *, device: str = "auto", model: nn.Module | None
         if (folder / "example.safetensors").exists():
             example = load_file(folder / "example.safetensors")
             task.example = tuple(example[f"input{i}"] for i in range(len(example)))
-        known = field_types(made.options)
-        options = made.options(**{k: v for k, v in content["options"].items() if k in known and k != "device"})
-        network = made.build(options, task) if model is None else model
+        network = made.build(made.options_from(content["options"]), task) if model is None else model
     except InputError:
         raise
     except ModuleNotFoundError as error:

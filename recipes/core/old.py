@@ -6,7 +6,9 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, ParamSpec, TypedDict, Unpack
 
 import torch
@@ -85,8 +87,23 @@ def claim(text: str, measured: float, relation: Any, reference: float) -> Claim:
 P = ParamSpec("P")
 
 
-def old_recipe(run: Callable[P, Result]) -> Callable[P, Result]:
+@dataclass(eq=False)
+class OldRecipe:
+    """How the model of a recipe of the first frame is used; its options are a namespace."""
+
+    task: Any = None
+    build: Any = None
+
+    def options_from(self, saved: dict[str, Any]) -> Any:
+        return SimpleNamespace(**saved)
+
+
+def old_recipe(run: Callable[P, Result]) -> Any:
     """Completes what `run` returns: times it, notes its options, and saves it where `out` says."""
+    made = OldRecipe()
+
+    def predicts(task: Any, build: Any) -> None:
+        made.task, made.build = task, build
 
     @functools.wraps(run)
     def completed(*args: P.args, **given: P.kwargs) -> Result:
@@ -115,8 +132,12 @@ def old_recipe(run: Callable[P, Result]) -> Callable[P, Result]:
         result.device = str(pick_device(options.get("device", "cpu")))
         loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in PACKAGES}
         result.versions = {"python": platform.python_version()} | {k: str(v) for k, v in loaded.items() if v}
+        if made.task is not None:
+            result.task = made.task.of(result, SimpleNamespace(**options))
         if options.get("out") is not None:
             result.save(options["out"])
         return result
 
-    return completed
+    hung: Any = completed
+    hung.old_recipe, hung.predicts = made, predicts
+    return hung

@@ -48,6 +48,11 @@ class Recipe:
         name = self.body.__module__.removeprefix("recipes.").removesuffix(".task")
         return name.replace("__main__", script)
 
+    def options_from(self, saved: dict[str, Any]) -> Options:
+        """The options that a model was trained with, as `model.json` holds them."""
+        known = field_types(self.options)
+        return self.options(**{name: value for name, value in saved.items() if name in known and name != "device"})
+
     def once(self, options: Options, variant: str = "") -> Result:
         """Trains and measures the one model that the options ask for, and leaves torch's random state as it was."""
         gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []

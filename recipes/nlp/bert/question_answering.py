@@ -37,7 +37,7 @@ from recipes.core.loop import one_cycle
 from recipes.core.old import Engine, OldLoop, claim, old_recipe
 from recipes.core.result import Result
 from recipes.datasets.questions import Questions, in_other_orders, open_questions
-from recipes.nlp.bert.encoder import open_encoder, start_with_positions, with_a_fast_head, with_neighbours
+from recipes.nlp.bert.encoder import encoder_from, open_encoder, start_with_positions, with_a_fast_head, with_neighbours
 from recipes.nlp.bert.spans import (
     PARAGRAPH,
     QUESTION,
@@ -50,6 +50,7 @@ from recipes.nlp.bert.spans import (
     known_words,
     with_rivals,
 )
+from recipes.nlp.bert.using_pairs import QuestionAnswering
 from recipes.nlp.text_classification.encoding import batches_by_length
 
 NEVER = -1e4  # logit of what is no piece of the paragraph; finite, so that bf16 can have it
@@ -262,8 +263,18 @@ def run(
         rows=rows,
         history=loop.history,
         model=model,
+        train_set=train_set,
+        test_set=test_set,
         draw=lambda: draw(test_part, answers, rows, curves),
     )
+
+
+def build(options: Any, task: QuestionAnswering) -> SpanFinder:
+    """The network of a trained model, from what its task remembers."""
+    return SpanFinder(encoder_from(task.config), task.pad, neighbours=task.known is not None)
+
+
+run.predicts(QuestionAnswering, build)
 
 
 if __name__ == "__main__":

@@ -33,9 +33,10 @@ from recipes.core.loop import one_cycle
 from recipes.core.old import Engine, OldLoop, claim, old_recipe
 from recipes.core.result import Result
 from recipes.datasets.sentence_scores import open_scored_pairs
-from recipes.nlp.bert.encoder import mean_pool, open_encoder, silence_layers, states_of, with_some_hidden
+from recipes.nlp.bert.encoder import encoder_from, mean_pool, open_encoder, silence_layers, states_of, with_some_hidden
 from recipes.nlp.bert.ranking import EncodedScores, encode_pairs, ranks, rare_overlap, spearman, word_overlap
 from recipes.nlp.bert.subwords import Subwords
+from recipes.nlp.bert.using_pairs import SentenceSimilarity
 from recipes.nlp.text_classification.encoding import batches_by_length
 
 
@@ -252,8 +253,18 @@ def run(
         rows=rows,
         history=history,
         model=model,
+        train_set=train_set,
+        test_set=test_set,
         draw=lambda: draw(model, test_set, place, rows),
     )
+
+
+def build(options: Any, task: SentenceSimilarity) -> Similarity:
+    """The network of a trained model, from what its task remembers."""
+    return Similarity(encoder_from(task.config), task.subwords)
+
+
+run.predicts(SentenceSimilarity, build)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,8 @@ class EncodedQuestions:
         letters: for each question and piece the first letter and the last + 1 of the paragraph.
         pad: number that fills up.
         part: as it was read.
+        vocabulary: of the pieces.
+        known: words that are read as they are; None for all.
     """
 
     ids: list[Tensor]
@@ -72,6 +74,8 @@ class EncodedQuestions:
     letters: list[list[tuple[int, int]]]
     pad: int
     part: Questions
+    vocabulary: Subwords
+    known: set[str] | None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -97,7 +101,7 @@ class EncodedQuestions:
 def encode_questions(part: Questions, subwords: Subwords, max_pieces: int, known: set[str] | None) -> EncodedQuestions:
     """The questions as pieces. What is too long is cut: the question to a half, the paragraph at its end."""
     begin, end = subwords.tokenizer.cls_token_id, subwords.tokenizer.sep_token_id
-    encoded = EncodedQuestions([], [], [], [], subwords.pad, part)
+    encoded = EncodedQuestions([], [], [], [], subwords.pad, part, subwords, known)
     for question, context, answers in zip(part.questions, part.contexts, part.answers, strict=True):
         asked = read_pieces(question, subwords, known)[: max_pieces // 2]
         told = read_pieces(context, subwords, known)[: max_pieces - len(asked) - 3]
