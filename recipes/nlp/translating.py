@@ -48,9 +48,12 @@ class Translation(Task):
         ids = [self.languages[0].encode(sentence, self.max_words) for sentence in items]
         return (pad_sequence(ids, batch_first=True),)  # (batch, words)
 
+    def search(self, model: Any, sources: Tensor) -> Tensor:
+        """Translations (batch, words) of sources (batch, source words), as the recipe writes them."""
+        raise NotImplementedError
+
     def predict(self, model: nn.Module, items: Sequence[str], device: torch.device) -> list[dict[str, Any]]:
-        generate: Any = model.generate
-        written = generate(self.batch(items)[0].to(device), self.beam)
+        written = self.search(model, self.batch(items)[0].to(device))
         answers = [self.languages[1].decode(ids) for ids in written]
         return [{"text": text, "translation": answer} for text, answer in zip(items, answers, strict=True)]
 

@@ -105,10 +105,6 @@ class Translator(nn.Module):
             memory_key_padding_mask=sources == PAD,
         )  # (batch, written words, width)
 
-    def generate(self, sources: Tensor, beam: int = 1) -> Tensor:
-        """Translations (batch, words) of sources (batch, source words), from START to END; see `beam_search`."""
-        return beam_search(self, sources, beam)[0]
-
 
 def waves(length: int, width: int) -> Tensor:
     """Sines and cosines of the position, from fast to slow: (length, width)."""
@@ -253,7 +249,14 @@ def attention(model: Translator, source: Tensor) -> tuple[Tensor, Tensor]:
     return written[1:], weights[0][0]
 
 
-run.predicts(Translation, build)
+class BeamTranslation(Translation):
+    """Sentences translated by beam search."""
+
+    def search(self, model: Any, sources: Tensor) -> Tensor:
+        return beam_search(model, sources, self.beam)[0]
+
+
+run.predicts(BeamTranslation, build)
 
 
 if __name__ == "__main__":

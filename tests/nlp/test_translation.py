@@ -184,7 +184,7 @@ def test_a_trained_translator_is_used(tmp_path: Path) -> None:
     together = trained(texts)
     assert together == [answer for text in texts for answer in trained([text])]
     ids = trained.task.batch(texts)[0]
-    written = result.model.eval().generate(ids, 4)
+    written, _ = beam_search(result.model.eval(), ids, 4)
     languages = result.train_set.languages
     assert [one["translation"] for one in together] == [languages[1].decode(one) for one in written]
 
