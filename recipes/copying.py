@@ -192,6 +192,7 @@ class Twins:
     """Where the library's definitions have lean twins: the frame's, and one opener of data for a format."""
 
     format: str | None = None
+    families: bool = True  # also those beside a task's modules
 
     def module_for(self, found: Import) -> str:
         """The module to take an imported name from."""
@@ -203,7 +204,7 @@ class Twins:
             module = self.opener(kind)
         elif family == "datasets":
             module = f"recipes.datasets.plain.{kind}"  # what has one format alone
-        else:
+        elif self.families:
             module = f"{found.module.rpartition('.')[0]}.plain"  # beside the modules of the same task
         return module if found.name in defined_in(module) else found.module
 
@@ -228,6 +229,22 @@ def lesson_parts(recipe: Source) -> list[Part]:
     """The parts above `@run.claims`, which a copy takes."""
     end = next((i for i, part in enumerate(recipe.parts) if part.text.startswith("@run.")), len(recipe.parts))
     return recipe.parts[:end]
+
+
+def with_helpers(parts: list[Part], recipe: Source) -> list[Part]:
+    """The parts, after those of the recipe's own functions below the lesson that they call."""
+    below = [part for part in recipe.parts[len(lesson_parts(recipe)) :] if not part.text.startswith(("@run.", "run."))]
+    chosen: list[Part] = []
+
+    def add(part: Part) -> None:
+        for other in below:
+            if other not in chosen and other.defines & part.uses and other is not part:
+                chosen.append(other)
+                add(other)
+
+    for part in parts:
+        add(part)
+    return [*(part for part in below if part in chosen), *parts]
 
 
 def is_new(recipe: Source) -> bool:
@@ -383,8 +400,8 @@ def notebook(name: str, file_name: str, *, full: bool = False, format: str | Non
     lean = is_new(recipe) and not full
     lesson = lesson_parts(recipe) if lean else recipe.parts
     figures = [part for part in recipe.parts if part.text.startswith("@run.figure")] if lean else []
-    shown = [replace(part, text=part.text.partition("\n")[2]) for part in figures]
-    gathered = gather(recipe, [*lesson, *shown], Twins(format) if lean else None)
+    shown = with_helpers([replace(part, text=part.text.partition("\n")[2]) for part in figures], recipe)
+    gathered = gather(recipe, [*lesson, *shown], Twins(format, families=False) if lean else None)
     title, _, body = entry.docstring.partition("\n")
     place = f"__doc__, __file__ = {title!r}, {file_name!r}  # which scripts have, and notebooks lack"
     helpers = [

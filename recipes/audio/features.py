@@ -59,3 +59,8 @@ def log_mel(waves: Tensor, rate: int, mels: int = MELS) -> Tensor:
     power = spectrum.abs().square()  # (batch, window // 2 + 1, frames)
     gathered = mel_filters(rate, window, mels).to(waves.device).T @ power  # (batch, mels, frames)
     return (gathered + FLOOR).log10()
+
+
+def normalized(waves: Tensor) -> Tensor:
+    """Waves (batch, samples) scaled so that the largest sample of each is 1: loud or soft, a voice is heard alike."""
+    return waves / waves.abs().amax(dim=1, keepdim=True).clamp(min=1e-4)

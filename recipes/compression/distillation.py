@@ -1,288 +1,249 @@
 """Distillation: a small network learns from the answers of a large one.
 
-A label says that a picture is a 7. A trained teacher says more: surely a 7, perhaps a 1, never a 0. Dividing
-its logits by a temperature before the softmax brings these small shares out, and the student is trained to
-give the same. Since the teacher answers for any picture, the student also learns from those that nobody
-labelled: with few labels, that is where the gain lies.
+A label says that a picture is a 7. A trained teacher says more: surely a 7, perhaps a 1, never a 0. Dividing its
+logits by a temperature before the softmax brings these small shares out, and the student is trained to give the same.
+
+Softness pays where pictures are few. From ten of each class a student learns far more from the teacher's soft answers
+than from its plain labels, since each answer says something about every class; it even comes to recognize a class that
+it was never shown, by what the teacher sees of it in the others. With all the pictures at hand, little of that gain is
+left: the plain labels do about as well, and more pictures labelled by the teacher are worth more than softness.
+
+Features can be distilled too: the student is to find those pictures alike that the teacher finds alike.
 
 Notes: 86
 Paper: Hinton, Vinyals, Dean (2015), "Distilling the Knowledge in a Neural Network",
-    https://arxiv.org/abs/1503.02531
+    https://arxiv.org/abs/1503.02531; Tung, Mori (2019), "Similarity-Preserving Knowledge Distillation",
+    https://arxiv.org/abs/1907.09682
 Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, or torchvision:NAME.
 """
 
 import copy
-import functools
-from dataclasses import replace
-from typing import Any, Unpack
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from statistics import mean
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recipes.compression.files import file_bytes, save_dense
-from recipes.compression.report import Version, check_counts, compare, in_subfolder
-from recipes.core.command_line import main
-from recipes.core.device import setup
-from recipes.core.errors import InputError
+from recipes.compression.report import Version, compare
 from recipes.core.evaluation import predict
-from recipes.core.figures import new_figure, show_picture
-from recipes.core.loop import one_cycle
-from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
-from recipes.core.result import Result
+from recipes.core.figures import new_figure
+from recipes.core.frame import Claim, InputError, Loop, Options, Precision, Result, batches, main, option, recipe
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.vision.classification.old import FAST, train
 from recipes.vision.classification.scoring import evaluate
 from recipes.vision.classification.task import SmallCNN
+from recipes.vision.classification.using import Classification
 
 UNKNOWN = -100  # the label of a picture that nobody labelled, as F.cross_entropy has it
 
 
-def distillation_loss(
-    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float, hard_weight: float
-) -> Tensor:
-    """How far the student is from the teacher's softened answers, and from the labels that are known.
+@dataclass(kw_only=True)
+class DistillationOptions(Options):
+    method: Literal["soft", "hard", "features", "none"] = option(
+        "soft", "what the student learns: soft answers, hard ones (labels), features too, or none of the teacher's"
+    )
+    pictures: int = option(10, "pictures of each class that the student sees, at most", least=1)
+    temperature: float = option(8.0, "divides the logits of teacher and student before the softmax", above=0)
+    hard_weight: float = option(0.1, "share of the soft method's loss on the true labels", least=0, most=1)
+    teacher_width: int = option(32, "channels of the teacher's first convolution", least=1)
+    width: int = option(8, "channels of the student's first convolution", least=1)
+    image_size: int | None = option(None, "side in pixels that pictures are resized to", least=1)
+    epochs: int = option(8, "passes of the teacher over the train part; the student takes as many steps", least=1)
+    batch_size: int = 64
+    precision: Precision = "auto"
+    channels_last: bool = True
 
-    Args:
-        student_logits, teacher_logits: (batch, classes).
-        labels: (batch,), `UNKNOWN` where there is none.
-        temperature: divides both logits; above 1 it brings out what the teacher holds for unlikely.
-        hard_weight: share of the loss on the labels, 0 to 1; the rest is on the teacher's answers.
 
-    Returns:
-        A scalar in nats.
-    """
-    T = temperature
-    teacher, student = (teacher_logits / T).log_softmax(dim=1), (student_logits / T).log_softmax(dim=1)
-    # soft = T² Σ_class p_teacher log(p_teacher / p_student), both at temperature T: the factor T² keeps its
-    # gradient as large as the labels', since it shrinks with 1 / T²
-    soft = T**2 * (teacher.exp() * (teacher - student)).sum(dim=1).mean()
-    # hard = -log p_student(label) at temperature 1, the mean over the pictures that have a label
-    hard = F.cross_entropy(student_logits, labels, ignore_index=UNKNOWN, reduction="sum")
-    hard = hard / (labels != UNKNOWN).sum().clamp(min=1)
-    return (1 - hard_weight) * soft + hard_weight * hard
+def soft_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """How far the student is from the teacher's softened answers, in nats; both logits are (batch, classes)."""
+    teacher, student = ((logits / temperature).log_softmax(dim=1) for logits in (teacher_logits, student_logits))
+    # T² Σ_class p_teacher log(p_teacher / p_student), both at temperature T: the factor T² keeps its gradient as
+    # large as the labels', since it shrinks with 1 / T²
+    return temperature**2 * (teacher.exp() * (teacher - student)).sum(dim=1).mean()
+
+
+def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """-log p(label), the mean over the pictures that have a label, and 0 where none has."""
+    total = F.cross_entropy(logits, labels, ignore_index=UNKNOWN, reduction="sum")
+    return total / (labels != UNKNOWN).sum().clamp(min=1)
+
+
+def similarity_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    """How differently the two see which samples are alike; from (batch, n) and (batch, m)."""
+    # Row i of F Fᵀ, brought to length 1, tells how alike sample i is to each sample of the batch
+    student, teacher = (F.normalize(one @ one.T, dim=1) for one in (student_features, teacher_features))
+    return (student - teacher).square().sum(dim=1).mean()
+
+
+def with_features(network: nn.Module, call: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits, and the features (batch, any number) that the network's last linear layer, if any, made them of."""
+    seen: list[Tensor] = []
+    heads = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    hooks = [head.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for head in heads[-1:]]
+    logits = call(inputs)
+    for hook in hooks:
+        hook.remove()
+    return logits, seen[0].float() if seen else logits
 
 
 def distill(
-    teacher: nn.Module,
-    student: nn.Module,
-    train_set: Images | ImageFiles,
-    *,
-    temperature: float = 4.0,
-    hard_weight: float = 0.1,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    device: torch.device,
-    seed: int = 0,
-    **engine: Unpack[Engine],
-) -> OldLoop:
-    """Trains the student on the teacher's answers to all pictures and on the labels there are.
+    teacher: nn.Module, student: nn.Module, train_set: Any, options: DistillationOptions, evaluate: Any = dict
+) -> Loop:
+    """Trains the student by the method that the options name.
 
     Args:
         teacher: a trained network that gives logits (batch, classes); it is not changed.
         student: the network to train, in place.
-        train_set: pictures, those without a class labelled `UNKNOWN`.
-        temperature, hard_weight: see `distillation_loss`.
-
-    Raises:
-        InputError: the two networks' answers differ in shape, or an option is out of range.
+        train_set: any map-style data set of (input, label); samples without a label have `UNKNOWN`.
+        evaluate: as for `Loop`.
     """
-    if not temperature > 0:
-        raise InputError(f"option temperature: expected a number above 0, got {temperature!r}")
-    if not 0 <= hard_weight <= 1:
-        raise InputError(f"option hard_weight: expected a share between 0 and 1, got {hard_weight!r}")
-    optimizer = torch.optim.AdamW(student.parameters(), lr=lr, weight_decay=0.05)
-    loader = old_batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0)
-    loop = OldLoop(student, optimizer, loader, epochs=epochs, device=device, schedule=one_cycle, **engine)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=options.lr, weight_decay=0.05)
+    loop = Loop(student, optimizer, batches(train_set, options), options, evaluate=evaluate, name=options.method)
     was_training = teacher.training
-    teacher.to(device).eval()
-    for images, labels in loop:
+    teacher.to(options.device).eval()
+    for inputs, labels in loop:
         with torch.no_grad():
-            answers = teacher(images)  # (batch, classes)
-        logits = loop.model(images)  # (batch, classes)
+            answers, known_features = with_features(teacher, teacher, inputs)
+        logits, features = with_features(student, loop.model, inputs)
         if logits.shape != answers.shape:
-            raise InputError(
-                f"student: expected logits of the teacher's shape {(*answers.shape,)}, got {(*logits.shape,)}"
-            )
-        loss = distillation_loss(logits, answers, labels, temperature=temperature, hard_weight=hard_weight)
+            expected, got = tuple(answers.shape), tuple(logits.shape)
+            raise InputError(f"student: expected logits of the teacher's shape {expected}, got {got}")
+        if options.method == "soft":
+            loss = soft_loss(logits, answers, options.temperature)
+            loss = (1 - options.hard_weight) * loss + options.hard_weight * label_loss(logits, labels)
+        else:
+            loss = label_loss(logits, labels if options.method == "none" else answers.argmax(dim=1))
+        if options.method == "features":
+            loss = loss + 10 * similarity_loss(features, known_features)
         loop.step(loss)
     teacher.train(was_training)
     return loop
 
 
-def few_labels(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Indices of `count` samples of each class, drawn with the seed.
-
-    Raises:
-        InputError: a class has fewer.
-    """
+def some_of_each(train_set: Images | ImageFiles, count: int, seed: int) -> Images | ImageFiles:
+    """At most `count` pictures of each class, repeated until they are as many as before: an epoch takes as long."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = []
+    labels, drawn = train_set.labels.cpu(), []
     for label in labels.unique():
         members = (labels == label).nonzero().flatten()
-        if len(members) < count:
-            raise InputError(f"option labels: expected at most {len(members)}, the pictures of a class, got {count}")
         drawn.append(members[torch.randperm(len(members), generator=generator)[:count]])
-    return torch.cat(drawn)
+    chosen = torch.cat(drawn)
+    return train_set.subset(chosen.repeat(-(-len(labels) // len(chosen)))[: len(labels)])
 
 
-def draw_students(
-    scores: dict[str, list[float]],
-    reached: float,
-    teacher: nn.Module,
-    test_set: Images | ImageFiles,
-    temperature: float,
-) -> Any:
-    """The students' accuracies, and the teacher's answer to the picture it is least sure of but right about."""
-    figure, axes = new_figure(1, 3, width=4.2, height=3.4)
-    for row, values in enumerate(scores.values()):
-        axes[0, 0].plot(values, [row] * len(values), "o", alpha=0.5, color=f"C{row % 2}")
-        axes[0, 0].plot(sum(values) / len(values), row, "|", markersize=22, color=f"C{row % 2}")
-    axes[0, 0].axvline(reached, color="black", linewidth=0.8, linestyle="--")
-    axes[0, 0].text(reached, len(scores) - 0.55, "teacher", ha="center", fontsize=8)
-    axes[0, 0].set_yticks(range(len(scores)), list(scores))
-    axes[0, 0].set(xlabel="accuracy", ylim=(len(scores) - 0.5, -0.5))
-
-    logits = torch.stack(predict(teacher, test_set, next(teacher.parameters()).device))  # (N, classes)
-    labels = test_set.labels.cpu()
-    sureness = logits.softmax(dim=1).amax(dim=1) + (logits.argmax(dim=1) != labels)
-    index = int(sureness.argmin())
-    show_picture(axes[0, 1], test_set.pixels(torch.tensor([index]))[0], f"a {test_set.classes[labels[index]]}")
-    places = torch.arange(len(test_set.classes))
-    for shift, T in ((-0.2, 1.0), (0.2, temperature)):
-        axes[0, 2].bar(places + shift, (logits[index] / T).softmax(dim=0), width=0.4, label=f"temperature {T:g}")
-    axes[0, 2].set_xticks(places, test_set.classes, rotation=90 if max(map(len, test_set.classes)) > 2 else 0)
-    axes[0, 2].set_ylabel("the teacher's answer")
-    axes[0, 2].legend(frameon=False, fontsize=8)
-    for place in axes[0, ::2]:
-        place.spines[["top", "right"]].set_visible(False)
-    return figure
+def build(options: DistillationOptions, data: Images | ImageFiles, *, teacher: bool = False) -> SmallCNN:
+    """The student, or its teacher, for pictures and classes like these."""
+    return SmallCNN(data.shape[0], len(data.classes), width=options.teacher_width if teacher else options.width)
 
 
-@old_recipe
-def run(
-    *,
-    data: str | None = None,
-    image_size: int | None = None,
-    labels: int = 10,
-    temperature: float = 4.0,
-    hard_weight: float = 0.1,
-    teacher_width: int = 32,
-    width: int = 8,
-    epochs: int = 8,
-    batch_size: int = 64,
-    lr: float = 1e-2,
-    seeds: int = 5,
-    device: str = "auto",
-    seed: int = 0,
-    out: str | None = None,
-    **engine: Unpack[Engine],
-) -> Result:
-    """Trains students alone and with a teacher, on a few labels and on all, for the same number of steps.
+def train(model: nn.Module, train_set: Images | ImageFiles, options: DistillationOptions) -> Loop:
+    """Trains the teacher: minimizes the cross-entropy to all the labels."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.05)
+    loop = Loop(model, optimizer, batches(train_set, options), options, name="teacher")
+    for images, labels in loop:
+        loop.step(F.cross_entropy(loop.model(images), labels))
+    return loop
 
-    The teacher has seen every label. A student on few labels has those alone; with the teacher, it also has
-    the teacher's answers to all the training pictures.
 
-    Args:
-        data: folder of your pictures, or torchvision:NAME; the bundled digits if not given.
-        image_size: side in pixels that your pictures are brought to; their own size if not given.
-        labels: labelled pictures a class, where there are few.
-        temperature: divides the logits of teacher and student before the softmax.
-        hard_weight: share of the loss on the known labels, 0 to 1; the rest is on the teacher's answers.
-        teacher_width: channels of the teacher's first convolution; the others have two and four times as many.
-        width: channels of the student's first convolution.
-        epochs: passes over all training pictures; few labels are repeated until they fill as many batches.
-        batch_size: pictures in an optimizer step, over all processes.
-        lr: highest learning rate of the one-cycle schedule.
-        seeds: students of each kind that an accuracy is the mean of.
-        device: auto, cpu, cuda or mps.
-        seed: of the teacher and the first students: weights, order and which pictures are labelled.
-        out: folder for result.json, figure.png and model.safetensors, a student's weights.
-    """
-    check_counts(labels=labels, teacher_width=teacher_width, width=width, seeds=seeds)
-    place = setup(device, seed)
-    train_set, test_set = open_images(data, image_size=image_size, seed=seed)
-    options: Engine = {**FAST, **engine}
-    alone = functools.partial(train, test_set=test_set, epochs=epochs, batch_size=batch_size, lr=lr, device=place)
-    taught = functools.partial(
-        distill,
-        temperature=temperature,
-        hard_weight=hard_weight,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        device=place,
-    )
-
-    def new_network(width: int, number: int) -> nn.Module:
-        torch.manual_seed(number)
-        return SmallCNN(train_set.shape[0], len(train_set.classes), width=width).to(place)
-
-    teacher = new_network(teacher_width, seed)
-    history = alone(teacher, train_set, seed=seed, **in_subfolder(options, "teacher")).history
-    teacher.to(memory_format=torch.contiguous_format)
-    before = copy.deepcopy(teacher.state_dict())
-
-    few = f"{labels} labels a class"
-    scores: dict[str, list[float]] = {
-        f"{few}, alone": [],
-        f"{few}, teacher": [],
-        "all labels, alone": [],
-        "all labels, teacher": [],
-    }
-    students: dict[str, nn.Module] = {}
-    for number in range(seed, seed + seeds):
-        known = few_labels(train_set.labels.cpu(), labels, number)
-        repeated_few = train_set.subset(known.repeat(-(-len(train_set) // len(known)))[: len(train_set)])
-        hidden = torch.full_like(train_set.labels, UNKNOWN)
-        hidden[known] = train_set.labels[known]
-        partly = replace(train_set, labels=hidden)
-        for (kind, values), pictures in zip(scores.items(), (repeated_few, partly, train_set, train_set), strict=True):
-            student = new_network(width, number)
-            own = in_subfolder(options, f"{kind}-{number}")
-            if kind.endswith("alone"):
-                alone(student, pictures, seed=number, **own)
-            else:
-                taught(teacher, student, pictures, seed=number, **own)
-            student.to(memory_format=torch.contiguous_format)
-            values.append(evaluate(student, test_set, place)["accuracy"])
-            students.setdefault(kind, student)
-
-    mean = {kind: sum(values) / len(values) for kind, values in scores.items()}
-    reached = evaluate(teacher, test_set, place)["accuracy"]
-    versions = [Version("teacher", teacher, reached, file_bytes(teacher, save_dense), teacher)]
-    for kind, student in students.items():
-        call = student if kind == f"{few}, teacher" else None  # they are all equally fast
-        versions.append(Version(kind, student, mean[kind], file_bytes(student, save_dense), call))
-    rows = compare(versions, test_set[0][0].to(place))
-    pupil = students[f"{few}, teacher"]
-    start = new_network(width, seed).state_dict()
-    gain, gain_on_all = (100 * (mean[f"{name}, teacher"] - mean[f"{name}, alone"]) for name in (few, "all labels"))
-    changed = sum(int((tensor != before[name]).sum()) for name, tensor in teacher.state_dict().items())
-    unmoved = sum(torch.equal(parameter, start[name]) for name, parameter in pupil.named_parameters())
+@recipe(DistillationOptions)
+def run(options: DistillationOptions) -> Result:
+    """Trains a teacher on all pictures, and a student on its answers to a few; the baseline gets its plain labels."""
+    train_set, test_set = open_images(options.data, image_size=options.image_size, seed=options.seed)
+    teacher = build(options, train_set, teacher=True).to(options.device)
+    student = build(options, train_set).to(options.device)
+    baseline = copy.deepcopy(student)
+    train(teacher, train_set, options)
+    pictures = some_of_each(train_set, options.pictures, options.seed)
+    distill(teacher, baseline, pictures, replace(options, method="hard"))
+    loop = distill(teacher, student, pictures, options, lambda: evaluate(student, test_set, options.device))
     return Result(
-        metrics={"accuracy": mean[f"{few}, teacher"], "bytes": versions[2].bytes, "macs": rows[2]["macs"]},
-        baseline={"accuracy": mean[f"{few}, alone"], "bytes": versions[1].bytes, "macs": rows[1]["macs"]},
-        baseline_name="student alone",
-        bars={"accuracy": 0.9},
-        claims=[
-            claim(f"points that a teacher adds to {few}, mean of {seeds} students", gain, ">=", 2),
-            claim("with all labels at hand a teacher adds less", gain_on_all, "<", gain),
-            claim(
-                f"points between {few} with a teacher and all labels alone",
-                100 * (mean["all labels, alone"] - mean[f"{few}, teacher"]),
-                "<=",
-                2,
-            ),
-            claim("numbers of the teacher that changed", changed, "<=", 0),
-            claim("parameters of the student that did not move", unmoved, "<=", 0),
-        ],
-        history=history,
-        rows=rows,
-        model=pupil,
-        draw=lambda: draw_students(scores, reached, teacher, test_set, temperature),
+        metrics=evaluate(student, test_set, options.device),
+        baseline=evaluate(baseline, test_set, options.device),
+        baseline_name="the teacher's plain labels",
+        bars={"accuracy": 0.87},
+        history=loop.history,
+        model=student,
+        train_set=train_set,
+        test_set=test_set,
     )
+
+
+@run.claims
+def claims(run: Any) -> Iterator[Claim]:
+    result = run()
+    device = next(result.model.parameters()).device
+    options = DistillationOptions(**result.options | {"out": None, "checkpoint": None, "device": device})
+    left_out = len(result.test_set.classes) // 3
+    networks, accuracy, area = {}, defaultdict(list), defaultdict(list)
+    with torch.random.fork_rng(devices=[]):
+        for seed in range(options.seed, options.seed + 5):
+            for name, network in learners(result.train_set, replace(options, seed=seed), left_out):
+                networks[name] = network
+                accuracy[name].append(evaluate(network, result.test_set, options.device)["accuracy"])
+                area[name].append(roc_area(network, result.test_set, left_out))
+    size = {name: file_bytes(network, save_dense) for name, network in networks.items()}
+    timed = {"teacher": networks["teacher"], "soft, few": networks["soft, few"]}  # all students are equally fast
+    versions = [Version(key, one, mean(accuracy[key]), size[key], timed.get(key)) for key, one in networks.items()]
+    result.rows = compare(versions, result.test_set[0][0].to(options.device))
+    soft, hard, features, soft_on_all, hard_on_all = (mean(accuracy[one.name]) for one in versions[1:6])
+    text = f"from {options.pictures} pictures a class, soft answers teach more than plain labels: means of 5 students"
+    yield Claim(text, soft, ">", hard, margin=0.02)
+    yield Claim("features beside plain labels teach more than these alone", features, ">", hard, margin=0.01)
+    gain = soft_on_all - hard_on_all
+    yield Claim("softness gains less when all pictures are at hand", gain, "<", soft - hard, margin=0.02)
+    yield Claim("plain labels of all pictures teach more than soft answers to few", hard_on_all, ">", soft, margin=0.02)
+    soft_area, hard_area = (mean(area[one.name]) for one in versions[6:])
+    yield Claim("ROC area of a left-out class: larger from soft answers", soft_area, ">", hard_area, margin=0.02)
+    smaller = size["teacher"] / size["soft, few"]
+    yield Claim("how many times smaller a student's file is than its teacher's", smaller, ">", 4, kind="fact")
+
+
+def learners(train_set: Any, options: DistillationOptions, left_out: int) -> Iterator[tuple[str, nn.Module]]:
+    """A teacher, and students of it that differ in what they learn and from which pictures, each with its name."""
+    torch.manual_seed(options.seed)
+    teacher = build(options, train_set, teacher=True).to(options.device)
+    start = build(options, train_set).to(options.device)
+    train(teacher, train_set, options)
+    yield "teacher", teacher
+    few = some_of_each(train_set, options.pictures, options.seed)
+    others = train_set.subset((train_set.labels != left_out).nonzero().flatten())
+    for pictures, name in ((few, "few"), (train_set, "all"), (others, "all but one class")):
+        for method in ("soft", "hard", "features") if pictures is few else ("soft", "hard"):
+            student = copy.deepcopy(start)
+            distill(teacher, student, pictures, replace(options, method=method))
+            yield f"{method}, {name}", student
+
+
+def roc_area(model: nn.Module, dataset: Images | ImageFiles, index: int) -> float:
+    """How often a picture of that class gets a larger share of it than one of another class: 0.5 is chance."""
+    shares = torch.stack(predict(model, dataset, next(model.parameters()).device)).log_softmax(dim=1)[:, index]
+    members = dataset.labels.cpu() == index
+    return (0.5 + 0.5 * (shares[members][:, None] - shares[~members]).sign()).mean().item()  # over all pairs
+
+
+@run.figure
+def figure(result: Result) -> Any:
+    drawing, axes = new_figure(1, 2, width=4.8, height=3.6)
+    accuracies = {row["version"]: row["accuracy"] for row in result.rows} or {"student": result["accuracy"]}
+    axes[0, 0].barh(list(accuracies), list(accuracies.values()))
+    axes[0, 0].set(xlabel="accuracy", xlim=(0.5, 1))
+    labels, classes = result.test_set.labels.cpu(), result.test_set.classes
+    logits = torch.stack(predict(result.model, result.test_set, next(result.model.parameters()).device))
+    index = int((logits.softmax(dim=1).amax(dim=1) + (logits.argmax(dim=1) != labels)).argmin())  # least sure, right
+    for shift, T in ((-0.2, 1.0), (0.2, result.options["temperature"])):
+        shares = (logits[index] / T).softmax(dim=0)
+        axes[0, 1].bar(torch.arange(len(shares)) + shift, shares, width=0.4, label=f"temperature {T:g}")
+    axes[0, 1].set_xticks(range(len(classes)), classes, rotation=90)
+    axes[0, 1].set_ylabel(f"the student's answer to: {classes[labels[index]]}")
+    axes[0, 1].legend(frameon=False, fontsize=8)
+    return drawing
+
+
+run.predicts(Classification, build)
 
 
 if __name__ == "__main__":

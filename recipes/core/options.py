@@ -138,6 +138,8 @@ def conversion(value: Any, kind: type) -> Any:
 def plain_value(value: Any) -> Any:
     if isinstance(value, torch.device):
         return str(value)
+    if isinstance(value, str) and len(value) > 300:  # data, no path or name
+        return f"<text of {len(value):,} characters>"
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     if isinstance(value, (list, tuple)):

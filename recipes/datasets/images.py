@@ -1,4 +1,4 @@
-"""Opens pictures with a class: IDX files, folders of pictures, torchvision's sets."""
+"""Opens pictures with a class: IDX files, folders of pictures, torchvision's sets, your own Datasets."""
 
 import gzip
 import math
@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -21,11 +21,13 @@ from torch.nn import functional as F
 from recipes.core.errors import InputError
 from recipes.core.loading import Reading, holdout
 from recipes.datasets.bundled import bundled
+from recipes.datasets.own import PAIR_PARTS, class_names, described, numbered_labels, pair_of_datasets, sample_of
 
 IN_MEMORY = 2 * 2**30  # bytes of pictures, train and test together, that are held in memory
 OWN_SIZE = 256  # pixels; equal pictures up to this size keep it
 COMMON_SIZE = 224  # pixels; what others are brought to, the size most pretrained networks expect
 SAMPLE = 2000  # pictures that the mean and deviation are estimated from when they do not fit in memory
+LOOKED_AT_TWICE = 32  # pictures of a Dataset, to see whether its transforms are random
 WORTH_A_THREAD = 8192  # bytes of a file; decoding less than that, threads only wait for each other
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif"}
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")
@@ -113,15 +115,17 @@ class Images(_Labelled):
 class ImageFiles(_Labelled):
     """Pictures with a class that do not fit in memory: like `Images`, but decoded when asked for.
 
-    Meant to be fetched by the workers of a DataLoader.
+    Meant to be fetched by the workers of a DataLoader; `workers` says by how many.
 
     Attributes:
-        files: N paths.
+        files: N paths, or samples of a Dataset.
         shape: (C, H, W) that every picture is brought to.
         labels, classes, mean, std: as in `Images`; mean and std are estimates.
     """
 
-    files: list[Path] = field(repr=False)
+    workers: ClassVar[int] = 2
+
+    files: "list[Path] | list[OwnSample]" = field(repr=False)
     shape: tuple[int, int, int]
     labels: Tensor = field(repr=False)
     classes: list[str]
@@ -139,15 +143,33 @@ class ImageFiles(_Labelled):
     def subset(self, indices: Sequence[int] | Tensor) -> Self:
         """These pictures alone, on the same scale."""
         index = torch.as_tensor(indices, dtype=torch.int64)
-        return replace(self, files=[self.files[i] for i in index.tolist()], labels=self.labels[index])
+        files: Any = [self.files[i] for i in index.tolist()]
+        return replace(self, files=files, labels=self.labels[index])
 
     def to(self, device: str | torch.device) -> Self:
         """Itself: files stay where they are."""
         return self
 
 
+@dataclass(slots=True)
+class OwnSample:
+    """A picture of a Dataset, read when asked for."""
+
+    dataset: Any
+    number: int
+    part: str  # train or test
+
+    def __str__(self) -> str:
+        return f"data: {self.part} sample {self.number}"
+
+    def read(self) -> tuple[Image.Image, Any]:
+        """The picture, grey or in color, and the label as the Dataset gives it."""
+        picture, label = sample_of(self.dataset, self.number, self.part, "(image, label)")
+        return as_picture(picture, str(self)), label
+
+
 def open_images(
-    data: str | Path | None = None, *, image_size: int | None = None, normalize: bool = True, seed: int = 0
+    data: Any = None, *, image_size: int | None = None, normalize: bool = True, seed: int = 0
 ) -> tuple[Images | ImageFiles, Images | ImageFiles]:
     """Opens pictures with a class: the train and the test part.
 
@@ -155,7 +177,9 @@ def open_images(
         data: None for the bundled digits; `torchvision:NAME` to download one of torchvision's sets; or a
             folder with IDX files (the MNIST family, plain or .gz, up to three levels below it), with
             `train/CLASS/*.jpg` and `test/` or `val/` alike, or with the CLASS folders alone. Without a test
-            part in class folders, one fifth of each class is held out.
+            part in class folders, one fifth of each class is held out. Or a pair of Datasets (train, test) of
+            (image, label): a PIL picture, or a tensor or array (C, H, W) or (H, W), uint8 or float from 0 to 1;
+            what their transforms draw at random is drawn anew each time. Or a pair that was opened before.
         image_size: side in pixels that pictures are brought to: the shorter side is scaled, the centre is
             cut out. None keeps the size of pictures that are all equal and at most 256 pixels wide and
             high, and brings others to 224.
@@ -164,16 +188,20 @@ def open_images(
         seed: of what is held out, and of the sample that a mean is estimated from.
 
     Returns:
-        Two `Images`, or two `ImageFiles` where the pictures would take more than 2 GiB.
+        Two `Images`, or two `ImageFiles` where the pictures would take more than 2 GiB or change at random.
 
     Raises:
-        InputError: the folder or a file in it cannot be used, or the download fails.
+        InputError: the folder, a file in it or a sample cannot be used, or the download fails.
     """
     if image_size is not None and image_size < 1:
         raise InputError(f"image_size is {image_size}: expected at least 1 pixel")
-    folder = bundled("digits") if data is None else Path(data).expanduser()
+    pair = pair_of_datasets(data)
+    folder = Path("data") if pair else bundled("digits") if data is None else Path(data).expanduser()
     parts: tuple[Images | ImageFiles, Images | ImageFiles]
-    if str(data).startswith("torchvision:"):
+    if pair is not None:
+        opened = all(isinstance(part, _Labelled) for part in pair)
+        parts = _opened_before(pair, image_size) if opened else _from_datasets(pair, image_size)
+    elif str(data).startswith("torchvision:"):
         parts = _from_torchvision(str(data).removeprefix("torchvision:"), image_size)
     elif not folder.is_dir():
         raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
@@ -353,29 +381,122 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise InputError(f"{path}: expected a whole picture, but it cannot be read ({reason})") from error
 
 
-def decode(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """A picture file as uint8 (C, H, W), upright, scaled to cover H x W, and its centre cut out."""
-    channels, height, width = shape
-    with _opened(path) as image:
+def decode(source: Path | OwnSample, shape: tuple[int, int, int]) -> np.ndarray:
+    """A picture as uint8 (C, H, W), upright, scaled to cover H x W, and its centre cut out."""
+    _, height, width = shape
+    if isinstance(source, OwnSample):
+        return _fitted(source.read()[0], shape)
+    with _opened(source) as image:
         image.draft(None, (width, height))  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that is large enough
-        if "exif" in image.info:
-            ImageOps.exif_transpose(image, in_place=True)
-        if image.mode == "I;16":  # Pillow would clip 16 bits to 255
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        image = image.convert("L" if channels == 1 else "RGB")
-        if image.size != (width, height):
-            image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
-        return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
+        return _fitted(_upright(image), shape)
 
 
-def decode_all(files: list[Path], shape: tuple[int, int, int]) -> Tensor:
-    """Picture files as uint8 (N, C, H, W), by as many threads as there are cores where files are large."""
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture as it is meant to be seen, in a mode that converts without loss of range."""
+    if "exif" in image.info:
+        ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "I;16":  # Pillow would clip 16 bits to 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image
+
+
+def _fitted(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
+    channels, height, width = shape
+    image = image.convert("L" if channels == 1 else "RGB")
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def as_picture(value: Any, where: str) -> Image.Image:
+    """A picture that a Dataset gives, as Pillow has it: upright, grey ("L") or in color ("RGB").
+
+    Args:
+        value: a PIL picture, or a tensor or array (C, H, W) or (H, W), uint8 or float from 0 to 1, C = 1 or 3.
+        where: what an error names.
+
+    Raises:
+        InputError: it is anything else, has no pixel, or floats outside 0 to 1.
+    """
+    wanted = f"{where}: expected a PIL picture, or a tensor or array (C, H, W) or (H, W) with 1 or 3 channels"
+    if isinstance(value, Image.Image):
+        try:
+            image = _upright(value.copy() if "exif" in value.info else value)
+            return image.convert("L" if image.mode in GREY else "RGB")
+        except (OSError, ValueError) as error:  # Pillow reads a file's pixels only now
+            raise InputError(f"{wanted}, but it cannot be read ({str(error).partition(chr(10))[0]})") from error
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() else value).numpy()  # NumPy has no bfloat16
+    if not isinstance(value, np.ndarray):
+        raise InputError(f"{wanted}, got {described(value)}")
+    pixels = value if value.ndim == 3 else value[np.newaxis]
+    if pixels.ndim != 3 or pixels.shape[0] not in (1, 3) or pixels.size == 0:
+        raise InputError(f"{wanted}, got {described(value)}")
+    if pixels.dtype.kind == "f":
+        low, high = float(pixels.min()), float(pixels.max())
+        if not -1e-3 <= low <= high <= 1 + 1e-3:  # neither is NaN
+            told = f"got {low:.3g} to {high:.3g}; leave out Normalize, since the recipe normalizes"
+            raise InputError(f"{where}: expected floats from 0 to 1, {told}")
+        pixels = (pixels.clip(0, 1) * 255).round().astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        raise InputError(f"{where}: expected pixels that are uint8 or float, got {described(value)}")
+    return Image.fromarray(np.ascontiguousarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)))
+
+
+def _opened_before(pair: tuple[Any, Any], image_size: int | None) -> tuple[Images | ImageFiles, Images | ImageFiles]:
+    """Sets that this module opened, in another size if one is asked for."""
+    if image_size is None:
+        return pair
+    size = image_size
+    first, second = (
+        replace(part, images=resized(part.images, size))
+        if isinstance(part, Images)
+        else replace(part, shape=(part.shape[0], size, size))
+        for part in pair
+    )
+    return first, second
+
+
+def _from_datasets(pair: tuple[Any, Any], image_size: int | None) -> tuple[Images | ImageFiles, Images | ImageFiles]:
+    files = [
+        [OwnSample(dataset, i, name) for i in range(len(dataset))]
+        for name, dataset in zip(PAIR_PARTS, pair, strict=True)
+    ]
+    given: list[list[Any]] = [[], []]
+    channels, sizes = 1, set()
+    first_seen: list[list[np.ndarray]] = [[], []]  # pictures that are read again, to see whether they change
+    for samples, labels, seen in zip(files, given, first_seen, strict=True):
+        for sample in samples:
+            picture, label = sample.read()
+            labels.append(label)
+            channels = 3 if picture.mode == "RGB" else channels
+            sizes.add(picture.size)
+            if len(seen) < LOOKED_AT_TWICE:
+                seen.append(np.asarray(picture))
+    numbers, classes = numbered_labels(given, class_names(pair))
+    own = image_size is None and len(sizes) == 1 and max(next(iter(sizes))) <= OWN_SIZE
+    width, height = next(iter(sizes)) if own else [image_size or COMMON_SIZE] * 2
+    shape = channels, height, width
+    fits = sum(map(len, files)) * math.prod(shape) <= IN_MEMORY
+    parts: list[Images | ImageFiles] = []
+    for samples, labels, seen in zip(files, numbers, first_seen, strict=True):
+        again = (np.asarray(sample.read()[0]) for sample in samples)
+        if fits and all(np.array_equal(one, other) for one, other in zip(seen, again, strict=False)):
+            parts.append(Images(decode_all(samples, shape), torch.tensor(labels), classes))
+        else:
+            parts.append(ImageFiles(samples, shape, torch.tensor(labels), classes))
+    return parts[0], parts[1]
+
+
+def decode_all(files: list[Path] | list[OwnSample], shape: tuple[int, int, int]) -> Tensor:
+    """Pictures as uint8 (N, C, H, W), by as many threads as there are cores where files are large."""
     images = np.empty((len(files), *shape), np.uint8)
 
     def place(row: int) -> None:
         images[row] = decode(files[row], shape)
 
-    first = [path.stat().st_size for path in files[:20]]
+    first = [path.stat().st_size for path in files[:20] if isinstance(path, Path)]  # a Dataset may not bear threads
     if sum(first) > WORTH_A_THREAD * len(first):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(place, range(len(files))))  # list() raises what a thread raised

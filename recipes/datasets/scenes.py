@@ -1,4 +1,4 @@
-"""Opens scenes with boxes or masks, bundled or yours: COCO, Pascal VOC, or PNG masks beside pictures.
+"""Opens scenes with boxes or masks, bundled or yours: COCO, Pascal VOC, PNG masks beside pictures, your Datasets.
 
 The layout of the folder tells the format; the first that fits is read:
 
@@ -18,12 +18,20 @@ where they are given (val if there is no test), else a fifth of the pictures is 
 Where values stand for classes (VOC's too), 255 is void. A file `classes.txt` names the value 0 in its
 first line, 1 in the next, and so on; values named `void` become void. Without it the classes are numbered
 up to the highest value; in the CamVid layout a highest value of 11 means CamVid's eleven classes and void.
+
+A pair of Datasets (train, test) is read once, as its transforms give it, and held in memory:
+
+- (image, {"boxes", "labels"}), as torchvision's detectors take it: boxes (n, 4) left, top, right, bottom in
+  pixels; labels count from 1, and 0 is background. Where some object has the label 0, they count from 0.
+- (image, mask): a class for each pixel, (H, W), 0 background and 255 void.
+
+Their attribute `classes` names the classes; a first name `background` stands for 0.
 """
 
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -38,8 +46,11 @@ from torch import Tensor
 from recipes.core.errors import InputError
 from recipes.core.loading import holdout
 from recipes.datasets.bundled import bundled
+from recipes.datasets.images import as_picture
+from recipes.datasets.own import PAIR_PARTS, class_names, described, pair_of_datasets, samples_of
 
 VOID = 255  # pixels of no class, left out of loss and metric
+OWN_SIZE = 128  # pixels; equal square pictures up to this size keep it, others are warped to it
 SLACK = 2  # pixels by which a box may leave its picture, for rounding; it is clipped
 SPLITS = ("train", "val", "test")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
@@ -75,6 +86,10 @@ class Boxes:
     labels: list[Tensor]
     classes: list[str]
     files: list[str]
+
+    @property
+    def image_size(self) -> int:
+        return self.images.shape[-1]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -118,11 +133,11 @@ class Masks:
         return images[0], masks[0]
 
 
-def open_boxes(data: str | Path | None = None, *, image_size: int | None = None, seed: int = 0) -> tuple[Boxes, Boxes]:
+def open_boxes(data: Any = None, *, image_size: int | None = None, seed: int = 0) -> tuple[Boxes, Boxes]:
     """The train and the test part of a set of pictures with boxes.
 
     Args:
-        data: folder in one of the formats above; None opens the bundled scenes.
+        data: folder in one of the formats above, or a pair of Datasets; None opens the bundled scenes.
         image_size: pictures are warped to so many pixels square, boxes with them. None keeps the
             pictures' own size if all are equal, square and at most 128, and else takes 128.
         seed: of the pictures held out where the set has no parts of its own.
@@ -130,6 +145,9 @@ def open_boxes(data: str | Path | None = None, *, image_size: int | None = None,
     Raises:
         InputError: naming the file and the record that cannot be used.
     """
+    pair = pair_of_datasets(data)
+    if pair is not None:
+        return boxes_of(pair, image_size)
     found = find_scenes(data, "boxes")
     parts, image_size = prepare(found, image_size, seed)
     if found.format == "classes":
@@ -150,19 +168,22 @@ def open_boxes(data: str | Path | None = None, *, image_size: int | None = None,
     return read(parts[0]), read(parts[1])
 
 
-def open_masks(data: str | Path | None = None, *, image_size: int | None = None, seed: int = 0) -> tuple[Masks, Masks]:
+def open_masks(data: Any = None, *, image_size: int | None = None, seed: int = 0) -> tuple[Masks, Masks]:
     """The train and the test part of a set of pictures with a class for each pixel.
 
     Args:
-        data: folder in one of the formats above; None opens the bundled scenes. Where only objects
-            are outlined, the rest is background and a smaller object lies over a larger one.
-        image_size: pictures are warped to so many pixels square, masks with them by nearest neighbour.
+        data: folder in one of the formats above, or a pair of Datasets; None opens the bundled scenes. Where
+            only objects are outlined, the rest is background and a smaller object lies over a larger one.
+        image_size: pictures are warped to so many pixels square, masks with them by nearest neighbor.
             None keeps the pictures' own size if all are equal, square and at most 128, and else takes 128.
         seed: of the pictures held out where the set has no parts of its own.
 
     Raises:
         InputError: naming the file and the record that cannot be used.
     """
+    pair = pair_of_datasets(data)
+    if pair is not None:
+        return masks_of(pair, image_size)
     found = find_scenes(data, "masks")
     parts, image_size = prepare(found, image_size, seed)
     if found.format == "boxes":
@@ -188,24 +209,151 @@ def open_masks(data: str | Path | None = None, *, image_size: int | None = None,
             masks[i] = np.asarray(mask.resize((image_size, image_size), Image.Resampling.NEAREST))
         return images, masks
 
-    (train_images, train_masks), (test_images, test_masks) = read(parts[0]), read(parts[1])
+    images, masks = zip(*(read(part) for part in parts), strict=True)
     if found.format == "classes":
-        seen = np.union1d(train_masks, test_masks)
-        if seen[-1] == VOID and seen[:-1].tolist() in ([], [0]):
-            raise InputError(f"{found.root}: no mask has a class: expected 0, 1, 2 …, and {VOID} for void only")
-        highest = int(seen[seen != VOID].max())
+        highest = highest_class(masks, str(found.root))
         if not names and found.camvid and highest == CAMVID.index("void"):
             names = CAMVID
         if not names:
             names = ["background" if found.zero_is_background else "class 0"]
             names += [f"class {value}" for value in range(1, highest + 1)]
-        kept = [value for value, name in enumerate(names) if name != "void"]
-        table = np.full(256, VOID, np.uint8)
-        table[kept] = range(len(kept))
-        train_masks, test_masks = table[train_masks], table[test_masks]
-        names = [names[value] for value in kept]
-    train = Masks(train_images, torch.from_numpy(train_masks), names, names_of(parts[0], found.root))
-    return train, Masks(test_images, torch.from_numpy(test_masks), names, names_of(parts[1], found.root))
+        masks, names = without_void(masks, names)
+    files = [names_of(part, found.root) for part in parts]
+    return Masks(images[0], torch.from_numpy(masks[0]), names, files[0]), Masks(
+        images[1], torch.from_numpy(masks[1]), names, files[1]
+    )
+
+
+def highest_class(masks: Sequence[NDArray[np.uint8]], where: str) -> int:
+    """The highest value of the parts' masks that stands for a class."""
+    seen = np.unique(np.concatenate([np.unique(part) for part in masks]))
+    if seen[-1] == VOID and seen[:-1].tolist() in ([], [0]):
+        raise InputError(f"{where}: no mask has a class: expected 0, 1, 2 …, and {VOID} for void only")
+    return int(seen[seen != VOID].max())
+
+
+def without_void(masks: Sequence[NDArray[np.uint8]], names: list[str]) -> tuple[Any, list[str]]:
+    """The parts' masks with the values of classes named void made VOID, and the other classes' names."""
+    kept = [value for value, name in enumerate(names) if name != "void"]
+    table = np.full(256, VOID, np.uint8)
+    table[kept] = range(len(kept))
+    return [table[part] for part in masks], [names[value] for value in kept]
+
+
+def boxes_of(pair: tuple[Any, Any], image_size: int | None) -> tuple[Boxes, Boxes]:
+    """The parts of a pair of Datasets of (image, {"boxes", "labels"})."""
+    if all(isinstance(part, Boxes) for part in pair):
+        return pair
+    parts = read_pair(pair, image_size, '(image, {"boxes" and "labels"})', read_target)
+    names = class_names(pair)
+    every = [label for _, targets in parts for _, labels, _ in targets for label in labels]
+    counts_background = names is not None and names[0].strip("_").lower() == "background"
+    first = 0 if 0 in every and not counts_background else 1
+    classes = [f"class {value}" for value in range(first, max(every, default=first) + 1)]
+    if names is not None:
+        classes = names[1:] if counts_background else names
+    made = []
+    for name, (images, targets) in zip(PAIR_PARTS, parts, strict=True):
+        for number, (_, labels, _) in enumerate(targets):
+            wrong = [label for label in labels if not first <= label < first + len(classes)]
+            if wrong:
+                wanted = f"labels from {first} to {first + len(classes) - 1}"
+                raise InputError(f"data: {name} sample {number}: expected {wanted}, got {wrong[0]}")
+        boxes = [box * torch.tensor([images.shape[-1] / side for side in size * 2]) for box, _, size in targets]
+        numbers = [torch.tensor(labels, dtype=torch.int64) - first for _, labels, _ in targets]
+        made.append(Boxes(images, boxes, numbers, classes, numbered_samples(name, len(images))))
+    return made[0], made[1]
+
+
+def masks_of(pair: tuple[Any, Any], image_size: int | None) -> tuple[Masks, Masks]:
+    """The parts of a pair of Datasets of (image, mask)."""
+    if all(isinstance(part, Masks) for part in pair):
+        return pair
+    parts = read_pair(pair, image_size, "(image, mask)", read_classes)
+    sides = [images.shape[-1] for images, _ in parts]
+    warped_masks = [
+        np.stack([np.asarray(mask.resize((side, side), Image.Resampling.NEAREST)) for mask in given])
+        for side, (_, given) in zip(sides, parts, strict=True)
+    ]
+    highest = highest_class(warped_masks, "data")
+    names = class_names(pair) or ["background", *(f"class {value}" for value in range(1, highest + 1))]
+    if highest >= len(names):
+        raise InputError(f"data: a mask has the value {highest}, expected values up to {len(names) - 1}, or {VOID}")
+    masks, names = without_void(warped_masks, names)
+    made = [
+        Masks(images, torch.from_numpy(mask), names, numbered_samples(name, len(images)))
+        for name, (images, _), mask in zip(PAIR_PARTS, parts, masks, strict=True)
+    ]
+    return made[0], made[1]
+
+
+def numbered_samples(part: str, count: int) -> list[str]:
+    return [f"{part} sample {number}" for number in range(count)]
+
+
+def read_pair(
+    pair: tuple[Any, Any], image_size: int | None, expected: str, read: Callable[[Any, str, tuple[int, int]], Any]
+) -> list[tuple[Tensor, list[Any]]]:
+    """For the train and the test part: pictures (N, 3, side, side) uint8, and what `read` makes of the annotations.
+
+    Args:
+        pair: Datasets.
+        image_size: side that pictures are warped to, or None.
+        expected: a sample, in words.
+        read: takes a sample's annotation, where it stands, and the picture's width and height.
+    """
+    parts: list[tuple[list[Image.Image], list[Any]]] = []
+    sizes = set()
+    for name, dataset in zip(PAIR_PARTS, pair, strict=True):
+        pictures, found = [], []
+        for number, (image, annotation) in enumerate(samples_of(dataset, name, expected)):
+            where = f"data: {name} sample {number}"
+            if isinstance(image, Image.Image):  # annotations are of the pixels as they are stored, whatever EXIF says
+                image = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+            picture = as_picture(image, where).convert("RGB")
+            sizes.add(picture.size)
+            found.append(read(annotation, where, picture.size))
+            large = image_size is not None or max(picture.size) > OWN_SIZE  # made small at once, to save memory
+            pictures.append(warped(picture, image_size or OWN_SIZE) if large else picture)
+        parts.append((pictures, found))
+    side = common_side(sizes, image_size)
+    return [(torch.stack([as_tensor(warped(one, side)) for one in pictures]), found) for pictures, found in parts]
+
+
+def read_target(target: Any, where: str, size: tuple[int, int]) -> tuple[Tensor, list[int], tuple[int, int]]:
+    """Boxes (n, 4) and labels from what torchvision's detectors take, and the picture's size."""
+    if not isinstance(target, dict) or not {"boxes", "labels"} <= target.keys():
+        keys = f"a dict with {', '.join(map(repr, target))}" if isinstance(target, dict) else described(target)
+        raise InputError(f"{where}: expected a dict with 'boxes' and 'labels', got {keys}")
+    try:
+        boxes = torch.as_tensor(target["boxes"], dtype=torch.float32)
+        labels = torch.as_tensor(target["labels"])
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{where}: expected boxes and labels as tensors ({reason})") from error
+    form = getattr(getattr(target["boxes"], "format", None), "name", "XYXY")  # torchvision's own kind of boxes
+    if labels.ndim != 1 or (boxes.shape != (len(labels), 4) and not boxes.numel() == len(labels) == 0):
+        shapes = f"{tuple(boxes.shape)} and {tuple(labels.shape)}"
+        raise InputError(f"{where}: expected boxes (n, 4) and labels (n,), got the shapes {shapes}")
+    if form != "XYXY" or (labels.is_floating_point() and len(labels)):
+        got = f"boxes as {form}" if form != "XYXY" else "labels that are no whole numbers"
+        raise InputError(f"{where}: expected boxes as XYXY and labels as whole numbers, got {got}")
+    corners = [checked_box(Thing(0, box, f"{where}: box {i}"), size) for i, box in enumerate(boxes.tolist())]
+    return torch.tensor(corners, dtype=torch.float32).view(-1, 4), labels.tolist(), size
+
+
+def read_classes(mask: Any, where: str, size: tuple[int, int]) -> Image.Image:
+    """A mask of classes as Pillow has it."""
+    values = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
+    values = values[0] if values.ndim == 3 and len(values) == 1 else values
+    whole = values.dtype.kind in "biu"
+    if values.ndim != 2 or not whole or values.size == 0 or values.min() < 0 or values.max() > VOID:
+        wanted = f"a mask (height, width) of whole numbers from 0 to {VOID}"
+        raise InputError(f"{where}: expected {wanted}, got {described(mask if not whole else values)}")
+    if values.shape[::-1] != size:
+        here = f"{values.shape[1]} x {values.shape[0]}"
+        raise InputError(f"{where}: its mask is {here} pixels, expected {size[0]} x {size[1]} as its picture")
+    return Image.fromarray(values.astype(np.uint8))
 
 
 @dataclass
@@ -283,12 +431,17 @@ def prepare(found: Found, image_size: int | None, seed: int) -> tuple[list[list[
             raise InputError(f"{scene.picture}: is {size[0]} x {size[1]} pixels, but {scene.where} says {stated}")
         scene.size = size
         sizes.add(size)
+    return chosen, common_side(sizes, image_size)
+
+
+def common_side(sizes: set[tuple[int, int]], image_size: int | None) -> int:
+    """The side to warp pictures to: what is asked for, else their own if all are equal, square and small, else 128."""
     if image_size is None:
         width, height = min(sizes)
-        image_size = width if len(sizes) == 1 and width == height <= 128 else 128
+        return width if len(sizes) == 1 and width == height <= OWN_SIZE else OWN_SIZE
     if image_size < 1:
         raise InputError(f"image_size is {image_size}: expected at least 1")
-    return chosen, image_size
+    return image_size
 
 
 def inside(folder: Path, name: str, where: str) -> Path:
@@ -326,7 +479,15 @@ def load_whole(path: Path, size: int | None) -> Image.Image:
 
 def read_picture(path: Path, size: int) -> Tensor:
     """A picture warped to a square, (3, size, size) uint8."""
-    picture = load_whole(path, size).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+    return as_tensor(warped(load_whole(path, size).convert("RGB"), size))
+
+
+def warped(picture: Image.Image, size: int) -> Image.Image:
+    return picture.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def as_tensor(picture: Image.Image) -> Tensor:
+    """(3, height, width) uint8."""
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
@@ -334,7 +495,7 @@ def read_mask(path: Path, size: tuple[int, ...]) -> NDArray[Any]:
     """The values of a mask, (height, width); those of a palette are its indices."""
     values = np.asarray(load_whole(path, None))
     if values.ndim != 2:
-        raise InputError(f"{path}: expected one value a pixel (grey or palette), not colours")
+        raise InputError(f"{path}: expected one value a pixel (grey or palette), not colors")
     if values.shape[::-1] != tuple(size):
         here = f"{values.shape[1]} x {values.shape[0]}"
         raise InputError(f"{path}: is {here} pixels, expected {size[0]} x {size[1]} as its picture")
@@ -542,7 +703,7 @@ def find_voc(root: Path, kind: str) -> Found | None:
             if not as_masks:
                 things += [(scene, *thing) for thing in read_xml(notes / f"{stem}.xml", scene)]
     if as_masks:
-        return Found(root, "classes", parts, class_names(root, home), zero_is_background=True)
+        return Found(root, "classes", parts, classes_listed(root, home), zero_is_background=True)
     classes = sorted({name for _, name, _, _ in things})
     for scene, name, box, where in things:
         scene.things.append(Thing(classes.index(name), box, where))
@@ -588,9 +749,9 @@ def find_pngs(root: Path) -> Found | None:
         homes = {"all": root, **{split: root / split for split in SPLITS}}
         folders = {split: (home / pictures, home / masks) for split, home in homes.items()}
         if parts := mask_scenes(folders):
-            return Found(root, format, parts, ["object"] if format == "objects" else class_names(root, root))
+            return Found(root, format, parts, ["object"] if format == "objects" else classes_listed(root, root))
     if parts := mask_scenes({split: (root / split, root / f"{split}annot") for split in SPLITS}):
-        return Found(root, "classes", parts, class_names(root, root), camvid=True)
+        return Found(root, "classes", parts, classes_listed(root, root), camvid=True)
     return None
 
 
@@ -610,7 +771,7 @@ def mask_scenes(folders: dict[str, tuple[Path, Path]]) -> dict[str, list[Scene]]
     return parts
 
 
-def class_names(*folders: Path) -> list[str]:
+def classes_listed(*folders: Path) -> list[str]:
     """The lines of the first `classes.txt` in these folders, or none."""
     for folder in folders:
         if (folder / "classes.txt").is_file():

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recipes.core.errors import InputError
 from recipes.core.loading import holdout
 from recipes.datasets.bundled import bundled
+from recipes.datasets.own import PAIR_PARTS, class_names, described, numbered_labels, pair_of_datasets, samples_of
 
 RATES = range(1000, 400_000)  # samples a second that a recording may have
 CLASS_SPEAKER_NUMBER = re.compile(r"([^_]+)_([^_]+)_\d+")  # 7_jackson_32
@@ -65,8 +67,8 @@ class Recordings:
         """A batch: recordings, float32 (B, longest), each followed by silence, and their classes (B,)."""
         index = torch.as_tensor(indices, dtype=torch.int64)
         step = torch.arange(self.longest)
-        place = (self.starts[index, None] + step).clamp(max=len(self.samples) - 1)  # (B, longest)
-        waves = self.samples[place].float().mul_(2**-15).masked_fill_(step >= self.lengths[index, None], 0)
+        source = (self.starts[index, None] + step).clamp(max=len(self.samples) - 1)  # (B, longest)
+        waves = self.samples[source].float().mul_(2**-15).masked_fill_(step >= self.lengths[index, None], 0)
         return waves, self.labels[index]
 
     def subset(self, indices: Sequence[int] | Tensor) -> Self:
@@ -83,7 +85,7 @@ class Recordings:
 
 
 def open_speech(
-    data: str | Path | None = None, *, rate: int = 8000, seconds: float = 2.0, seed: int = 0
+    data: Any = None, *, rate: int = 8000, seconds: float = 2.0, seed: int = 0
 ) -> tuple[Recordings, Recordings]:
     """Opens recordings of spoken words: the train and the test part.
 
@@ -93,20 +95,25 @@ def open_speech(
     underscore (`_background_noise_`) are left out.
 
     Args:
-        data: None for the bundled digits, or a folder: with the parts `train/` and `test/` (or `val/`), or a
-            part itself. Without a test part, all recordings of one in five speakers, at least of one, are
-            held out where the names tell speakers; otherwise one fifth of each class.
+        data: None for the bundled digits; a folder with the parts `train/` and `test/` (or `val/`), or a part
+            itself; or a pair of your own Datasets (train, test) with samples (waveform, label). Without a test
+            part, all recordings of one in five speakers, at least of one, are held out where the names tell
+            speakers; otherwise one fifth of each class. Waveforms of a Dataset have `rate` samples a second,
+            floats in -1 to 1 or int16, in one dimension or (channels, samples).
         rate: samples a second that recordings are brought to; channels are mixed to one.
         seconds: what is longer is cut.
         seed: of what is held out.
 
     Raises:
-        InputError: the folder, a file in it or an option cannot be used.
+        InputError: the folder, a file in it, a sample or an option cannot be used.
     """
     if rate not in RATES:
         raise InputError(f"option rate: expected {RATES[0]} to {RATES[-1]} samples a second, got {rate}")
     if not 0 < seconds < math.inf:
         raise InputError(f"option seconds: expected a number above 0, got {seconds}")
+    pair = pair_of_datasets(data)
+    if pair is not None:
+        return recordings_of_pair(pair, rate, seconds)
     folder = bundled("speech") if data is None else Path(data).expanduser()
     if not folder.is_dir():
         raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
@@ -124,18 +131,12 @@ def open_speech(
     classes = sorted({label for _, label, _ in files})
     if len(classes) < 2:
         raise InputError(f"{folder}: expected at least two classes, found only {classes[0]!r}")
-
-    waves = [read_wav(path, rate)[: round(rate * seconds)] for path, _, _ in files]
-    lengths = torch.tensor([len(samples) for samples in waves])
-    recordings = Recordings(
-        samples=torch.cat(waves),
-        starts=lengths.cumsum(0) - lengths,
-        lengths=lengths,
-        labels=torch.tensor([classes.index(label) for _, label, _ in files]),
-        speakers=[speaker for _, _, speaker in files],
-        classes=classes,
-        rate=rate,
-        longest=int(lengths.max()),
+    recordings = joined(
+        [read_wav(path, rate)[: round(rate * seconds)] for path, _, _ in files],
+        [classes.index(label) for _, label, _ in files],
+        [speaker for _, _, speaker in files],
+        classes,
+        rate,
     )
     if split:
         train_rows, test_rows = torch.arange(len(files)).tensor_split([len(train_files)])
@@ -146,11 +147,66 @@ def open_speech(
     return recordings.subset(train_rows), recordings.subset(test_rows)
 
 
+def joined(waves: list[Tensor], labels: list[int], speakers: list[str], classes: list[str], rate: int) -> Recordings:
+    """All recordings as one set."""
+    lengths = torch.tensor([len(samples) for samples in waves])
+    return Recordings(
+        samples=torch.cat(waves),
+        starts=lengths.cumsum(0) - lengths,
+        lengths=lengths,
+        labels=torch.tensor(labels),
+        speakers=speakers,
+        classes=classes,
+        rate=rate,
+        longest=int(lengths.max()),
+    )
+
+
+def recordings_of_pair(pair: tuple[Any, Any], rate: int, seconds: float) -> tuple[Recordings, Recordings]:
+    """The train and the test part of the user's own Datasets of samples (waveform, label)."""
+    waves: list[Tensor] = []
+    labels: list[list[Any]] = [[], []]
+    for found, part, dataset in zip(labels, PAIR_PARTS, pair, strict=True):
+        for number, (wave_form, label) in enumerate(samples_of(dataset, part, "(waveform, label)")):
+            mixed = as_wave(wave_form, f"data: {part} sample {number}")[: round(rate * seconds)]
+            waves.append((mixed * 2**15).round().clamp(-(2**15), 2**15 - 1).short())
+            found.append(label)
+    numbers, classes = numbered_labels(labels, class_names(pair))
+    if len(set(numbers[0])) < 2:
+        raise InputError(f"data: expected at least two classes in the train part, found {len(set(numbers[0]))}")
+    recordings = joined(waves, numbers[0] + numbers[1], [""] * len(waves), classes, rate)
+    train_rows, test_rows = torch.arange(len(waves)).tensor_split([len(numbers[0])])
+    return recordings.subset(train_rows), recordings.subset(test_rows)
+
+
+def as_wave(value: Any, where: str) -> Tensor:
+    """A wave of any kind as float32 (samples,), mixed to one channel.
+
+    Raises:
+        InputError: it is no wave, has no sample, or holds what is not in -1 to 1; it begins with `where`.
+    """
+    samples = torch.as_tensor(value) if isinstance(value, (Tensor, np.ndarray)) else torch.empty(0, 0, 0)
+    known = samples.dtype.is_floating_point or samples.dtype == torch.int16
+    if samples.ndim not in (1, 2) or not known or not samples.numel():
+        raise InputError(f"{where}: expected a wave of floats or int16, (samples,), got {described(value)}")
+    samples = samples.float() / (2**15 if samples.dtype == torch.int16 else 1)
+    if not samples.isfinite().all() or samples.abs().max() > 1.001:
+        raise InputError(f"{where}: expected samples in -1 to 1, got up to {samples.abs().max():.3g}")
+    return samples.mean(dim=0) if samples.ndim == 2 else samples
+
+
+def load_recording(item: Any, rate: int) -> Tensor:
+    """A WAV file brought to `rate`, or a wave that has it: float32 (samples,) in -1 to 1."""
+    if isinstance(item, (Tensor, np.ndarray)):
+        return as_wave(item, "recording")
+    return read_wav(Path(item), rate).float() / 2**15
+
+
 def labelled_files(folder: Path) -> list[tuple[Path, str, str]]:
     """The WAV files of a part, each with its class and its speaker ("" where none is told)."""
 
-    def wavs(place: Path) -> list[Path]:
-        return sorted(path for path in place.iterdir() if path.suffix.lower() == ".wav" and path.name[0] != ".")
+    def wavs(folder: Path) -> list[Path]:
+        return sorted(path for path in folder.iterdir() if path.suffix.lower() == ".wav" and path.name[0] != ".")
 
     found = []
     for path in wavs(folder):
@@ -160,12 +216,12 @@ def labelled_files(folder: Path) -> list[tuple[Path, str, str]]:
         found.append((path, named[1], named[2]))
     if found:
         return found
-    for place in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"):
-        if not wavs(place):
-            raise InputError(f"{place}: expected WAV files, found none")
-        for path in wavs(place):
+    for kind in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"):
+        if not wavs(kind):
+            raise InputError(f"{kind}: expected WAV files, found none")
+        for path in wavs(kind):
             named, nohash = CLASS_SPEAKER_NUMBER.fullmatch(path.stem), SPEAKER_NOHASH_NUMBER.fullmatch(path.stem)
-            found.append((path, place.name, nohash[1] if nohash else named[2] if named else ""))
+            found.append((path, kind.name, nohash[1] if nohash else named[2] if named else ""))
     if not found:
         raise InputError(f"{folder}: expected WAV files named CLASS_SPEAKER_NUMBER.wav, or a folder for each class")
     return found

@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from recipes.core.errors import InputError
 from recipes.datasets.bundled import bundled
+from recipes.datasets.own import described, pair_of_datasets, samples_of
 from recipes.datasets.unicode import utf8_text
 
 PARTS_OF_WORDS = {"train": ("train",), "test": ("test", "dev", "valid", "val")}
 PREFIXES = {"B": "B", "I": "I", "M": "I", "E": "I", "L": "I", "S": "B", "U": "B"}  # of BIO, BMES, BIOES and BILOU
+SAMPLE = "(words, tags)"
 Span = tuple[int, int, str]  # first word, last word + 1, kind
 
 
@@ -35,7 +38,7 @@ class TaggedWords:
         return TaggedWords([self.words[one] for one in indices], [self.tags[one] for one in indices], self.kinds)
 
 
-def open_tagged_words(data: str | Path | None = None, *, seed: int = 0) -> tuple[TaggedWords, TaggedWords]:
+def open_tagged_words(data: Any = None, *, seed: int = 0) -> tuple[TaggedWords, TaggedWords]:
     """Opens tagged words: the train and the test part.
 
     A line holds a word, perhaps other columns, and a tag, between tabs or spaces; an empty line ends a sentence.
@@ -43,12 +46,18 @@ def open_tagged_words(data: str | Path | None = None, *, seed: int = 0) -> tuple
 
     Args:
         data: a folder with a file whose name holds `train` and one whose name holds `test` (or `dev`, `valid`);
-            or one file, a fifth of whose sentences is drawn for the test part. Default: the bundled entities.
+            or one file, a fifth of whose sentences is drawn for the test part; or a pair of your own Datasets
+            (train, test), whose samples are (words, tags), two lists of text. Default: the bundled entities.
         seed: of the draw that splits a single file.
 
     Raises:
-        InputError: nothing there, or a line that is not a word and a tag; it names the file and the line.
+        InputError: nothing there, or a line that is not a word and a tag; it names the file and the line, or the
+            part and the sample.
     """
+    pair = pair_of_datasets(data)
+    if pair is not None:
+        parts = [tagged_words_of(dataset, name) for dataset, name in zip(pair, ("train", "test"), strict=True)]
+        return with_kinds(parts, "data")
     path = bundled("entities") if data is None else Path(data).expanduser()
     if path.is_dir():
         parts = [read_tagged_words(find_tagged_part(path, part)) for part in PARTS_OF_WORDS]
@@ -59,11 +68,43 @@ def open_tagged_words(data: str | Path | None = None, *, seed: int = 0) -> tuple
         parts = [whole.subset(sorted(order[count:])), whole.subset(sorted(order[:count]))]
     else:
         raise InputError(f"{path}: no such file or folder")
+    return with_kinds(parts, path)
+
+
+def with_kinds(parts: list[TaggedWords], source: Any) -> tuple[TaggedWords, TaggedWords]:
+    """Both parts with the kinds of entities that the train part has."""
     kinds = sorted({kind for tags in parts[0].tags for _, _, kind in spans_of(tags)})
     if not kinds:
-        raise InputError(f"{path}: no entity in the train part; expected tags such as B-PER")
+        raise InputError(f"{source}: no entity in the train part; expected tags such as B-PER")
     train_part, test_part = (TaggedWords(part.words, part.tags, kinds) for part in parts)
     return train_part, test_part
+
+
+def tagged_words_of(dataset: Any, part: str) -> TaggedWords:
+    """The sentences of the user's own Dataset, read once."""
+    whole = TaggedWords([], [], [])
+    for number, (words, tags) in enumerate(samples_of(dataset, part, SAMPLE)):
+        where = f"data: {part} sample {number}"
+        for values in (words, tags):
+            if not isinstance(values, (list, tuple)) or not all(isinstance(one, str) for one in values):
+                raise InputError(f"{where}: expected {SAMPLE}, two lists of text, got {described(values)}")
+        if len(words) != len(tags) or not all(word.strip() for word in words):
+            raise InputError(
+                f"{where}: expected words that are not empty, and as many tags, got {len(words)} and {len(tags)}"
+            )
+        for tag in tags:
+            if bio_tag(tag) is None:
+                raise InputError(f"{where}: expected tags such as O or B-PER, got {tag!r:.60}")
+        if words:
+            whole.words.append(list(words))
+            whole.tags.append(well_formed([bio_tag(tag) or "O" for tag in tags]))
+    return whole
+
+
+def bio_tag(tag: str) -> str | None:
+    """A tag of any of the schemes in BIO; None if it is not one."""
+    prefix, _, kind = tag.partition("-")
+    return "O" if tag == "O" else f"{PREFIXES[prefix]}-{kind}" if prefix in PREFIXES and kind else None
 
 
 def find_tagged_part(folder: Path, part: str) -> Path:
@@ -89,14 +130,13 @@ def read_tagged_words(path: Path) -> TaggedWords:
                 words.append([])
                 tags.append([])
         elif not line.startswith("-DOCSTART-"):
-            tag = fields[-1].strip()
-            prefix, _, kind = tag.partition("-")
-            if len(fields) < 2 or not (tag == "O" or (prefix in PREFIXES and kind)):
+            tag = bio_tag(fields[-1].strip())
+            if len(fields) < 2 or tag is None:
                 raise InputError(
                     f"{path}, line {number}: expected a word and a tag such as O or B-PER, got {line!r:.60}"
                 )
             words[-1].append(fields[0].strip())
-            tags[-1].append(tag if tag == "O" else f"{PREFIXES[prefix]}-{kind}")
+            tags[-1].append(tag)
     if not words[-1]:
         words, tags = words[:-1], tags[:-1]
     if len(words) < 2:

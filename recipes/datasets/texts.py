@@ -1,4 +1,4 @@
-"""Opens labelled texts: the bundled reviews, yours as CSV, TSV or JSON lines, or a set of the hub."""
+"""Opens labeled texts: the bundled reviews, yours as CSV, TSV or JSON lines, or a set of the hub."""
 
 import csv
 import json
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from recipes.core.errors import InputError
 from recipes.core.loading import holdout
 from recipes.datasets.bundled import bundled
+from recipes.datasets.own import described, numbered_labels, pair_of_datasets, samples_of
 from recipes.datasets.unicode import utf8_text
 
 TEXT_COLUMNS = ("text", "text_a", "sentence", "review", "content", "message", "document", "sms", "body")
@@ -50,13 +52,13 @@ class Texts:
 
 
 def open_texts(
-    data: str | Path | None = None,
+    data: Any = None,
     *,
     text_column: str | None = None,
     label_column: str | None = None,
     seed: int = 0,
 ) -> tuple[Texts, Texts]:
-    """Opens labelled texts: the train and the test part.
+    """Opens labeled texts: the train and the test part.
 
     Columns are known by their names (`text`, `sentence`, `review` …; `label`, `class`, `sentiment` …).
     Where a table has no header, the label is the column with the fewest different entries.
@@ -64,8 +66,9 @@ def open_texts(
     Args:
         data: a folder with a file `train` and a file `test` (or `dev`, `val`, `validation`) in CSV, TSV or
             JSON lines; or one such file, a fifth of which is drawn for the test part, the same text never
-            on both sides; or `hf:NAME` of the Hugging Face hub; or `bundled:reviews_zh`, reviews in Chinese.
-            Default: the bundled reviews in English.
+            on both sides; or `hf:NAME` of the Hugging Face hub; or `bundled:reviews_zh`, reviews in Chinese;
+            or a pair of your own Datasets (train, test), whose samples are (text, label): the label is a number
+            or a name. Default: the bundled reviews in English.
         text_column: name of the column of texts, if it is another.
         label_column: name of the column of labels, if it is another.
         seed: of the draw that splits a single file.
@@ -73,6 +76,9 @@ def open_texts(
     Raises:
         InputError: nothing there, or a row that is not a text and a label; it names the file and the row.
     """
+    pair = pair_of_datasets(data)
+    if pair is not None:
+        return texts_of(pair)
     if data is not None and str(data).startswith("hf:"):
         source, tables = str(data), hub_tables(str(data)[3:])
     else:
@@ -105,6 +111,28 @@ def open_texts(
     return split(build(parts["train"]), seed)
 
 
+def texts_of(pair: tuple[Any, Any]) -> tuple[Texts, Texts]:
+    """The texts of the user's own Datasets (train, test), read once; where the train part has `classes`, their names.
+
+    Raises:
+        InputError: a sample that is not (text, label), or one class alone; it names the part and the sample.
+    """
+    texts: list[list[str]] = [[], []]
+    labels: list[list[Any]] = [[], []]
+    for part, dataset in enumerate(pair):
+        name = ("train", "test")[part]
+        for number, (text, label) in enumerate(samples_of(dataset, name, "(text, label)")):
+            if not isinstance(text, str) or not text.strip():
+                raise InputError(f"data: {name} sample {number}: expected a text, got {described(text)}")
+            texts[part].append(text.strip())
+            labels[part].append(label)
+    found, classes = numbered_labels(labels, getattr(pair[0], "classes", None))
+    if len(set(found[0])) < 2:
+        raise InputError(f"data: all train samples are of one class, {classes[found[0][0]]!r}; expected two or more")
+    train_set, test_set = (Texts(texts[part], torch.tensor(found[part]), classes) for part in range(2))
+    return train_set, test_set
+
+
 def split(whole: Texts, seed: int) -> tuple[Texts, Texts]:
     """Splits 80 to 20, each class alike; all copies of a text go where its first one goes."""
     first: dict[str, int] = {}
@@ -134,17 +162,17 @@ def find_part(folder: Path, part: str) -> Path:
 def read_table(path: Path) -> Table:
     """The rows of a file: JSON lines, tabs (never quoted) or commas (quoted as in CSV)."""
     lines = utf8_text(path.read_bytes(), path, "row").replace("\r\n", "\n").split("\n")
-    numbered = [(f"{path}, row {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not numbered:
+    numbered_labels = [(f"{path}, row {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not numbered_labels:
         raise InputError(f"{path}: the file is empty; expected texts with labels")
     ending = path.suffix.lower()
     if ending.startswith(".json"):
-        return json_rows(numbered)
+        return json_rows(numbered_labels)
     # Nearly all lines, so that one row without its tab is found out as what it is.
-    tabs = sum("\t" in line for _, line in numbered) >= 0.9 * len(numbered)
+    tabs = sum("\t" in line for _, line in numbered_labels) >= 0.9 * len(numbered_labels)
     if ending == ".tsv" or (ending != ".csv" and tabs):
         # Quotes in a tab-separated file are part of the text: texts carry stray ones.
-        rows = [(where, line.split("\t")) for where, line in numbered]
+        rows = [(where, line.split("\t")) for where, line in numbered_labels]
     else:
         rows = csv_rows(path, lines)
     names = [name.strip() for name in rows[0][1]]
@@ -172,11 +200,11 @@ def csv_rows(path: Path, lines: list[str]) -> list[Row]:
     return rows
 
 
-def json_rows(numbered: list[tuple[str, str]]) -> Table:
+def json_rows(numbered_labels: list[tuple[str, str]]) -> Table:
     """The columns are those of the first object; what is neither string nor number is left empty."""
     header: list[str] = []
     rows = []
-    for where, line in numbered:
+    for where, line in numbered_labels:
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
@@ -190,7 +218,7 @@ def json_rows(numbered: list[tuple[str, str]]) -> Table:
 
 
 def hub_tables(name: str) -> dict[str, Table]:
-    """The parts of a data set of the Hugging Face hub; numbered classes get their names."""
+    """The parts of a data set of the Hugging Face hub; numbered_labels classes get their names."""
     try:
         from datasets import load_dataset
     except ImportError:

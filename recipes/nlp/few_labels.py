@@ -8,8 +8,9 @@ from recipes.core.errors import InputError
 from recipes.core.loading import holdout
 from recipes.datasets.loading import few_of_each
 from recipes.datasets.word_vectors import WordVectors, start_from
-from recipes.nlp.text_classification.encoding import EncodedTexts, Vocabulary, tokenise
-from recipes.nlp.text_classification.task import MeanOfWords, evaluate, train
+from recipes.nlp.text_classification.encoding import EncodedTexts, Vocabulary, tokenize
+from recipes.nlp.text_classification.scoring import evaluate
+from recipes.nlp.text_classification.task import MeanOfWords, train
 
 
 def held_out_passages(
@@ -26,7 +27,7 @@ def held_out_passages(
     Raises:
         InputError: fewer than two topics have three such passages.
     """
-    long = {name: [text for text in texts if len(tokenise(text)) >= words] for name, texts in topics.items()}
+    long = {name: [text for text in texts if len(tokenize(text)) >= words] for name, texts in topics.items()}
     names = sorted(sorted((name for name in long if len(long[name]) > 2), key=lambda name: -len(long[name]))[:count])
     if len(names) < 2:
         raise InputError(f"expected two topics or more with three passages of {words} words, found {len(names)}")

@@ -36,8 +36,8 @@ from recipes.nlp.few_labels import held_out_passages
 from recipes.nlp.gains import draw_gains
 from recipes.nlp.related_words import alike_words
 from recipes.nlp.spelling import BUCKETS, pieces
-from recipes.nlp.text_classification.encoding import tokenise
-from recipes.nlp.text_classification.task import accuracy_on
+from recipes.nlp.text_classification.encoding import tokenize
+from recipes.nlp.text_classification.scoring import accuracy_on
 
 Change = Callable[[list[str], random.Random], list[str]]
 
@@ -228,7 +228,7 @@ def run(
     hidden = {text for text, _ in asked}
     synonyms = alike_words([text for texts in topics.values() for text in texts if text not in hidden])
     whole, clean = (
-        ChangingTexts([tokenise(text)[:80] for text, _ in part], torch.tensor([label for _, label in part]))
+        ChangingTexts([tokenize(text)[:80] for text, _ in part], torch.tensor([label for _, label in part]))
         for part in (labelled, asked)
     )
     typist = random.Random(seed)

@@ -35,7 +35,7 @@ from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
 from recipes.core.result import Result
 from recipes.datasets.texts import Texts, open_texts
 from recipes.nlp.text_classification.encoding import PAD, batches_by_length
-from recipes.nlp.text_classification.task import accuracy_on, majority
+from recipes.nlp.text_classification.scoring import accuracy_on, majority
 from recipes.nlp.text_classification.text_cnn import TextCNN
 from recipes.nlp.torchtext_stand_in import load_torchtext, missing_for_torchtext
 
@@ -194,7 +194,7 @@ def run(
         encode, tokens = way(train_texts.texts, min_freq)
         train_set, test_set = numbered(train_texts, encode), numbered(test_texts, encode)
         torch.manual_seed(seed)
-        shape: dict[str, Any] = {"width": width, "windows": (2, 3, 4), "filters": filters}
+        shape: dict[str, Any] = {"embedding_size": width, "windows": (2, 3, 4), "filters": filters}
         model = TextCNN(len(tokens), len(train_texts.classes), **shape).to(place)
         shared: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "device": place, "seed": seed}
         loop = train(model, train_set, test_set, **shared, name=name, **engine)

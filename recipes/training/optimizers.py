@@ -1,11 +1,14 @@
 """Optimizers: Adam written out, beside those of torch.optim.
 
-All of them go against the gradient; they differ in how far. SGD's step is the learning rate times the
-gradient. Momentum steps along a running sum of past gradients. RMSprop divides each weight's step by the
-usual size of its gradient, Adam does so with a running mean of the gradient, and AdamW shrinks the weights
-a little besides. Where steps do not depend on the gradient's size, a good rate is easier to hit: here each
-optimizer is trained at rates over four decades, and judged at the one that did best on held-out pictures.
-Whether SGD with momentum then ends ahead of Adam, as is often told, is measured too.
+All of them step against the gradient; they differ in how far. SGD's step is the learning rate times the gradient.
+Momentum steps along a running sum of past gradients: it picks up speed along a ravine, whose sides it would otherwise
+bounce between, and rolls through some shallow minima. RMSprop divides each weight's step by the usual size of its
+gradient; Adam does so with a running mean of the gradient, and AdamW also shrinks the weights.
+
+Steps that do not depend on the gradient's size make a good learning rate easier to hit. They do not make the result
+better: it is often said that SGD with momentum ends ahead of Adam, or the reverse, but when each gets a rate of its
+own, chosen on held-out pictures, the two end level here. Only in a deeper network without normalization, where
+gradients differ in size from layer to layer, does plain SGD stay behind at every rate.
 
 Notes: 41
 Paper: Kingma, Ba (2014), "Adam: A Method for Stochastic Optimization", https://arxiv.org/abs/1412.6980;
@@ -14,44 +17,29 @@ Paper: Kingma, Ba (2014), "Adam: A Method for Stochastic Optimization", https://
 Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, or torchvision:NAME.
 """
 
-import copy
-import itertools
-import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Unpack
+from itertools import pairwise
+from statistics import mean, median
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.core.command_line import main
-from recipes.core.device import setup
-from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loading import holdout
-from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
-from recipes.core.result import Result
+from recipes.core.frame import Claim, Loop, Options, Result, batches, hold_out, main, option, recipe
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.training.scoring import evaluate, majority
+from recipes.training.scoring import evaluate, least_squares
+from recipes.vision.classification.using import Classification
 
 
 class Adam(torch.optim.Optimizer):
-    """Adam as in the paper's algorithm 1; gives what torch.optim.Adam gives.
-
-    Args:
-        params: of the model, as for every optimizer of torch.
-        lr: learning rate, about the largest step of a weight.
-        betas: how much of the running means of the gradient and of its square is kept at each step.
-        eps: keeps the division finite where a gradient has always been zero.
-    """
+    """Adam as in the paper's algorithm 1, with its names and defaults; equal to torch.optim.Adam."""
 
     def __init__(
-        self,
-        params: Iterable[Tensor],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        self, params: Iterable[Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
 
@@ -78,200 +66,182 @@ class Adam(torch.optim.Optimizer):
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "SGD": torch.optim.SGD,
-    "SGD with momentum": partial(torch.optim.SGD, momentum=0.9),
-    "RMSprop": torch.optim.RMSprop,
-    "Adam, by hand": Adam,
-    "Adam": torch.optim.Adam,
-    "AdamW": partial(torch.optim.AdamW, weight_decay=0.05),
+    "sgd": torch.optim.SGD,
+    "momentum": partial(torch.optim.SGD, momentum=0.9),
+    "rmsprop": torch.optim.RMSprop,
+    "adam_by_hand": Adam,
+    "adam": torch.optim.Adam,
+    "adamw": partial(torch.optim.AdamW, weight_decay=0.05),
 }
 
 
-def build_model(shape: tuple[int, int, int], num_classes: int, *, width: int = 64, depth: int = 3) -> nn.Module:
-    """A perceptron without normalization: it leaves the size of its gradients to the optimizer.
-
-    Args:
-        shape: (channels, height, width) of a picture.
-        num_classes: of the last layer.
-        width: units of each hidden layer.
-        depth: hidden layers.
-    """
-    sizes = [shape[0] * shape[1] * shape[2], *[width] * depth]
-    hidden = [layer for ins, outs in itertools.pairwise(sizes) for layer in (nn.Linear(ins, outs), nn.ReLU())]
-    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(width, num_classes))
+@dataclass(kw_only=True)
+class OptimizersOptions(Options):
+    optimizer: Literal["sgd", "momentum", "rmsprop", "adam_by_hand", "adam", "adamw"] = option(
+        "adam_by_hand", "sgd, momentum (SGD with it), rmsprop, adam_by_hand, or torch's adam or adamw"
+    )
+    image_size: int | None = option(None, "side in pixels that pictures are resized to", least=1)
+    width: int = option(64, "units of each hidden layer", least=1)
+    depth: int = option(3, "hidden layers", least=1)
+    epochs: int = 12
+    batch_size: int = 64
 
 
-def linear(progress: float) -> float:
-    """The schedule that takes the rate from its full value to zero along a line."""
-    return 1 - progress
+def build(options: OptimizersOptions, data: Images | ImageFiles) -> nn.Sequential:
+    """A perceptron without normalization: it leaves the size of its gradients to the optimizer."""
+    channels, height, width = data.shape
+    sizes = [channels * height * width, *[options.width] * options.depth]
+    hidden = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(options.width, len(data.classes)))
 
 
 def train(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    train_set: Images | ImageFiles,
-    *,
-    epochs: int,
-    batch_size: int,
-    device: torch.device,
-    seed: int = 0,
-    name: str = "model",
-    **engine: Unpack[Engine],
-) -> OldLoop:
-    """Minimises the cross-entropy while the rate sinks to zero; raises FloatingPointError where it diverges."""
-    loader = old_batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0)
-    loop = OldLoop(model, optimizer, loader, epochs=epochs, device=device, schedule=linear, name=name, **engine)
+    model: nn.Module, train_set: Images | ImageFiles, test_set: Images | ImageFiles, options: OptimizersOptions
+) -> Loop:
+    """Minimizes the cross-entropy with the optimizer that the options name."""
+    loop = Loop(
+        model,
+        OPTIMIZERS[options.optimizer](model.parameters(), lr=options.lr),
+        batches(train_set, options),
+        options,
+        schedule=lambda progress: 1 - progress,
+        evaluate=lambda: evaluate(model, test_set, options.device),
+    )
     for images, labels in loop:
-        loss = F.cross_entropy(loop.model(images), labels)
-        loop.step(loss)
+        loop.step(F.cross_entropy(loop.model(images), labels))
     return loop
 
 
-def largest_difference(model: nn.Module, train_set: Images | ImageFiles, *, steps: int = 100) -> float:
-    """The largest difference of a weight after training with the written Adam and with torch.optim.Adam.
-
-    In double precision: in single, a rounding can grow in a hundred steps to what looks like another method.
-
-    Args:
-        model: where both start; it is not changed.
-        train_set: whose batches of 32, in one order, both see.
-        steps: of each optimizer.
-    """
-    ends = []
-    for optimizer_class in (Adam, torch.optim.Adam):
-        network = copy.deepcopy(model).cpu().double()
-        optimizer = optimizer_class(network.parameters(), lr=1e-3)
-        epochs = itertools.cycle(old_batches(train_set, 32))
-        for images, labels in itertools.islice(epochs, steps):
-            optimizer.zero_grad()
-            F.cross_entropy(network(images.cpu().double()), labels.cpu()).backward()
-            optimizer.step()
-        ends.append(nn.utils.parameters_to_vector(network.parameters()).detach())
-    return (ends[0] - ends[1]).abs().max().item()
-
-
-def draw_sweep(
-    sweep: dict[str, dict[float, list[float]]], best: float, histories: dict[str, list[dict[str, float]]]
-) -> Any:
-    """Held-out accuracy against the learning rate, and the loss over the epochs at each chosen rate."""
-    figure, axes = new_figure(1, 2, width=4.8, height=3.6)
-    for name, by_rate in sweep.items():
-        rates, seeds = list(by_rate), list(by_rate.values())
-        (line,) = axes[0, 0].plot(rates, [statistics.mean(one) for one in seeds], marker="o", markersize=4, label=name)
-        low, high = [min(one) for one in seeds], [max(one) for one in seeds]
-        axes[0, 0].fill_between(rates, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
-        history = histories[name]
-        axes[0, 1].plot([row["epoch"] for row in history], [row["loss"] for row in history], marker=".", label=name)
-    axes[0, 0].axhspan(best - 0.02, 1, color="0.9", zorder=0)
-    axes[0, 0].set(xscale="log", xlabel="learning rate", ylabel="held-out accuracy", ylim=(0, 1))
-    axes[0, 1].set(yscale="log", xlabel="epoch, at the chosen rate", ylabel="training loss")
-    axes[0, 1].legend(frameon=False, fontsize=8)
-    for place in axes.flat:
-        place.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-@old_recipe
-def run(
-    *,
-    data: str | None = None,
-    image_size: int | None = None,
-    epochs: int = 6,
-    batch_size: int = 64,
-    lr: float = 1e-2,
-    rates: int = 9,
-    seeds: int = 3,
-    device: str = "auto",
-    seed: int = 0,
-    out: str | None = None,
-    **engine: Unpack[Engine],
-) -> Result:
-    """Trains a small network with each optimizer at many learning rates, and measures what they reach.
-
-    Args:
-        data: folder of your pictures, or torchvision:NAME; the bundled digits if not given.
-        image_size: side in pixels that your pictures are brought to; their own size if not given.
-        epochs: passes over the training pictures, in each training.
-        batch_size: pictures in an optimizer step, over all processes.
-        lr: the middle one of the learning rates, which reach from a hundredth to a hundred times of it.
-        rates: how many learning rates, evenly spaced on a logarithmic scale.
-        seeds: trainings with each optimizer and rate.
-        device: auto, cpu, cuda or mps.
-        seed: of the first training's weights and order of pictures; the others count up from it.
-        out: folder for result.json, figure.png and model.safetensors.
-    """
-    if rates < 2 or seeds < 1:
-        raise InputError(f"options rates and seeds: expected at least 2 and 1, got {rates} and {seeds}")
-    place = setup(device, seed)
-    train_set, test_set = open_images(data, image_size=image_size, seed=seed)
-    fit_rows, held_out_rows = holdout(train_set.labels.cpu(), seed=seed)
-    fit_set, held_out = train_set.subset(fit_rows), train_set.subset(held_out_rows)
-
-    def trained(optimizer: str, rate: float, number: int, part: Images | ImageFiles) -> tuple[nn.Module, OldLoop]:
-        torch.manual_seed(number)
-        model = build_model(train_set.shape, len(train_set.classes)).to(place)
-        stepper = OPTIMIZERS[optimizer](model.parameters(), lr=rate)
-        name = f"{optimizer}-{rate:.2g}-{number}-{len(part)}"
-        options: Any = {"epochs": epochs, "batch_size": batch_size, "device": place, "seed": number, **engine}
-        return model, train(model, stepper, part, name=name, **options)
-
-    def held_out_accuracy(optimizer: str, rate: float, number: int) -> float:
-        try:
-            return evaluate(trained(optimizer, rate, number, fit_set)[0], held_out, place)["accuracy"]
-        except FloatingPointError:
-            return 0.0  # a network of NaNs is never right
-
-    grid = [lr * 100 ** (2 * step / (rates - 1) - 1) for step in range(rates)]
-    numbers = range(seed, seed + seeds)
-    swept = [name for name in OPTIMIZERS if name != "Adam"]  # it is the same as the one by hand, as claimed below
-    sweep = {name: {rate: [held_out_accuracy(name, rate, n) for n in numbers] for rate in grid} for name in swept}
-    best = max(statistics.mean(accuracies) for by_rate in sweep.values() for accuracies in by_rate.values())
-
-    rows: list[dict[str, Any]] = []
-    histories: dict[str, list[dict[str, float]]] = {}
-    networks: dict[str, nn.Module] = {}
-    for name, by_rate in sweep.items():
-        chosen = max(grid, key=lambda rate: statistics.mean(by_rate[rate]))
-        ends = [trained(name, chosen, number, train_set) for number in numbers]
-        tested = [evaluate(model, test_set, place) for model, _ in ends]
-        networks[name], histories[name] = ends[0][0], ends[0][1].history
-        runs = [accuracy for accuracies in by_rate.values() for accuracy in accuracies]
-        rows.append(
-            {
-                "optimizer": name,
-                "runs near the best": statistics.mean(accuracy >= best - 0.02 for accuracy in runs),
-                "chosen rate": chosen,
-                **{key: statistics.mean(one[key] for one in tested) for key in ("accuracy", "loss")},
-            }
-        )
-    by_name = {row["optimizer"]: row for row in rows}
-    adam, sgd, momentum = (by_name[name] for name in ("Adam, by hand", "SGD", "SGD with momentum"))
-    torch.manual_seed(seed)
-    start = build_model(train_set.shape, len(train_set.classes))
-    near = "share of all runs within 2 points of the best: "
+@recipe(OptimizersOptions)
+def run(options: OptimizersOptions) -> Result:
+    """Trains a small network with one optimizer and measures it on held-out pictures."""
+    train_set, test_set = open_images(options.data, image_size=options.image_size, seed=options.seed)
+    model = build(options, train_set).to(options.device)
+    loop = train(model, train_set, test_set, options)
     return Result(
-        metrics={key: adam[key] for key in ("accuracy", "loss")},
-        baseline=majority(train_set, test_set),
-        baseline_name="majority class",
-        bars={"accuracy": 0.95},
-        claims=[
-            claim(
-                "largest difference of a weight to torch.optim.Adam's after 100 steps",
-                largest_difference(start, train_set),
-                "<=",
-                1e-6,
-            ),
-            claim(f"{near}more for Adam than for SGD", adam["runs near the best"], ">", sgd["runs near the best"]),
-            claim("how many times Adam's best rate is SGD's", sgd["chosen rate"] / adam["chosen rate"], ">", 3),
-            claim(
-                "at its best rate, SGD with momentum ends ahead of Adam", momentum["accuracy"], ">", adam["accuracy"]
-            ),
-        ],
-        history=histories["Adam, by hand"],
-        rows=rows,
-        model=networks["Adam, by hand"],
-        draw=lambda: draw_sweep(sweep, best, histories),
+        metrics=evaluate(model, test_set, options.device),
+        baseline=least_squares(train_set, test_set),
+        baseline_name="linear classifier, solved",
+        bars={"accuracy": 0.955},
+        history=loop.history,
+        model=model,
+        train_set=train_set,
+        test_set=test_set,
     )
+
+
+@run.claims
+def claims(run: Any) -> Iterator[Claim]:
+    result = run()
+    written, torchs = (descend(name, 0.03, ravine, (1.0, 1.0)) for name in ("adam_by_hand", "adam"))
+    text = "largest distance of the written Adam's path from torch.optim.Adam's, over 400 steps"
+    yield Claim(text, (written - torchs).abs().max().item(), "<=", 1e-6, kind="fact")
+    steps, deepest = {}, {}
+    for name in ("sgd", "momentum"):  # each at its best rate
+        rates = [10 ** (step / 4) for step in range(-10, 1)]
+        paths = [descend(name, rate, ravine, (1.0, 1.0)) for rate in rates]
+        steps[name] = min(int((~(ravine(path.T) <= 1e-4)).sum()) for path in paths)
+        ends = [descend(name, rate, wells, torch.linspace(-6, 6, 121).tolist())[-1] for rate in rates]
+        deepest[name] = max((end.abs() < 0.4).double().mean().item() for end in ends)
+    text = "steps along a ravine: fewer with momentum than without"
+    yield Claim(text, steps["momentum"], "<", steps["sgd"], kind="fact")
+    text = "share of the starting points that reach the deepest of several minima: larger with momentum"
+    yield Claim(text, deepest["momentum"], ">", deepest["sgd"], kind="fact")
+
+    with torch.random.fork_rng(devices=[]):
+        sgd, momentum, _, adam = swept = [Sweep(result, optimizer=name) for name in SWEPT]
+        deep = [Sweep(result, optimizer=name, depth=6) for name in SWEPT]
+    best = max(max(one.held_out.values()) for one in swept)
+    result.rows = [one.row(best) for one in swept + deep]
+    text = "share of the trainings, over all rates, within 2 points of the best: larger for Adam than for SGD"
+    yield Claim(text, adam.near(best), ">", sgd.near(best), margin=0.06)
+    text = "at a learning rate that suits Adam, SGD is far behind"
+    yield Claim(text, run(optimizer="sgd")["accuracy"], "<", result["accuracy"], margin=0.2)
+    text = "tuned, SGD with momentum and Adam are closer than half the lead of Adam on the linear classifier"
+    lead = adam.tested - result.baseline["accuracy"]
+    yield Claim(text, abs(momentum.tested - adam.tested), "<", lead / 2, margin=0.003)
+    text = "with six hidden layers, SGD stays behind Adam at every rate"
+    yield Claim(text, deep[0].tested, "<", deep[-1].tested, margin=0.05)
+
+
+SWEPT = ("sgd", "momentum", "rmsprop", "adam_by_hand")
+
+
+class Sweep:
+    """Accuracy at ten rates on a held-out fifth of the train part, and at the best of them on the test part.
+
+    The mean of three trainings, and the median of five, of at most 300 steps; one that diverges is never right.
+    """
+
+    def __init__(self, result: Result, **changed: Any) -> None:
+        here = {"out": None, "checkpoint": None, "device": next(result.model.parameters()).device}
+        self.options = OptimizersOptions(**result.options | here | changed)
+        rates = [self.options.lr * 10 ** (step / 2) for step in range(-4, 6)]
+        parts, whole = hold_out(result.train_set, 0.2, self.options.seed), (result.train_set, result.test_set)
+        self.runs = {rate: [self.accuracy(rate, number, *parts) for number in range(3)] for rate in rates}
+        self.held_out = {rate: mean(runs) for rate, runs in self.runs.items()}
+        self.rate = max(rates, key=lambda rate: self.held_out[rate])
+        self.tested = median(self.accuracy(self.rate, number, *whole) for number in range(5))
+
+    def accuracy(
+        self, rate: float, number: int, train_set: Images | ImageFiles, test_set: Images | ImageFiles
+    ) -> float:
+        steps = min(300, self.options.steps or self.options.epochs * len(batches(train_set, self.options)))
+        options = self.options.with_changes(lr=rate, seed=self.options.seed + number, steps=steps)
+        torch.manual_seed(options.seed)
+        model = build(options, train_set).to(options.device)
+        try:
+            train(model, train_set, test_set, options)
+        except FloatingPointError:
+            return 0.0
+        return evaluate(model, test_set, options.device)["accuracy"]
+
+    def near(self, best: float) -> float:
+        return mean(accuracy >= best - 0.02 for runs in self.runs.values() for accuracy in runs)
+
+    def row(self, best: float) -> dict[str, Any]:
+        by_rate = {f"{rate:.0e}": round(accuracy, 3) for rate, accuracy in self.held_out.items()}
+        ends = {"near best": round(self.near(best), 3), "tuned, test": round(self.tested, 4)}
+        return {"optimizer": self.options.optimizer, "hidden layers": self.options.depth} | by_rate | ends
+
+
+def ravine(points: Tensor) -> Tensor:
+    return (points[0] ** 2 + 100 * points[1] ** 2) / 2  # a hundred times steeper across than along
+
+
+def wells(points: Tensor) -> Tensor:
+    return points**2 / 20 - torch.cos(3 * points) / 4  # minima about every 2, the deepest of them at 0
+
+
+def descend(name: str, rate: float, function: Any, start: Sequence[float]) -> Tensor:
+    """The 400 points on the way down, one a step: (400, numbers of the start)."""
+    point, path = torch.tensor(start, dtype=torch.double, requires_grad=True), []
+    optimizer = OPTIMIZERS[name]([point], lr=rate)
+    for _ in range(400):
+        path.append(point.detach().clone())
+        optimizer.zero_grad()
+        function(point).sum().backward()
+        optimizer.step()
+    return torch.stack(path)
+
+
+@run.figure
+def figure(result: Result) -> Any:
+    drawing, axes = new_figure(1, 2, width=4.8, height=3.6)
+    for row in result.rows:  # measured with the claims
+        rates = {float(name): value for name, value in row.items() if name[0].isdigit()}
+        style, layers = (":", ", 6 layers") if row["hidden layers"] == 6 else (".-", "")
+        axes[0, 0].plot(list(rates), list(rates.values()), style, label=row["optimizer"] + layers)
+    axes[0, 0].set(xscale="log", xlabel="learning rate", ylabel="held-out accuracy")
+    for name, rate in (("sgd", 0.0178), ("momentum", 0.0056), ("adam_by_hand", 0.03)):
+        axes[0, 1].plot(*descend(name, rate, ravine, (1.0, 0.3))[:100].T, ".-", markersize=3, label=name)
+    axes[0, 1].set(xlabel="along a ravine, 100 steps", ylabel="across")
+    for one in axes[0]:
+        one.legend(frameon=False, fontsize=7)
+    return drawing
+
+
+run.predicts(Classification, build)
 
 
 if __name__ == "__main__":

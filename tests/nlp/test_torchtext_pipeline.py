@@ -105,7 +105,7 @@ def test_the_stand_in_answers() -> None:
     assert found["not a token"] == [["TypeError", ""]] * 2
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_the_real_one_answers_alike(tmp_path: Path) -> None:
     """In an environment with torch 2.3.1: `pytest -m slow tests/nlp/test_torchtext_pipeline.py`, some gigabytes.
 

@@ -15,6 +15,7 @@ from recipes.core.errors import InputError
 from recipes.core.result import Result
 from recipes.datasets.scenes import Boxes, open_boxes
 from recipes.vision.detection import faster_rcnn, proposals
+from recipes.vision.detection.boxes import decode, encode
 from recipes.vision.detection.scoring import evaluate, truths
 
 CPU = torch.device("cpu")
@@ -88,9 +89,9 @@ def test_codes_equal_torchvision_and_decode_back() -> None:
     from torchvision.models.detection._utils import BoxCoder
 
     boxes, references = some_boxes(50, 0), some_boxes(50, 1)
-    codes = proposals.encode(boxes, references)
+    codes = encode(boxes, references)
     torch.testing.assert_close(codes, BoxCoder((10.0, 10.0, 5.0, 5.0)).encode_single(boxes, references))
-    torch.testing.assert_close(proposals.decode(codes, references), boxes, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(decode(codes, references), boxes, rtol=1e-4, atol=1e-4)
 
 
 def test_samples_are_matched_as_by_torchvision(scenes: tuple[Boxes, Boxes]) -> None:
@@ -143,7 +144,7 @@ def test_region_loss_equals_torchvision(scenes: tuple[Boxes, Boxes], monkeypatch
     for i, (target, (chosen, matched)) in enumerate(zip(targets, drawn, strict=True)):
         own = matched >= 0
         positive[i, chosen[own]], negative[i, chosen[~own]] = True, True
-        goals[i, chosen[own]] = proposals.encode(target["boxes"][matched[own]], anchors[chosen[own]])
+        goals[i, chosen[own]] = encode(target["boxes"][matched[own]], anchors[chosen[own]])
     half: Any = SimpleNamespace(fg_bg_sampler=lambda labels: (list(positive), list(negative)))
     objectness, location = RegionProposalNetwork.compute_loss(
         half, logits.view(-1, 1), codes.view(-1, 4), list(positive.float()), list(goals)

@@ -2,7 +2,9 @@
 
 import contextlib
 import importlib.util
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,78 @@ def load_encoder(weights: str) -> tuple[Any, Subwords]:
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # a layer on the first piece, which no head here uses
     return encoder.float(), Subwords(tokenizer)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training begins with.
+
+    Attributes:
+        subwords: the tokenizer's pieces.
+        config: of the encoder, as `transformers` writes it; `encoder_from` builds a network from it.
+        weights: of the encoder, by name, where they are pretrained; None for a random start.
+    """
+
+    subwords: Subwords
+    config: dict[str, Any]
+    weights: dict[str, Tensor] | None
+
+
+def open_start(
+    weights: str | None, texts: Sequence[str], *, pieces: int, width: int, layers: int, heads: int, longest: int
+) -> Start:
+    """A small BERT with random weights and a tokenizer that learns from `texts`, or a pretrained encoder with its own.
+
+    Arguments and errors are those of `open_encoder`.
+    """
+    if weights is not None:
+        size = {"width": width, "layers": layers, "heads": heads, "longest": longest}
+        encoder, subwords = open_encoder(weights, texts, pieces=pieces, **size)
+        return Start(subwords, json.loads(encoder.config.to_json_string(use_diff=False)), encoder.state_dict())
+    check_size(width, layers, heads)
+    subwords = train_subwords(texts, pieces)
+    config = small_bert(len(subwords.words), subwords.pad, width=width, layers=layers, heads=heads, longest=longest)
+    return Start(subwords, config, None)
+
+
+def small_bert(pieces: int, pad: int, *, width: int, layers: int, heads: int, longest: int) -> dict[str, Any]:
+    """The configuration of a BERT of any size for `encoder_from`."""
+    return {
+        "model_type": "bert",
+        "vocab_size": pieces,
+        "pad_token_id": pad,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * width,
+        "max_position_embeddings": longest,
+        "hidden_dropout_prob": 0.0,  # few passes over the texts: nothing is learned by heart
+        "attention_probs_dropout_prob": 0.0,
+        "initializer_range": width**-0.5,  # BERT's own 0.02 suits its width of 768
+    }
+
+
+def encoder_from(config: dict[str, Any]) -> Any:
+    """An encoder of `transformers` with random weights, built from its configuration."""
+    from transformers import AutoConfig, AutoModel
+
+    settings = {name: value for name, value in config.items() if name != "model_type"}
+    encoder = AutoModel.from_config(AutoConfig.for_model(config["model_type"], **settings)).float()
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # a layer on the first piece, which no head here uses
+    return encoder
+
+
+@torch.no_grad()
+def start_as_waves(positions: Tensor, size: float = 0.2) -> None:
+    """Lets learned positions (longest, width) start as sines and cosines: neighbors are alike, and found sooner.
+
+    Source: Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin (2017), "Attention Is All You Need",
+    https://arxiv.org/abs/1706.03762, which keeps them fixed.
+    """
+    longest, width = positions.shape
+    angles = torch.arange(longest)[:, None] * 1000 ** -torch.linspace(0, 1, width // 2)
+    positions.copy_(size * torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1))
 
 
 @contextlib.contextmanager

@@ -1,299 +1,217 @@
-"""Named entities: a tag for every word.
+"""Named entities with BERT: a tag for every word, and a conditional random field over the tags.
 
-A linear layer on the encoder's state of each word says whether an entity begins there (B-), goes on (I-) or
-neither (O), and of which kind. What the tokenizer splits into pieces is tagged at its first one; the others are
-left out of the loss. Entities are then read off the tags, and count only when they are right from the first word
-to the last.
+A linear layer on the encoder's state of each word scores whether an entity begins there (B-), continues (I-) or
+neither (O), and of which kind. A word that the tokenizer splits into pieces is tagged at its first piece; the other
+pieces are left out of the loss. Entities are then read off the tags, and count only if first word, last word and
+kind are all right.
 
-A list of names does not get far: names are new every day, and the same one may be a person, a town or a firm. Here
-all is read in lower case, so not even capitals help: what a name is, its neighbours have to tell. So a convolution
-shows each piece its neighbours before a random encoder reads it, and positions begin strong beside the words. The run
-measures how many it finds of those names that training never showed.
+The same made-up name may be a person, a town or a firm, and the word that decides is often far away: "Harwick ,
+after a long night of talks , fell ill , while Dorley , to nobody's surprise , raised its prices ." A classifier that
+looks through a window of two words on either side cannot know. Attention reaches every word of the sentence, and has
+to find the one that belongs to the name.
 
-Where each word is tagged for itself, long names fall into parts: an I- comes where nothing is to go on with. A second
-tagger learns whole sequences of tags (a conditional random field: Lafferty, McCallum, Pereira, 2001,
-https://repository.upenn.edu/cis_papers/159), by the cross-entropy of the true sequence among all legal ones, and of
-those it tells the likeliest. The run compares how many entities of two words or more the two find.
+Tags are not independent: an I- continues something. A conditional random field (CRF) learns a score for every pair of
+neighboring tags and is trained on whole sequences: p(tags) = exp(score) / Σ exp(score of every sequence).
 
 Notes: 46
 Paper: Devlin, Chang, Lee, Toutanova (2019), "BERT: Pre-training of Deep Bidirectional Transformers for Language
-    Understanding", https://arxiv.org/abs/1810.04805
+    Understanding", https://arxiv.org/abs/1810.04805; Lafferty, McCallum, Pereira (2001), "Conditional Random Fields",
+    https://repository.upenn.edu/cis_papers/159
 Data: sentences in the style of news, written for this library; yours in CoNLL columns, BIO or BMES.
 """
 
-import copy
-from typing import Any, Unpack
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.core.command_line import main
-from recipes.core.device import setup
-from recipes.core.errors import InputError
-from recipes.core.evaluation import predict
-from recipes.core.figures import draw_curves, new_figure
-from recipes.core.loop import one_cycle
-from recipes.core.old import Engine, OldLoop, claim, old_recipe
-from recipes.core.result import Result
-from recipes.datasets.tagged_words import TaggedWords, open_tagged_words, spans_of
-from recipes.nlp.bert.encoder import open_encoder, start_with_positions, states_of, with_neighbours, with_some_hidden
-from recipes.nlp.bert.subwords import Subwords
+from recipes.core.frame import Claim, Loop, Options, Result, batches_by_length, main, option, predict, recipe
+from recipes.datasets.tagged_words import open_tagged_words
+from recipes.nlp.bert.encoder import encoder_from, open_start, start_as_waves
+from recipes.nlp.bert.entity_drawing import draw
 from recipes.nlp.bert.tagging import (
-    FORBIDDEN,
     NO_TAG,
     TaggedPieces,
     encode_tags,
     entity_scores,
-    legal_steps,
     long_entities,
-    looked_up,
     new_entities,
+    window_classifier,
 )
-from recipes.nlp.text_classification.encoding import batches_by_length
+from recipes.nlp.bert.using import Entities
+
+FORBIDDEN = -1e4  # score of a step that cannot be; finite, so that no gradient is lost
+
+
+@dataclass(kw_only=True)
+class NamedEntitiesOptions(Options):
+    weights: str | None = option(None, "pretrained (MiniLM), or a folder or hub name that transformers reads")
+    crf: bool = option(True, "learn and decode whole sequences of tags; otherwise each word's tag by itself")
+    pieces: int = option(300, "of words, which a tokenizer learns at most; few of them split rare names", least=1)
+    max_pieces: int = option(256, "of a sentence that are read, the rest is tagged O", least=3)
+    width: int = option(64, "size of a piece's state, a multiple of the heads", least=1)
+    layers: int = option(2, "of the encoder", least=1)
+    heads: int = option(4, "of attention in each layer", least=1)
+    epochs: int = 6
+    batch_size: int = 16
+    lr: float = option(
+        3e-3, "highest learning rate of the schedule; pretrained weights need less, such as 1e-4", above=0
+    )
 
 
 class WordTagger(nn.Module):
-    """A linear layer on the state of each piece.
+    """Pieces (batch, pieces) to the logits of their tags (batch, pieces, tags).
 
-    Args:
-        encoder: a model of `transformers`.
-        subwords: the pieces that it reads.
-        num_tags: O, and two for each kind of entity.
-        hidden: share of the pieces that are hidden while training, so that the others have to tell what they are.
-        neighbours: show each piece two neighbours on either side before the encoder reads it.
-        sequences: learn and tell legal sequences of tags; otherwise each word's tag for itself.
+    Pretrained weights know how words combine. A random start learns it sooner where a convolution shows each piece
+    its neighbors before the encoder reads it.
     """
 
-    def __init__(
-        self,
-        encoder: Any,
-        subwords: Subwords,
-        num_tags: int,
-        *,
-        hidden: float = 0.15,
-        neighbours: bool = True,
-        sequences: bool = True,
-    ) -> None:
+    def __init__(self, encoder: Any, names: Sequence[str], pad: int, *, neighbors: bool, crf: bool) -> None:
         super().__init__()
         width = encoder.config.hidden_size
-        self.encoder, self.hidden, self.pad, self.mask = encoder, hidden, subwords.pad, subwords.mask
-        self.neighbours = nn.Conv1d(width, width, 5, padding=2) if neighbours else None
-        self.head, self.sequences = nn.Linear(width, num_tags), sequences
+        self.encoder, self.pad = encoder, pad
+        self.neighbors = nn.Conv1d(width, width, 5, padding=2) if neighbors else None
+        self.head = nn.Linear(width, len(names))
+        self.crf = CRF(names) if crf else None
 
     def forward(self, ids: Tensor) -> Tensor:
-        there = ids != self.pad
-        if self.training and self.hidden:
-            ids = with_some_hidden(ids, there, self.hidden, self.mask)
-        if self.neighbours is None:
-            return self.head(states_of(self.encoder, ids, there))  # (batch, pieces, tags)
+        real = ids != self.pad
         vectors = self.encoder.get_input_embeddings()(ids)  # (batch, pieces, width)
-        vectors = with_neighbours(vectors, there, self.neighbours)
-        return self.head(self.encoder(inputs_embeds=vectors, attention_mask=there.long()).last_hidden_state)
+        if self.neighbors is not None:
+            vectors = vectors + self.neighbors(vectors.masked_fill(~real[:, :, None], 0).mT).mT
+        states = self.encoder(inputs_embeds=vectors, attention_mask=real.long()).last_hidden_state
+        return self.head(states)
+
+
+class CRF(nn.Module):
+    """A learned score for each tag (column) after each other tag (row); the last row is for the first word."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        legal = [[tag[0] != "I" or tag[2:] == last[2:] for tag in names] for last in [*names, "O"]]
+        self.transitions = nn.Parameter(torch.zeros(len(names) + 1, len(names)))
+        self.barriers = nn.Buffer(torch.where(torch.tensor(legal), 0.0, FORBIDDEN), persistent=False)
+
+    def forward(self) -> Tensor:
+        return self.transitions + self.barriers
 
 
 def sequence_loss(logits: Tensor, tags: Tensor, steps: Tensor) -> Tensor:
-    """The cross-entropy of the true sequence of tags among all legal ones, per word.
+    """The negative log-likelihood of the true sequences of tags, per word.
 
-    A sequence's score is the sum of its tags' logits, its probability exp(score) / Σ exp(score of each legal one). The
-    sum is built up word by word. If any tag might follow any other, this would be the cross-entropy of each word.
+    A sequence's score is the sum of its tags' logits and of the steps between them. The sum over all sequences is
+    built up word by word: those that end in a tag, from those that ended one word earlier in any tag.
 
     Args:
         logits: (batch, pieces, tags).
         tags: (batch, pieces), NO_TAG where a piece has none.
-        steps: (tags, tags), see `legal_steps`.
+        steps: (tags + 1, tags), what `CRF` gives.
     """
-    logits, there = logits.float(), tags != NO_TAG
-    true = (logits.gather(2, tags.clamp(min=0)[:, :, None])[:, :, 0] * there).sum(dim=1)  # (batch,)
-    total = torch.full_like(logits[:, 0], FORBIDDEN)  # (batch, tags): log Σ exp(score) of those that end in each tag
-    total[:, 0] = 0  # before the first word stands an O
-    for piece, known in zip(logits.unbind(dim=1), there.unbind(dim=1), strict=True):
-        longer = (total[:, :, None] + steps).logsumexp(dim=1) + piece
-        total = torch.where(known[:, None], longer, total)
-    return (total.logsumexp(dim=1) - true).sum() / there.sum().clamp(min=1)
+    real = tags != NO_TAG
+    order = (~real).byte().argsort(dim=1, stable=True)[:, : int(real.sum(dim=1).max())]  # first pieces come first
+    logits = logits.float().gather(1, order[:, :, None].expand(-1, -1, logits.shape[2]))  # (batch, words, tags)
+    tags, real = tags.gather(1, order).clamp(min=0), real.gather(1, order)  # (batch, words)
+    before = F.pad(tags[:, :-1], (1, 0), value=len(steps) - 1)
+    true = logits.gather(2, tags[:, :, None])[:, :, 0] + steps[before, tags]  # (batch, words)
+    total = logits[:, 0] + steps[-1]  # (batch, tags): log Σ exp(score) of the sequences that end in each tag
+    for word in range(1, logits.shape[1]):
+        longer = logits[:, word] + (total[:, :, None] + steps[:-1]).logsumexp(dim=1)
+        total = torch.where(real[:, word, None], longer, total)
+    return ((total.logsumexp(dim=1) * real[:, 0]).sum() - true[real].sum()) / real.sum().clamp(min=1)
 
 
-def train(
-    model: WordTagger,
-    train_set: TaggedPieces,
-    test_set: TaggedPieces,
-    *,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    device: torch.device,
-    seed: int = 0,
-    name: str = "model",
-    **engine: Unpack[Engine],
-) -> OldLoop:
-    """Minimises the cross-entropy of the tags; the loop's history follows the test part."""
-    loop = OldLoop(
+def build(options: NamedEntitiesOptions, data: Any) -> WordTagger:
+    """The network for tags and an encoder like these, with random weights."""
+    encoder, random = encoder_from(data.config), options.weights is None
+    if random:
+        start_as_waves(encoder.embeddings.position_embeddings.weight)
+    return WordTagger(encoder, data.names, data.pad, neighbors=random, crf=options.crf)
+
+
+def train(model: WordTagger, train_set: TaggedPieces, test_set: TaggedPieces, options: NamedEntitiesOptions) -> Loop:
+    """Minimizes the cross-entropy of the tags, of whole sequences or of each word, with AdamW."""
+    loop = Loop(
         model,
-        torch.optim.AdamW(model.parameters(), lr=lr, fused=True),
-        batches_by_length(train_set, batch_size, seed=seed),
-        epochs=epochs,
-        device=device,
-        schedule=one_cycle,
-        evaluate=lambda: evaluate(model, test_set, device),
-        name=name,
-        **engine,
+        torch.optim.AdamW(model.parameters(), lr=options.lr, fused=True),
+        batches_by_length(train_set, options),
+        options,
+        evaluate=lambda: entity_scores(find(model, test_set, options.device), test_set.part.tags),
     )
-    steps = legal_steps(train_set.names).to(device)
     for ids, tags in loop:
         logits = loop.model(ids)
-        if model.sequences:
-            loss = sequence_loss(logits, tags, steps)
+        if model.crf is not None:
+            loop.step(sequence_loss(logits, tags, model.crf()))
         else:
-            loss = F.cross_entropy(logits.flatten(0, 1), tags.flatten(), ignore_index=NO_TAG)
-        loop.step(loss)
+            loop.step(F.cross_entropy(logits.flatten(0, 1), tags.flatten(), ignore_index=NO_TAG))
     return loop
 
 
-def evaluate(model: WordTagger, dataset: TaggedPieces, device: torch.device) -> dict[str, float]:
-    """F1, precision and recall of entities over the whole set."""
-    tags = dataset.tagged(predict(model, dataset, device, 64), legal=model.sequences)
-    return entity_scores(tags, dataset.part.tags)
+def find(model: WordTagger, dataset: TaggedPieces, device: Any) -> list[list[str]]:
+    """The tags of each sentence's words: with a CRF the likeliest sequence, otherwise each word's likeliest tag."""
+    steps = None if model.crf is None else model.crf().detach().cpu()
+    return dataset.tagged(predict(model, dataset, device, 64), steps)
 
 
-def draw(
-    rows: list[dict[str, Any]], history: list[dict[str, float]], predicted: list[list[str]], part: TaggedWords
-) -> Any:
-    """The curve, all that was compared, and held-out sentences with the entities that were found."""
-    figure, axes = new_figure(2, 2, width=5.2, height=2.9)
-    draw_curves(axes[0, 0], history, ["f1", "loss"])
-    axes[0, 0].set(ylim=(0, None), title="training")
-    names = [row["model"] for row in rows]
-    for shift, key, label in ((-0.2, "f1", "F1"), (0.2, "recall_new", "new names found")):
-        bars = axes[0, 1].barh(torch.arange(len(rows)) + shift, [row[key] for row in rows], height=0.38, label=label)
-        axes[0, 1].bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
-    axes[0, 1].set_yticks(range(len(rows)), names)
-    axes[0, 1].set(xlim=(0, 1.15), ylim=(len(rows) - 0.4, -1.2))
-    axes[0, 1].legend(frameon=False, ncols=2, loc="upper right")
-    axes[0, 1].spines[["top", "right"]].set_visible(False)
-    grid = axes[1, 0].get_gridspec()
-    for place in axes[1]:
-        place.remove()
-    draw_sentences(figure.add_subplot(grid[1, :]), predicted, part)
-    return figure
-
-
-def draw_sentences(axes: Any, predicted: list[list[str]], part: TaggedWords, lines: int = 8) -> None:
-    """The first sentences, each kind of entity on a colour of its own; what is wrong is underlined in red."""
-    from matplotlib import colormaps
-
-    colours = {kind: colormaps["Pastel1"](index % 9) for index, kind in enumerate(part.kinds)}
-    columns = 132  # letters of a typewriter's font in a line
-    for line in range(min(lines, len(part))):
-        words, place, starts = part.words[line], 0, []
-        for word in words:
-            starts.append(place)
-            if place + len(word) <= columns:
-                axes.text(place, -line, word, family="monospace", fontsize=9, va="center")
-            place += len(word) + 1
-        told, true = (set(spans_of(tags)) for tags in (predicted[line], part.tags[line]))
-        for start, end, kind in told | true:
-            sides = [starts[start], starts[end - 1] + len(words[end - 1])]
-            if sides[1] <= columns and (start, end, kind) in told:
-                axes.fill_between(sides, -line - 0.35, -line + 0.35, color=colours[kind], zorder=0, lw=0)
-            if sides[1] <= columns and (start, end, kind) not in told & true:
-                axes.plot(sides, [-line - 0.4] * 2, color="red", lw=1.5)
-    for kind, colour in colours.items():
-        axes.fill_between([], [], color=colour, label=kind)
-    axes.plot([], [], color="red", label="wrong")
-    axes.set(xlim=(0, columns), ylim=(-lines, 1.4))
-    axes.legend(frameon=False, ncols=9, loc="upper left", fontsize=8)
-    axes.axis("off")
-
-
-@old_recipe
-def run(
-    *,
-    data: str | None = None,
-    weights: str | None = None,
-    pieces: int = 300,
-    max_pieces: int = 256,
-    width: int = 64,
-    layers: int = 2,
-    heads: int = 4,
-    epochs: int = 4,
-    batch_size: int = 16,
-    lr: float = 3e-3,
-    device: str = "auto",
-    seed: int = 0,
-    out: str | None = None,
-    **engine: Unpack[Engine],
-) -> Result:
-    """Trains two taggers, of words and of sequences, and measures the entities it finds in held-out sentences.
-
-    Args:
-        data: folder or file of your tagged words; the bundled entities if not given.
-        weights: pretrained (MiniLM), a folder or a hub name that transformers reads; random if not given.
-        pieces: of words, which the tokenizer learns at most; few of them split rare names, as new ones will be.
-        max_pieces: of a sentence that are read, its beginning and end among them; the rest is tagged O.
-        width: numbers in a piece's vector.
-        layers: of the encoder.
-        heads: of attention in each layer.
-        epochs: passes over the train sentences.
-        batch_size: sentences in an optimizer step, over all processes.
-        lr: highest learning rate of the one-cycle schedule; pretrained weights need less, such as 1e-4.
-        device: auto, cpu, cuda or mps.
-        seed: of the weights, of the order of the sentences, and of the split of a single file.
-        out: folder for result.json, figure.png and model.safetensors.
-    """
-    if max_pieces < 3:
-        raise InputError(f"option max_pieces: expected a whole number of at least 3, got {max_pieces}")
-    place = setup(device, seed)
-    train_part, test_part = open_tagged_words(data, seed=seed)
-    texts = [" ".join(words) for words in train_part.words]
-    size = {"width": width, "layers": layers, "heads": heads, "longest": max_pieces}
-    encoder, subwords = open_encoder(weights, texts, pieces=pieces, **size)
-    train_set, test_set = (encode_tags(part, subwords, max_pieces) for part in (train_part, test_part))
-    if weights is None:
-        start_with_positions(encoder)
-
-    taggers = {
-        "words looked up": looked_up(train_part, test_part, capitals=False),
-        "words and capitals": looked_up(train_part, test_part, capitals=True),
-    }
-    for name, sequences in (("encoder, each word for itself", False), ("encoder", True)):
-        setup(device, seed)  # both start alike
-        parts = {"neighbours": weights is None, "sequences": sequences}  # pretrained weights expect no convolution
-        model = WordTagger(copy.deepcopy(encoder), subwords, len(train_set.names), **parts).to(place)
-        options: dict[str, Any] = {"device": place, "seed": seed, "name": "sequences" if sequences else "words"}
-        loop = train(model, train_set, test_set, epochs=epochs, batch_size=batch_size, lr=lr, **options, **engine)
-        taggers[name] = test_set.tagged(predict(model, test_set, place, 64), legal=sequences)
-    kept = {"recall_new": new_entities(train_part, test_part), "recall_long": long_entities(test_part)}
-    rows: list[dict[str, Any]] = []
-    for name, tags in taggers.items():
-        scores = entity_scores(tags, test_part.tags)
-        recalls = {key: entity_scores(tags, some)["recall"] for key, some in kept.items()}
-        rows.append({"model": name} | scores | recalls)
-    best = max(rows[:2], key=lambda row: row["f1"])
+@recipe(NamedEntitiesOptions)
+def run(options: NamedEntitiesOptions) -> Result:
+    """Trains a tagger and measures the entities that it finds in held-out sentences."""
+    parts = open_tagged_words(options.data, seed=options.seed)
+    size = {"width": options.width, "layers": options.layers, "heads": options.heads, "longest": options.max_pieces}
+    texts = [" ".join(words) for words in parts[0].words]
+    start = open_start(options.weights, texts, pieces=options.pieces, **size)
+    train_set, test_set = (encode_tags(part, start, options.max_pieces) for part in parts)
+    model = build(options, train_set)
+    if start.weights is not None:
+        model.encoder.load_state_dict(start.weights)
+    loop = train(model, train_set, test_set, options)
     return Result(
-        metrics={key: rows[-1][key] for key in ("f1", "precision", "recall")},
-        baseline={key: best[key] for key in ("f1", "precision", "recall")},
-        baseline_name=best["model"],
-        bars={"f1": 0.87},
-        claims=[
-            claim(
-                "context tells what a name is: of entities with words that training never showed, it finds more "
-                "than a list of words and the capitals do",
-                rows[-1]["recall_new"],
-                ">",
-                max(row["recall_new"] for row in rows[:2]),
-            ),
-            claim(
-                "taught whole sequences of tags, it finds as many entities of two words or more, or more of them",
-                rows[-1]["recall_long"],
-                ">=",
-                rows[-2]["recall_long"],
-            ),
-        ],
-        rows=rows,
+        metrics=entity_scores(find(model, test_set, options.device), test_set.part.tags),
+        baseline=entity_scores(window_classifier(*parts), test_set.part.tags),
+        baseline_name="logistic regression, ±2 words",
+        bars={"f1": 0.9},
         history=loop.history,
         model=model,
-        draw=lambda: draw(rows, loop.history, taggers["encoder"], test_part),
+        train_set=train_set,
+        test_set=test_set,
     )
+
+
+@run.claims
+def claims(run: Any) -> Iterator[Claim]:
+    full, free = run(), run(crf=False)
+    train_part, test_part = full.train_set.part, full.test_set.part
+    tags = {"this recipe": found_by(full), "without the CRF": found_by(free)}
+    tags["±2 words"] = window_classifier(train_part, test_part)
+    if full.options["data"] is None:
+        tags["±2 words, all words unordered"] = window_classifier(train_part, test_part, whole=True)
+    kept = {"recall_new": new_entities(train_part, test_part), "recall_long": long_entities(test_part)}
+    full.rows = []
+    for name, found in tags.items():
+        recalls = {key: entity_scores(found, true)["recall"] for key, true in kept.items()}
+        full.rows.append({"model": name} | entity_scores(found, test_part.tags) | recalls)
+    crf, words, window, *unordered = full.rows
+    text = "of entities with words that training never showed, it finds more than the window does"
+    yield Claim(text, crf["recall_new"], ">", window["recall_new"], margin=0.1)
+    text = "of entities of two words or more, the CRF finds more than each word tagged by itself"
+    yield Claim(text, crf["recall_long"], ">", words["recall_long"], margin=0.02)
+    for row in unordered:
+        text = "order matters: a window that also sees all other words, before and after it but unordered, finds fewer"
+        yield Claim(text, row["f1"], "<", crf["f1"], margin=0.05)
+
+
+def found_by(result: Result) -> list[list[str]]:
+    return find(result.model, result.test_set, next(result.model.parameters()).device)
+
+
+@run.figure
+def figure(result: Result) -> Any:
+    return draw(result, find(result.model, result.test_set, next(result.model.parameters()).device))
+
+
+run.predicts(Entities, build)
 
 
 if __name__ == "__main__":

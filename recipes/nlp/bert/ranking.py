@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from recipes.datasets.sentence_scores import ScoredPairs
 from recipes.nlp.bert.encoder import in_disorder
 from recipes.nlp.bert.subwords import Subwords
-from recipes.nlp.text_classification.encoding import tokenise
+from recipes.nlp.text_classification.encoding import tokenize
 
 
 @dataclass
@@ -69,7 +69,7 @@ def word_overlap(part: ScoredPairs) -> Tensor:
     """The share of the words of either sentence that stand in both (Jaccard): (N,)."""
     shares = []
     for first, second in zip(part.firsts, part.seconds, strict=True):
-        one, other = set(tokenise(first)), set(tokenise(second))
+        one, other = set(tokenize(first)), set(tokenize(second))
         shares.append(len(one & other) / max(len(one | other), 1))
     return torch.tensor(shares)
 
@@ -78,7 +78,7 @@ def rare_overlap(train_part: ScoredPairs, part: ScoredPairs) -> Tensor:
     """The cosine of TF-IDF, in which rare words that are shared count for more: (N,)."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    vectorizer = TfidfVectorizer(tokenizer=tokenise, token_pattern=None, lowercase=False)
+    vectorizer = TfidfVectorizer(tokenizer=tokenize, token_pattern=None, lowercase=False)
     vectorizer.fit([*train_part.firsts, *train_part.seconds])
     products = vectorizer.transform(part.firsts).multiply(vectorizer.transform(part.seconds))
     return torch.from_numpy(products.sum(axis=1).A1)

@@ -47,7 +47,7 @@ from recipes.nlp.bert.encoder import (
 from recipes.nlp.bert.subwords import Subwords, SubwordTexts, encode_texts
 from recipes.nlp.text_classification.drawing import draw_confusion, fonts
 from recipes.nlp.text_classification.encoding import batches_by_length
-from recipes.nlp.text_classification.task import scores, svm_answers
+from recipes.nlp.text_classification.scoring import scores, svm_answers
 
 NEGATION = re.compile(
     r"\b(not|never|no|nothing|neither|hardly|lack(ed)?|failed|without|anything but|far from|nowhere near)\b",

@@ -1,5 +1,6 @@
 """From texts to pieces of words: a WordPiece tokenizer trained on them, or a pretrained model's own."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,22 @@ def train_subwords(texts: Sequence[str], size: int) -> Subwords:
     whole.post_processor = processors.BertProcessing(("[SEP]", number["[SEP]"]), ("[CLS]", number["[CLS]"]))
     names = {f"{name[1:-1].lower()}_token": name for name in SPECIAL}
     return Subwords(PreTrainedTokenizerFast(tokenizer_object=whole, **names))
+
+
+def tokenizer_json(subwords: Subwords) -> dict[str, Any]:
+    """The tokenizer as JSON can hold it, which `subwords_from` reads."""
+    content = json.loads(subwords.tokenizer.backend_tokenizer.to_str())
+    special = {name: str(piece) for name, piece in subwords.tokenizer.special_tokens_map.items()}
+    return {"tokenizer": json.dumps(content | {"padding": None, "truncation": None}), "special": special}
+
+
+def subwords_from(content: dict[str, Any]) -> Subwords:
+    """The pieces of a tokenizer that `tokenizer_json` wrote."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer.from_str(content["tokenizer"])
+    return Subwords(PreTrainedTokenizerFast(tokenizer_object=tokenizer, **content["special"]))
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """Text classification: the task with the mean of word vectors, and one module an architecture."""
 
 from recipes.catalog import submodules
-from recipes.nlp.text_classification.encoding import EncodedTexts, Vocabulary, open_encoded, shuffled, tokenise
-from recipes.nlp.text_classification.task import MeanOfWords, draw, evaluate, linear_svm, majority, run, train
+from recipes.nlp.text_classification.encoding import EncodedTexts, Vocabulary, open_encoded, shuffled, tokenize
+from recipes.nlp.text_classification.scoring import evaluate, linear_svm, majority
+from recipes.nlp.text_classification.task import MeanOfWords, draw, run, train
 
 __getattr__ = submodules(__name__)

@@ -29,8 +29,8 @@ from recipes.core.old import claim, old_recipe
 from recipes.core.result import Result
 from recipes.datasets.texts import Texts, open_texts
 from recipes.nlp.text_classification.drawing import draw_confusion, draw_evidence
-from recipes.nlp.text_classification.encoding import tokenise
-from recipes.nlp.text_classification.task import majority, scores
+from recipes.nlp.text_classification.encoding import tokenize
+from recipes.nlp.text_classification.scoring import majority, scores
 
 METHODS = ("naive Bayes", "logistic regression", "linear SVM")
 STRENGTHS = (0.1, 1.0, 10.0)  # how freely a method may follow the train texts; the best is chosen for each
@@ -38,7 +38,7 @@ STRENGTHS = (0.1, 1.0, 10.0)  # how freely a method may follow the train texts; 
 
 def ngrams(text: str, longest: int) -> list[str]:
     """All runs of one to `longest` words: "not very good" gives "not", …, "not very", "very good"."""
-    words = tokenise(text)
+    words = tokenize(text)
     return [
         " ".join(words[start : start + length])
         for length in range(1, longest + 1)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recipes.core.evaluation import predict
-from recipes.nlp.text_classification.encoding import UNKNOWN, EncodedTexts, phrases, tokenise
+from recipes.core.result import Result
+from recipes.nlp.text_classification.encoding import UNKNOWN, EncodedTexts, phrases, tokenize
+from recipes.nlp.text_classification.scoring import accuracy_in_disorder
 
 CJK_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "PingFang SC", "Microsoft YaHei", "SimHei", "WenQuanYi Zen Hei")
 
@@ -34,8 +36,8 @@ def draw_confusion(axes: Any, predicted: Tensor, labels: Tensor, classes: list[s
         axes.set_xticks(range(count), classes, rotation=30 if count > 3 else 0, family=fonts("DejaVu Sans"))
         axes.set_yticks(range(count), classes, family=fonts("DejaVu Sans"))
         for row, column in torch.cartesian_prod(torch.arange(count), torch.arange(count)).tolist():
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, f"{shares[row, column]:.2f}", ha="center", va="center", color=colour)
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{shares[row, column]:.2f}", ha="center", va="center", color=color)
 
 
 def above_mean(logits: Tensor) -> Tensor:
@@ -55,13 +57,13 @@ def phrase_evidence(
 def word_evidence(model: nn.Module, dataset: EncodedTexts, index: int, device: torch.device) -> Tensor:
     """How much each word of a text, (words,), speaks for the last class.
 
-    Measured by what is lost when the unknown word stands in its place.
+    Measured by what is lost when the unknown word replaces it.
     """
     ids = dataset.ids[index]
-    without = [torch.where(torch.arange(len(ids)) == place, UNKNOWN, ids) for place in range(len(ids))]
+    without = [torch.where(torch.arange(len(ids)) == position, UNKNOWN, ids) for position in range(len(ids))]
     variants = [ids, *without]
-    asked = replace(dataset, texts=[""] * len(variants), ids=variants, labels=ids.new_zeros(len(variants)))
-    evidence = above_mean(torch.stack(predict(model, asked, device)))
+    altered = replace(dataset, texts=[""] * len(variants), ids=variants, labels=ids.new_zeros(len(variants)))
+    evidence = above_mean(torch.stack(predict(model, altered, device)))
     return evidence[0] - evidence[1:]
 
 
@@ -77,8 +79,21 @@ def draw_evidence(axes: Any, names: Sequence[str], evidence: Tensor, title: str,
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def draw_compared(axes: Any, result: Result) -> None:
+    """Accuracy of each model on the texts as they are, and with their words shuffled; the baseline as a line."""
+    runs = result.runs | {"as given": result}
+    rows = torch.arange(len(runs))
+    axes.barh(rows - 0.2, [one.metrics["accuracy"] for one in runs.values()], height=0.38, label="as written")
+    axes.barh(rows + 0.2, [accuracy_in_disorder(one) for one in runs.values()], height=0.38, label="words shuffled")
+    axes.axvline(result.baseline["accuracy"], ymax=0.8, color="black", linestyle=":", label="linear SVM")
+    axes.set_yticks(rows, list(runs), fontsize=8)
+    axes.set(ylim=(len(rows) - 0.4, -1.2), xlim=(0, 1), xlabel="accuracy on held-out texts")
+    axes.legend(frameon=False, loc="upper left", ncols=3, fontsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def draw_texts(axes: Any, model: nn.Module, dataset: EncodedTexts, device: torch.device, columns: int) -> None:
-    """Texts the model is most wrong about and some it gets right, in lines of so many letters.
+    """Texts the model is most wrong about and some it gets right, in lines of `columns` letters.
 
     Words in blue speak for the last class, words in orange against it, grey ones are unknown.
     """
@@ -94,14 +109,14 @@ def draw_texts(axes: Any, model: nn.Module, dataset: EncodedTexts, device: torch
         evidence = word_evidence(model, dataset, index, device)
         strength = 0.8 * evidence / evidence.abs().max().clamp(min=1e-6)
         line, column = line + 1, 0
-        words = zip(tokenise(dataset.texts[index]), dataset.ids[index].tolist(), strength.tolist(), strict=False)
+        words = zip(tokenize(dataset.texts[index]), dataset.ids[index].tolist(), strength.tolist(), strict=False)
         for word, number, value in list(words)[:120]:
             wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in word)
             if column + len(word) + wide > columns:
                 line, column = line + 1, 0
             box = {"facecolor": ("tab:blue" if value > 0 else "tab:orange", abs(value)), "linewidth": 0, "pad": 1.2}
-            colour = "gray" if number == UNKNOWN else "black"
-            axes.text(column, line, word, fontsize=8, family=fonts("DejaVu Sans Mono"), color=colour, bbox=box)
+            color = "gray" if number == UNKNOWN else "black"
+            axes.text(column, line, word, fontsize=8, family=fonts("DejaVu Sans Mono"), color=color, bbox=box)
             column += len(word) + wide + 1
         line += 1.7
     axes.set(xlim=(0, columns), ylim=(line - 1, -1))

@@ -1,21 +1,22 @@
-"""From labelled texts to batches of numbers: words, their vocabulary, and padding."""
+"""From labeled texts to batches of numbers: words, their vocabulary, and padding."""
 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
-from recipes.core.device import rank_and_world
 from recipes.core.errors import InputError
-from recipes.core.loading import as_is
+from recipes.core.loading import loader_by_length
+from recipes.core.options import Options, option
 from recipes.datasets.texts import Texts, open_texts
+from recipes.datasets.word_vectors import WordVectors, read_vectors
 
 PAD, UNKNOWN = 0, 1
 
@@ -27,12 +28,15 @@ LETTER = rf"(?![{SINGLE}])[\w{MARKS}]"
 TOKEN = re.compile(rf"[{SINGLE}]|(?:{LETTER})+(?:'(?:{LETTER})+)*")
 
 
-def tokenise(text: str) -> list[str]:
+def tokenize(text: str) -> list[str]:
     """The words in lower case, without punctuation: "Don't go!" gives ["don't", "go"].
 
     What is written without spaces (Chinese, Japanese, Thai …) falls into single characters.
     """
     return TOKEN.findall(unicodedata.normalize("NFKC", text).lower().replace("’", "'"))
+
+
+tokenise = tokenize  # as recipes of the first frame call it
 
 
 class Vocabulary:
@@ -43,11 +47,11 @@ class Vocabulary:
         min_freq: times a word must occur to be known.
 
     Raises:
-        InputError: no word occurs so often.
+        InputError: no word occurs that often.
     """
 
     def __init__(self, texts: Sequence[str], *, min_freq: int = 2) -> None:
-        counts = Counter(word for text in texts for word in tokenise(text))
+        counts = Counter(word for text in texts for word in tokenize(text))
         known = sorted((-count, word) for word, count in counts.items() if count >= min_freq)
         if not known:
             raise InputError(f"option min_freq: no word of the train texts occurs {min_freq} times")
@@ -59,12 +63,35 @@ class Vocabulary:
 
     def encode(self, text: str, max_words: int = 256) -> Tensor:
         """The numbers of the text's first `max_words` words: (words,), at least one."""
-        return torch.tensor([self.number.get(word, UNKNOWN) for word in tokenise(text)[:max_words]] or [UNKNOWN])
+        return torch.tensor([self.number.get(word, UNKNOWN) for word in tokenize(text)[:max_words]] or [UNKNOWN])
+
+
+def word_vectors(vocabulary_size: int, size: int) -> nn.Embedding:
+    """Random vectors to start from; that of the padding is zero and stays so.
+
+    They start ten times smaller than `nn.Embedding` makes them: the vector of a rare word stays close to where it
+    started, and a large one would be noise that drowns what was learned.
+    """
+    embedding = nn.Embedding(vocabulary_size, size, padding_idx=PAD)
+    with torch.no_grad():
+        embedding.weight *= 0.1
+    return embedding
+
+
+@dataclass(kw_only=True)
+class TextOptions(Options):
+    """Which texts are read, and what of them."""
+
+    text_column: str | None = option(None, "name of the column of texts, if it is not a usual one")
+    label_column: str | None = option(None, "name of the column of labels, if it is not a usual one")
+    vectors: str | None = option(None, "text file of word vectors (GloVe's format) for the words to start from")
+    min_freq: int = option(2, "times a word must occur in the train texts to be known", least=1)
+    max_words: int = option(256, "words of a text that are read; the rest is left out", least=1)
 
 
 @dataclass
 class EncodedTexts:
-    """Texts as numbers, held in memory; asked for many at a time, it pads them to the longest.
+    """Texts as numbers, held in memory; a batch is padded to its longest.
 
     Attributes:
         texts: N strings.
@@ -72,6 +99,7 @@ class EncodedTexts:
         labels: (N,) indices into `classes`.
         classes: names, sorted.
         vocabulary: of the train texts, shared by both parts.
+        vectors: pretrained ones of words in the vocabulary, if there are any.
     """
 
     texts: list[str]
@@ -79,6 +107,12 @@ class EncodedTexts:
     labels: Tensor
     classes: list[str]
     vocabulary: Vocabulary
+    vectors: WordVectors | None = field(default=None, kw_only=True)
+
+    @property
+    def vector_size(self) -> int | None:
+        """Numbers in a pretrained vector, or None."""
+        return None if self.vectors is None else self.vectors.table.shape[1]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -86,6 +120,25 @@ class EncodedTexts:
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         ids = pad_sequence([self.ids[index] for index in indices], batch_first=True, padding_value=PAD)
         return ids, self.labels[list(indices)]  # (batch, words), (batch,)
+
+
+def open_words(options: TextOptions) -> tuple[EncodedTexts, EncodedTexts]:
+    """Opens labeled texts as numbers: the train and the test part, with the vocabulary of train.
+
+    Raises:
+        InputError: see `open_texts` and `read_vectors`; or no word occurs `min_freq` times.
+    """
+    parts = open_texts(
+        options.data, text_column=options.text_column, label_column=options.label_column, seed=options.seed
+    )
+    vocabulary = Vocabulary(parts[0].texts, min_freq=options.min_freq)
+    vectors = None if options.vectors is None else read_vectors(options.vectors, vocabulary.words)
+
+    def encoded(part: Texts) -> EncodedTexts:
+        ids = [vocabulary.encode(text, options.max_words) for text in part.texts]
+        return EncodedTexts(part.texts, ids, part.labels, part.classes, vocabulary, vectors=vectors)
+
+    return encoded(parts[0]), encoded(parts[1])
 
 
 def open_encoded(
@@ -97,26 +150,9 @@ def open_encoded(
     max_words: int = 256,
     seed: int = 0,
 ) -> tuple[EncodedTexts, EncodedTexts]:
-    """Opens labelled texts as numbers: the train and the test part, with the vocabulary of train.
-
-    Args:
-        data: see `open_texts`, as are the columns and the seed.
-        min_freq: times a word must occur in train to be known.
-        max_words: of a text that are read; the rest is left out.
-
-    Raises:
-        InputError: see `open_texts`; or an option that cannot be.
-    """
-    if max_words < 1:
-        raise InputError(f"option max_words: expected a whole number of at least 1, got {max_words}")
-    parts = open_texts(data, text_column=text_column, label_column=label_column, seed=seed)
-    vocabulary = Vocabulary(parts[0].texts, min_freq=min_freq)
-
-    def encoded(part: Texts) -> EncodedTexts:
-        ids = [vocabulary.encode(text, max_words) for text in part.texts]
-        return EncodedTexts(part.texts, ids, part.labels, part.classes, vocabulary)
-
-    return encoded(parts[0]), encoded(parts[1])
+    """The same for recipes of the first frame, with the options one by one."""
+    options = TextOptions(data=data, text_column=text_column, label_column=label_column, seed=seed)
+    return open_words(options.with_changes(min_freq=min_freq, max_words=max_words))
 
 
 def shuffled(dataset: EncodedTexts, *, seed: int = 0) -> EncodedTexts:
@@ -133,57 +169,8 @@ def phrases(dataset: EncodedTexts, length: int) -> EncodedTexts:
     return replace(dataset, texts=texts, ids=[torch.tensor(run) for run in runs], labels=torch.zeros(len(runs)).long())
 
 
-class ByLength(Sampler[int]):
-    """An order in which each batch holds texts of similar length, so that little of it is padding.
-
-    The texts are shuffled, those of 50 batches at a time are sorted by length and cut into batches, and
-    the batches are shuffled. The order depends on the seed and the epoch alone.
-
-    Args:
-        lengths: (N,) words of each text.
-        batch_size: texts in a batch, over all processes; each process gets its share of every batch.
-        seed: of the order.
-    """
-
-    def __init__(self, lengths: Tensor, batch_size: int, *, seed: int = 0) -> None:
-        self.lengths, self.seed, self.epoch = lengths, seed, 0
-        self.rank, self.world = rank_and_world()
-        self.share = max(1, min(batch_size, len(lengths)) // self.world)
-        self.count = len(lengths) // (self.share * self.world)  # texts left over wait for another epoch's order
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.count * self.share
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        whole = self.share * self.world
-        order = torch.randperm(len(self.lengths), generator=generator)[: self.count * whole]
-        pools = [pool[self.lengths[pool].argsort(stable=True)] for pool in order.split(50 * whole)]
-        rows = torch.cat(pools).view(self.count, whole)  # a batch a row
-        rows = rows[torch.randperm(self.count, generator=generator)]
-        return iter(rows[:, self.rank :: self.world].flatten().tolist())
-
-
 def batches_by_length(
     dataset: Any, batch_size: int, *, lengths: Sequence[int] | None = None, seed: int = 0
 ) -> DataLoader:
-    """Shuffled batches of samples of similar length; see `ByLength`.
-
-    Args:
-        dataset: its `__getitems__` pads and gives whole batches.
-        batch_size: samples in an optimizer step, over all processes.
-        lengths: of the samples; if not given, those of the dataset's `ids`.
-        seed: of the order.
-    """
-    lengths = [len(ids) for ids in dataset.ids] if lengths is None else lengths
-    sampler = ByLength(torch.tensor(lengths), batch_size, seed=seed)
-    return DataLoader(
-        dataset,
-        batch_size=sampler.share,
-        sampler=sampler,
-        pin_memory=torch.cuda.is_available(),
-        collate_fn=as_is,
-    )
+    """Batches by length for recipes of the first frame, with the options one by one."""
+    return loader_by_length(dataset, batch_size, seed, lengths)

@@ -25,10 +25,17 @@ from recipes.core.loop import one_cycle
 from recipes.core.old import Engine, OldLoop, claim, old_recipe
 from recipes.core.result import Result
 from recipes.datasets.word_vectors import read_vectors, start_from
-from recipes.nlp.text_classification.encoding import PAD, EncodedTexts, batches_by_length, open_encoded, shuffled
+from recipes.nlp.text_classification.encoding import (
+    PAD,
+    EncodedTexts,
+    batches_by_length,
+    open_encoded,
+    shuffled,
+    word_vectors,
+)
 from recipes.nlp.text_classification.memory import accuracy_by_distance, draw_recurrent
 from recipes.nlp.text_classification.rnn import TextRNN, summary
-from recipes.nlp.text_classification.task import evaluate, linear_svm, word_vectors
+from recipes.nlp.text_classification.scoring import evaluate, linear_svm
 
 
 class LSTM(nn.Module):

@@ -10,7 +10,7 @@ from recipes.core.figures import draw_curves, new_figure
 from recipes.core.old import OldLoop
 from recipes.nlp.text_classification.drawing import draw_texts
 from recipes.nlp.text_classification.encoding import EncodedTexts, Vocabulary
-from recipes.nlp.text_classification.task import evaluate
+from recipes.nlp.text_classification.scoring import evaluate
 
 DISTANCES = (5, 40, 100)
 VERDICTS = ("dreadful", "superb")

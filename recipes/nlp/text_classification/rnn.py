@@ -25,9 +25,16 @@ from recipes.core.errors import InputError
 from recipes.core.loop import one_cycle
 from recipes.core.old import Engine, OldLoop, claim, old_recipe
 from recipes.core.result import Result
-from recipes.nlp.text_classification.encoding import PAD, EncodedTexts, batches_by_length, open_encoded, shuffled
+from recipes.nlp.text_classification.encoding import (
+    PAD,
+    EncodedTexts,
+    batches_by_length,
+    open_encoded,
+    shuffled,
+    word_vectors,
+)
 from recipes.nlp.text_classification.memory import accuracy_by_distance, draw_recurrent
-from recipes.nlp.text_classification.task import evaluate, linear_svm, word_vectors
+from recipes.nlp.text_classification.scoring import evaluate, linear_svm
 
 
 class RNN(nn.Module):

@@ -10,7 +10,7 @@ for its pattern everywhere, and pooling forgets where it was: moved by a pixel, 
 Notes: 42, 81
 Paper: LeCun, Bottou, Bengio, Haffner (1998), "Gradient-Based Learning Applied to Document Recognition",
     http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf
-Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, or torchvision:NAME.
+Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, torchvision:NAME, or Datasets.
 """
 
 import math

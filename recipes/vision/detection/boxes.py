@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 # For each picture boxes (n, 4) as left, top, right, bottom in pixels, labels (n,) and, of a detector, scores (n,).
 Detections = list[dict[str, Tensor]]
+VARIANCES = (0.1, 0.1, 0.2, 0.2)  # the usual spread of each code, which they are divided by
 
 
 def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
@@ -26,6 +27,24 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
     shared = (opposite - corner).clamp(min=0).prod(dim=2)
     areas, other_areas = ((some[:, 2:] - some[:, :2]).prod(dim=1) for some in (boxes, others))
     return shared / (areas[:, None] + other_areas - shared)
+
+
+def encode(boxes: Tensor, references: Tensor) -> Tensor:
+    """Codes that move and stretch references (N, 4) onto boxes (N, 4), both corners.
+
+    Source: Girshick et al. (2014), https://arxiv.org/abs/1311.2524, divided by the usual spread of each code.
+    """
+    center, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    middle, sides = (references[:, :2] + references[:, 2:]) / 2, references[:, 2:] - references[:, :2]
+    return torch.cat([(center - middle) / sides, (size / sides).log()], dim=1) / boxes.new_tensor(VARIANCES)
+
+
+def decode(codes: Tensor, references: Tensor) -> Tensor:
+    """Boxes (…, N, 4; corners) from codes (…, N, 4) and references (N, 4; corners); the inverse of `encode`."""
+    middle, sides = (references[:, :2] + references[:, 2:]) / 2, references[:, 2:] - references[:, :2]
+    codes = codes * codes.new_tensor(VARIANCES)
+    center, half = middle + codes[..., :2] * sides, sides * codes[..., 2:].clamp(max=4).exp() / 2
+    return torch.cat([center - half, center + half], dim=-1)
 
 
 def nms(boxes: Tensor, scores: Tensor, threshold: float, labels: Tensor | None = None) -> Tensor:

@@ -13,14 +13,14 @@ from recipes.vision.detection.boxes import box_iou
 from recipes.vision.detection.scoring import precision_curves, truths
 
 
-def draw_frames(axes: Any, boxes: Tensor, colour: str, line: str = "-", names: Sequence[str] = ()) -> None:
+def draw_frames(axes: Any, boxes: Tensor, color: str, line: str = "-", names: Sequence[str] = ()) -> None:
     """The outlines of boxes (n, 4) on a picture that is shown already, with names above them if given."""
     from matplotlib.patches import Rectangle
 
     for i, (left, top, right, bottom) in enumerate((boxes - 0.5).tolist()):  # pixel 0 is drawn from -0.5 to 0.5
-        axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color=colour, linestyle=line))
+        axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color=color, linestyle=line))
         if names:
-            label = {"facecolor": colour, "edgecolor": "none", "pad": 1}
+            label = {"facecolor": color, "edgecolor": "none", "pad": 1}
             axes.text(left, top, names[i], fontsize=6, va="bottom", bbox=label)
 
 
@@ -42,8 +42,8 @@ def show_boxes(
     boxes, labels, scores = (found[key][found["scores"] >= score] for key in ("boxes", "labels", "scores"))
     right = ((box_iou(boxes, true["boxes"]) >= 0.5) & (labels[:, None] == true["labels"])).any(dim=1)
     names = [f"{classes[label]} {sure:.2f}" for label, sure in zip(labels, scores, strict=True)]
-    for colour, chosen in (("tomato", ~right), ("limegreen", right)):
-        draw_frames(axes, boxes[chosen], colour, names=[names[i] for i in chosen.nonzero().flatten()])
+    for color, chosen in (("tomato", ~right), ("limegreen", right)):
+        draw_frames(axes, boxes[chosen], color, names=[names[i] for i in chosen.nonzero().flatten()])
     draw_frames(axes, true["boxes"], "white", "--")
 
 

@@ -34,13 +34,11 @@ from recipes.core.measure import interleaved, ratio
 from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
 from recipes.core.result import Result
 from recipes.datasets.scenes import Boxes, open_boxes
-from recipes.vision.detection.boxes import Detections, nms, shift_and_zoom
+from recipes.vision.detection.boxes import Detections, decode, encode, nms, shift_and_zoom
 from recipes.vision.detection.drawing import draw_frames, show_boxes
 from recipes.vision.detection.proposals import (
     anchor_sides,
     colour_regions,
-    decode,
-    encode,
     examples,
     found_in,
     recall,

@@ -8,9 +8,7 @@ from torch import Tensor
 
 from recipes.core.errors import InputError
 from recipes.datasets.scenes import Boxes
-from recipes.vision.detection.boxes import Detections, box_iou, nms
-
-SPREAD = (0.1, 0.1, 0.2, 0.2)  # the usual spread of each code, which they are divided by
+from recipes.vision.detection.boxes import Detections, box_iou, decode, encode, nms
 
 
 def anchor_sides(dataset: Boxes, *, step: float = 1.8, least: float = 4.0) -> list[float]:
@@ -75,21 +73,6 @@ def colour_regions(image: Tensor, steps: tuple[float, ...] = (0.1, 0.2, 0.3), le
                 found.add((columns.start, rows.start, columns.stop, rows.stop))
     by_size = sorted(found, key=lambda box: ((box[0] - box[2]) * (box[3] - box[1]), box))
     return torch.tensor(by_size, dtype=torch.float32).view(-1, 4)
-
-
-def encode(boxes: Tensor, references: Tensor) -> Tensor:
-    """What moves and stretches references (N, 4) onto boxes (N, 4), both corners."""
-    centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    middle, sides = (references[:, :2] + references[:, 2:]) / 2, references[:, 2:] - references[:, :2]
-    return torch.cat([(centre - middle) / sides, (size / sides).log()], dim=1) / boxes.new_tensor(SPREAD)
-
-
-def decode(codes: Tensor, references: Tensor) -> Tensor:
-    """The boxes (N, 4) that codes (N, 4) make of references (N, 4); undoes `encode`."""
-    middle, sides = (references[:, :2] + references[:, 2:]) / 2, references[:, 2:] - references[:, :2]
-    codes = codes * codes.new_tensor(SPREAD)
-    centre, half = middle + codes[:, :2] * sides, sides * codes[:, 2:].clamp(max=4).exp() / 2
-    return torch.cat([centre - half, centre + half], dim=1)
 
 
 def within(boxes: Tensor, size: Any) -> Tensor:

@@ -90,14 +90,14 @@ def commonest_places(train_set: Boxes, test_set: Boxes, cells: int = 8) -> dict[
     A box of a class's mean size stands in every cell of a grid, and scores as many as that class had there.
     """
     boxes, labels = torch.cat(train_set.boxes), torch.cat(train_set.labels)
-    centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    centers, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     classes, side = len(train_set.classes), train_set.images.shape[-1] / cells
-    column, row = (centres / side).long().clamp(0, cells - 1).T
+    column, row = (centers / side).long().clamp(0, cells - 1).T
     counts = torch.zeros(classes, cells, cells).index_put((labels, row, column), torch.ones(()), accumulate=True)
-    scores, order = counts.flatten().sort(descending=True)
+    scores, order = counts.flatten().sort(descending=True, stable=True)
     scores, order = scores[scores > 0], order[scores > 0]
     label, row, column = torch.unravel_index(order, counts.shape)
     mean_size = torch.stack([sizes[labels == kind].mean(dim=0) for kind in range(classes)]).nan_to_num()
-    centre, half = (torch.stack([column, row], dim=1) + 0.5) * side, mean_size[label] / 2
-    answer = {"boxes": torch.cat([centre - half, centre + half], dim=1), "labels": label, "scores": scores}
+    center, half = (torch.stack([column, row], dim=1) + 0.5) * side, mean_size[label] / 2
+    answer = {"boxes": torch.cat([center - half, center + half], dim=1), "labels": label, "scores": scores}
     return mean_average_precision([answer] * len(test_set), truths(test_set))

@@ -4,8 +4,9 @@ The encoder halves the picture three times to see what is there, and loses where
 back, and at each size takes in the encoder's features of that size, concatenated with its own: they still know
 where. Without these skips, the network finds the objects but smears their borders.
 
-Weights are initialized as in the paper, to preserve variance from layer to layer. PyTorch's default is smaller, and
-a training as short as this one can then get stuck on a plateau.
+Weights are initialized as in the paper, to preserve variance from layer to layer, and the head's bias to the
+logarithms of the classes' frequencies: nearly all pixels are background, and a network that has to learn this first
+can stay for most of a short training on the plateau of answering nothing else.
 
 Notes: 87
 Paper: Ronneberger, Fischer and Brox (2015), "U-Net: Convolutional Networks for Biomedical Image Segmentation",
@@ -96,8 +97,10 @@ def build(options: UNetOptions, data: Masks) -> UNet:
     return UNet(3, len(data.classes), width=options.width, depth=options.depth, skips=options.skips)
 
 
-def train(model: nn.Module, train_set: Masks, test_set: Masks, options: UNetOptions) -> Loop:
-    """Minimizes cross-entropy plus Dice loss with AdamW."""
+def train(model: UNet, train_set: Masks, test_set: Masks, options: UNetOptions) -> Loop:
+    """Minimizes cross-entropy plus Dice loss with AdamW, from a head that answers with the classes' frequencies."""
+    counts = torch.bincount(train_set.masks[train_set.masks != VOID], minlength=len(train_set.classes)).clamp(min=1)
+    model.head.bias = nn.Parameter((counts / counts.sum()).log().to(options.device))
     loop = Loop(
         model,
         torch.optim.AdamW(model.parameters(), lr=options.lr),

@@ -5,11 +5,9 @@ import pytest
 import torch
 
 from recipes.datasets.images import open_images
+from recipes.vision.classification import task
 from recipes.vision.classification.averaging import Averaged
-from recipes.vision.classification.old import train
-from recipes.vision.classification.task import SmallCNN, early_peak
-
-CPU = torch.device("cpu")
+from recipes.vision.classification.task import ClassificationOptions, SmallCNN, early_peak
 
 
 def test_the_average_equals_a_plain_sum() -> None:
@@ -50,7 +48,7 @@ def test_the_average_answers_when_tested_and_the_network_when_trained() -> None:
     assert learning == {id(parameter) for parameter in network.parameters()}
 
 
-def test_a_stopped_training_goes_on_with_its_average(tmp_path: Path) -> None:
+def test_a_stopped_training_resumes_with_its_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights that a run ends with are the same to the bit if it was stopped on the way."""
     train_set, test_set = open_images()
 
@@ -65,19 +63,11 @@ def test_a_stopped_training_goes_on_with_its_average(tmp_path: Path) -> None:
                 raise InterruptedError
             return early_peak(progress)
 
-        train(
-            model,
-            train_set.subset(range(300)),
-            test_set.subset(range(50)),
-            epochs=2,
-            batch_size=50,
-            lr=1e-2,
-            device=CPU,
-            schedule=schedule,
-            average=True,
-            checkpoint=str(folder),
-            save_every=4,
+        monkeypatch.setattr(task, "early_peak", schedule)
+        options = ClassificationOptions(
+            epochs=2, batch_size=50, device="cpu", precision="fp32", checkpoint=str(folder), save_every=4
         )
+        task.train(model, train_set.subset(range(300)), test_set.subset(range(50)), options)
         return model
 
     whole = trained(tmp_path / "whole", stop=False)

@@ -5,14 +5,17 @@ import pytest
 import torch
 from torch import nn
 
+from recipes import using
 from recipes.core.errors import InputError
 from recipes.core.measure import parameter_count
 from recipes.core.result import Result
 from recipes.datasets.images import open_images
 from recipes.vision.classification import resnet
-from recipes.vision.classification.resnet import gradient_norms, resnet18, resnet34, resnet50, shifted, small_resnet
+from recipes.vision.classification.resnet import ResNetOptions, resnet18, resnet34, resnet50, small_resnet
+from recipes.vision.classification.scoring import evaluate, shifted
 
 CPU = torch.device("cpu")
+NAME = "vision.classification.resnet"
 
 
 @pytest.mark.parametrize(("make", "name"), [(resnet18, "resnet18"), (resnet34, "resnet34"), (resnet50, "resnet50")])
@@ -75,15 +78,40 @@ def test_every_parameter_gets_a_gradient_and_the_picture_counts(residual: bool) 
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
 
 
-def test_gradient_norms_are_those_of_backward() -> None:
-    torch.manual_seed(0)
+def test_gradients_are_those_of_backward() -> None:
+    """Of each convolution of the untrained network, first to last, and torch's random state stays as it was."""
+    result = resnet.run(depth=8, steps=1, batch_size=8, device="cpu", claims=False)
+    state = torch.get_rng_state()
+    norms = resnet.gradients(result, residual=True)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(result.seed)
     network = small_resnet(8, channels=1, num_classes=10)
-    images, labels = torch.randn(4, 1, 8, 8), torch.arange(4)
-    norms = gradient_norms(network, images, labels)
+    images, labels = result.train_set.__getitems__(range(0, len(result.train_set), 1 + len(result.train_set) // 32))
     nn.functional.cross_entropy(network(images), labels).backward()
     assert len(norms) == 7
     assert norms[0] == pytest.approx(network.get_parameter("conv1.weight").grad.norm().item(), rel=1e-4)
     assert norms[-1] == pytest.approx(network.get_parameter("layer3.0.conv2.weight").grad.norm().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("make", [resnet18, resnet50])
+def test_features_are_a_backbones(make: Callable[..., nn.Module]) -> None:
+    """The maps are those that torchvision's own getter takes from a ResNet, and a detector's pyramid stands on it."""
+    from torchvision.models._utils import IntermediateLayerGetter
+    from torchvision.models.detection.backbone_utils import BackboneWithFPN
+
+    torch.manual_seed(0)
+    network = make(width=8).eval()
+    images = torch.randn(2, 3, 64, 96)
+    names = {f"layer{stage}": str(stage) for stage in range(1, 5)}
+    with torch.no_grad():
+        maps = network.features(images)
+        expected = IntermediateLayerGetter(network, dict(names))(images)
+        for ours, theirs in zip(maps, expected.values(), strict=True):
+            assert torch.equal(ours, theirs)
+        assert [tuple(one.shape[2:]) for one in maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+        torch.testing.assert_close(network.fc(maps[-1].mean((2, 3))), network(images))
+        pyramid = BackboneWithFPN(network, dict(names), [one.shape[1] for one in maps], 16)(images)
+    assert {one.shape[1] for one in pyramid.values()} == {16}
 
 
 def test_shifted_moves_whole_pictures_and_fills_with_black() -> None:
@@ -102,28 +130,56 @@ def test_shuffled_labels_fail_the_bar() -> None:
     torch.manual_seed(0)
     train_set, test_set = open_images()
     train_set.labels = train_set.labels[torch.randperm(len(train_set))]
-    loop = resnet.train(
-        small_resnet(8, channels=1, num_classes=10), train_set, test_set, 64, 5e-3, 0, epochs=2, device=CPU
-    )
+    model = small_resnet(8, channels=1, num_classes=10)
+    options = ResNetOptions(epochs=2, device="cpu", precision="fp32")
+    loop = resnet.train(model, train_set, test_set, options)
     assert loop.history[-1]["accuracy"] < 0.4
 
 
-@pytest.mark.xdist_group("vision.classification.resnet")
+@pytest.mark.xdist_group(NAME)
 def test_all_claims_hold(default_run: Callable[[str], Result]) -> None:
-    result = default_run("vision.classification.resnet")
+    result = default_run(NAME)
     assert [claim.text for claim in result.claims if not claim.holds] == []
+    assert set(result.runs) == {"residual=False", "residual=False, depth=8", "share=0.1, steps=198"}
+
+
+@pytest.mark.xdist_group(NAME)
+def test_what_was_trained_is_used_with_the_same_answers(default_run: Callable[[str], Result], tmp_path: Path) -> None:
+    result = default_run(NAME)
+    result.save(tmp_path / "out")
+    trained = using.trained(tmp_path / "out", device="cpu")
+    images = result.test_set.pixels(torch.arange(20))
+    answers = trained(images.unbind(0))
+    with torch.no_grad():
+        shares = result.model.eval()(result.test_set.__getitems__(range(20))[0]).softmax(1)
+    found = torch.tensor([list(answer["classes"].values()) for answer in answers])
+    torch.testing.assert_close(found, shares, atol=1e-5, rtol=0)
+    assert [answer["class"] for answer in answers] == [result.test_set.classes[i] for i in shares.argmax(1)]
+    assert trained.export(tmp_path / "resnet.pt2") < 1e-4
+
+
+def test_a_share_keeps_every_class_and_the_depth_8_claim_needs_more_than_8_layers() -> None:
+    result = resnet.run(depth=8, share=0.2, epochs=1, device="cpu")
+    assert len(result.train_set) == 287
+    assert result.train_set.labels.bincount().min() >= 26
+    assert set(result.runs) == {"residual=False", "share=0.02, steps=4"}
+    assert resnet.gap(result) == pytest.approx(result["loss"] - evaluate(result.model, result.train_set, CPU)["loss"])
 
 
 def test_large_networks_and_checkpoints(tmp_path: Path) -> None:
-    """Both trainings have a checkpoint of their own, and a finished run is taken up as it ended."""
+    """Each training has a checkpoint of its own, and a finished run is resumed as it ended."""
     options = {"depth": 8, "epochs": 1, "batch_size": 256, "device": "cpu", "checkpoint": str(tmp_path)}
-    first, second = resnet.run(**options), resnet.run(**options)
-    assert {path.name for path in tmp_path.iterdir()} == {"plain.pt", "residual.pt"}
+    first = resnet.run(**options)
+    saved = set(tmp_path.iterdir())
+    second = resnet.run(**options)
+    assert len(saved) == 1 + len(first.runs)
+    assert set(tmp_path.iterdir()) == saved
     assert first.metrics == second.metrics
-    large = resnet.run(model="resnet18", epochs=1, batch_size=512, device="cpu")
+    large = resnet.run(model="resnet18", steps=1, batch_size=64, device="cpu", claims=False)
     assert isinstance(large.model.layer1[0], resnet.BasicBlock)
 
 
 def test_impossible_depth_is_named() -> None:
-    with pytest.raises(InputError, match="option depth"):
-        resnet.run(depth=51)
+    for depth in (51, 2):
+        with pytest.raises(InputError, match="option depth"):
+            resnet.run(depth=depth)

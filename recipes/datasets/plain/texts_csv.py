@@ -1,0 +1,49 @@
+"""Texts with a class from train.csv and test.csv, the names of whose columns stand in the first row."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from recipes.datasets.bundled import bundled
+
+
+@dataclass
+class Texts:
+    """Texts, each with a class (N,)."""
+
+    texts: list[str]
+    labels: Tensor
+    classes: list[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[list[str], Tensor]:
+        return [self.texts[index] for index in indices], self.labels[list(indices)]
+
+
+def with_classes(parts: Sequence[Sequence[tuple[str, str]]]) -> tuple[Texts, Texts]:
+    """The train and the test part from (text, label); classes are the train part's labels, sorted."""
+    classes = sorted({label for _, label in parts[0]})
+    train_set, test_set = (
+        Texts([text for text, _ in part], torch.tensor([classes.index(label) for _, label in part]), classes)
+        for part in parts
+    )
+    return train_set, test_set
+
+
+def open_texts(
+    data: str | None = None, *, text_column: str | None = None, label_column: str | None = None, seed: int = 0
+) -> tuple[Texts, Texts]:
+    """The train and the test part of a folder with train.csv and test.csv."""
+    folder, parts = Path(data) if data else bundled("reviews"), []
+    for part in ("train", "test"):
+        with (folder / f"{part}.csv").open(encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            pairs = [(row[text_column or "text"].strip(), row[label_column or "label"].strip()) for row in rows]
+        parts.append(pairs)
+    return with_classes(parts)
