@@ -22,7 +22,7 @@ Data: four recordings of each English digit by a speech synthesizer; yours as WA
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import mean
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -75,7 +75,7 @@ def spec_augment(spectra: Tensor, generator: torch.Generator | None = None, band
     return spectra
 
 
-WAVE_CHANGES = {"speed": speed, "shift": shift, "noise": noise, "gain": gain}
+WAVE_CHANGES: dict[str, Callable[[Tensor], Tensor]] = {"speed": speed, "shift": shift, "noise": noise, "gain": gain}
 
 
 def augment(waves: Tensor, rate: int, changes: Sequence[str]) -> Tensor:
@@ -190,19 +190,19 @@ def claims(run: Any) -> Iterator[Claim]:
         for number in range(TRAININGS):
             wanted = {"changes": changes, "seed": (given["seed"] + 1000 * number) % 2**32}
             found.append(run(**{name: value for name, value in wanted.items() if value != given[name]}).metrics)
-        return {name: mean(metrics[name] for metrics in found) for name in CONDITIONS}
+        return {name: fmean(metrics[name] for metrics in found) for name in CONDITIONS}
 
     kinds = {changes: means(changes) for changes in ("none", "speed", "noise", "gain", given["changes"])}
     run().rows = [{f"changes, {TRAININGS} trainings": name} | scores for name, scores in kinds.items()]
     plain, several = kinds["none"], kinds[given["changes"]]
-    for name, margin in {"noisy_accuracy": 0.3, "accuracy": 0.02, "quiet_accuracy": 0.05}.items():
+    for name, margin in {"noisy_accuracy": 0.3, "babble_accuracy": 0.03, "quiet_accuracy": 0.15}.items():
         yield Claim(f"changed recordings improve {name}", several[name], ">", plain[name], margin=margin)
     text = "speed stands in for other voices"
     yield Claim(text, kinds["speed"]["accuracy"], ">", plain["accuracy"], margin=0.02)
     text = "noise prepares for noise"
     yield Claim(text, kinds["noise"]["noisy_accuracy"], ">", plain["noisy_accuracy"], margin=0.3)
     text = "gain prepares for soft voices"
-    yield Claim(text, kinds["gain"]["quiet_accuracy"], ">", plain["quiet_accuracy"], margin=0.03)
+    yield Claim(text, kinds["gain"]["quiet_accuracy"], ">", plain["quiet_accuracy"], margin=0.1)
     gained = {name: several[name] - plain[name] for name in CONDITIONS}
     text = "other voices, which no change imitates, are prepared for less than noise is"
     yield Claim(text, gained["babble_accuracy"], "<", gained["noisy_accuracy"], margin=0.2)

@@ -51,3 +51,9 @@ def edit_distance(said: Sequence[int], heard: Sequence[int]) -> int:
 def word_error_rate(said: Sequence[Sequence[int]], heard: Sequence[Sequence[int]]) -> float:
     """Edit distances summed over all strings, as a share of the words said."""
     return sum(map(edit_distance, said, heard)) / sum(map(len, said))
+
+
+def rates(said: Sequence[list[int]], heard: Sequence[list[int]]) -> dict[str, float]:
+    """The word error rate, and the share of strings without an error."""
+    exact = sum(map(list.__eq__, said, heard)) / len(said)
+    return {"word_error_rate": word_error_rate(said, heard), "exact_match": exact}

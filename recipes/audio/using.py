@@ -14,6 +14,7 @@ from recipes.core.result import Result
 from recipes.core.task import Task
 from recipes.datasets.speech import load_recording
 
+
 @dataclass(kw_only=True)
 class Listening(Task):
     """What tasks that take recordings share: WAV files, or waves (samples,), float32 in -1 to 1, at the task's rate.
@@ -62,8 +63,8 @@ class WordClassification(Listening):
 
     def batch(self, items: Sequence[Any]) -> tuple[Tensor, ...]:
         waves = torch.zeros(len(items), self.samples)
-        for row, (_, wave) in zip(waves, items, strict=True):
-            row[: len(wave)] = wave[: self.samples]
+        for row, (_, samples) in zip(waves, items, strict=True):
+            row[: len(samples)] = samples[: self.samples]
         return (log_mel(waves, self.rate),)  # (N, mels, frames)
 
     def answers(self, outputs: Tensor, items: Sequence[Any]) -> list[dict[str, Any]]:
@@ -88,9 +89,9 @@ class SpeechRecognition(Listening):
 
     @classmethod
     def of(cls, result: Result, options: Any) -> Self:
-        test_set = result.test_set
-        example = (test_set.spectra[[0, len(test_set) - 1]],)
-        return cls(classes=list(test_set.classes), rate=test_set.rate, beam=options.beam, example=example)
+        strings, known = result.test_set, result.train_set
+        example = (strings.spectra[[0, len(strings) - 1]],)
+        return cls(classes=list(known.classes), rate=known.rate, beam=options.beam, example=example)
 
     def batch(self, items: Sequence[Any]) -> tuple[Tensor, ...]:
         waves = nn.utils.rnn.pad_sequence([wave for _, wave in items], batch_first=True)

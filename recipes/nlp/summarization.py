@@ -100,10 +100,6 @@ class Summarizer(Translator):
         gate = self.gate(torch.cat([vectors, context], dim=2)).float().sigmoid()  # (batch, written words, 1)
         return gate * generated, (1 - gate) * attention
 
-    def generate(self, sources: Tensor, max_words: int = 25) -> Tensor:
-        """Summaries (batch, words) of articles (batch, article words), from START to END."""
-        return greedy(self, sources, max_words)
-
 
 def mixture(generated: Tensor, copied: Tensor, sources: Tensor) -> Tensor:
     """Probabilities of all words, those of the vocabulary and those that the articles have besides.
@@ -242,7 +238,14 @@ def figure(result: Result) -> Any:
     return draw(histories, [traced(result.model, dataset, index, most) for index in shown])
 
 
-run.predicts(Summarization, build)
+class GreedySummarization(Summarization):
+    """Articles summarized greedily."""
+
+    def search(self, model: Any, sources: Tensor) -> Tensor:
+        return greedy(model, sources, self.max_summary)
+
+
+run.predicts(GreedySummarization, build)
 
 
 if __name__ == "__main__":

@@ -48,10 +48,12 @@ class Summarization(Task):
     def batch(self, items: Sequence[str]) -> tuple[Tensor, ...]:
         return (self.encoded(items).__getitems__(range(len(items)))[0],)  # (batch, article words)
 
+    def search(self, model: Any, sources: Tensor) -> Tensor:
+        """Summaries (batch, words) of articles (batch, article words), as the recipe writes them."""
+        raise NotImplementedError
+
     def predict(self, model: nn.Module, items: Sequence[str], device: torch.device) -> list[dict[str, Any]]:
-        articles, generate = self.encoded(items), model.generate
-        assert callable(generate)
-        written = generate(self.batch(items)[0].to(device), self.max_summary)
+        articles, written = self.encoded(items), self.search(model, self.batch(items)[0].to(device))
         summaries = [" ".join(articles.words(index, ids)) for index, ids in enumerate(written)]
         return [{"text": text, "summary": summary} for text, summary in zip(items, summaries, strict=True)]
 

@@ -236,7 +236,7 @@ def figure(result: Result) -> Any:
     for name, rate in (("sgd", 0.0178), ("momentum", 0.0056), ("adam_by_hand", 0.03)):
         axes[0, 1].plot(*descend(name, rate, ravine, (1.0, 0.3))[:100].T, ".-", markersize=3, label=name)
     axes[0, 1].set(xlabel="along a ravine, 100 steps", ylabel="across")
-    for one in axes[0]:
+    for one in axes[0] if result.rows else axes[0, 1:]:
         one.legend(frameon=False, fontsize=7)
     return drawing
 

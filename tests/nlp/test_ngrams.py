@@ -18,7 +18,8 @@ def text(characters: int, seed: int = 0) -> torch.Tensor:
 def test_probabilities_of_all_characters_sum_to_one(order: int) -> None:
     ids = text(2000)
     for before in (ids[37:44], text(7, seed=1), torch.tensor([8, 8, 8, 8, 8])):
-        losses = [ngram_losses(ids, torch.cat([before, torch.tensor([one])]), VOCABULARY, order)[-1] for one in range(9)]
+        asked = [torch.cat([before, torch.tensor([one])]) for one in range(9)]
+        losses = [ngram_losses(ids, one, VOCABULARY, order)[-1] for one in asked]
         assert sum(math.exp(-each[-1].item()) for each in losses) == pytest.approx(1)
 
 
