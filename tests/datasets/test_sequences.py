@@ -43,9 +43,9 @@ def save(home: Path, lines: list[str], frames: int = 3, suffix: str = "png", siz
 
 def test_bundled_set(sequences: tuple[list[FrameSequence], list[FrameSequence]]) -> None:
     train, test = sequences
-    assert (len(train), len(test)) == (32, 8)
-    assert {len(one) for one in train} == {7}
-    assert {len(one) for one in test} == {20}
+    assert (len(train), len(test)) == (64, 12)
+    assert {len(one) for one in train} == {4}
+    assert {len(one) for one in test} == {24}
     for one in train + test:
         assert one.boxes.shape == (len(one), 4)
         assert one.boxes.min() >= 0
@@ -56,7 +56,7 @@ def test_bundled_set(sequences: tuple[list[FrameSequence], list[FrameSequence]])
 
 def test_maker_makes_the_same_frames(maker: ModuleType, tmp_path: Path) -> None:
     maker.make(tmp_path, {"train": 1, "test": 1})
-    for split, frames in (("train", 7), ("test", 20)):
+    for split, frames in (("train", 4), ("test", 24)):
         for name in (f"{split}/digit01/img/{frame:04}.png" for frame in range(1, frames + 1)):
             mine, theirs = (
                 np.asarray(Image.open(root / name).convert("RGB")) for root in (tmp_path, DATA / "sequences")
@@ -75,7 +75,7 @@ def test_spellings_of_a_box(tmp_path: Path, line: str) -> None:
     save(tmp_path / "walk", [line] * 3, suffix="jpg")
     for folder in (tmp_path, tmp_path / "walk"):  # of sequences, and one
         train, test = open_sequences(folder)
-        assert len(train) == 32, "the bundled ones"
+        assert len(train) == 64, "the bundled ones"
         assert [one.name for one in test] == ["walk"]
         assert test[0].boxes.tolist() == [[2, 3, 12, 11]] * 3
         assert test[0].frame(2).shape == (3, 20, 30)
