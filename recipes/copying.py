@@ -402,7 +402,7 @@ def notebook(name: str, file_name: str, *, full: bool = False, format: str | Non
     figures = [part for part in recipe.parts if part.text.startswith("@run.figure")] if lean else []
     shown = with_helpers([replace(part, text=part.text.partition("\n")[2]) for part in figures], recipe)
     gathered = gather(recipe, [*lesson, *shown], Twins(format, families=False) if lean else None)
-    title, _, body = entry.docstring.partition("\n")
+    title, body = entry.title, entry.docstring.partition("\n")[2]
     place = f"__doc__, __file__ = {title!r}, {file_name!r}  # which scripts have, and notebooks lack"
     helpers = [
         f"# {label(module, recipe)}\n\n{joined(parts)}"

@@ -35,7 +35,19 @@ from recipes.audio.templates import Templates, cut_at_pauses
 from recipes.audio.transforms import speed
 from recipes.audio.using import SpeechRecognition
 from recipes.core.figures import draw_curves, new_figure
-from recipes.core.frame import Claim, Loop, Options, Result, batches, main, one_cycle, option, predict, recipe
+from recipes.core.frame import (
+    Claim,
+    InputError,
+    Loop,
+    Options,
+    Result,
+    batches,
+    main,
+    one_cycle,
+    option,
+    predict,
+    recipe,
+)
 from recipes.datasets.speech import Recordings, open_speech
 
 
@@ -44,7 +56,7 @@ class SpeechRecognitionOptions(Options):
     rate: int = option(8000, "samples a second that recordings are brought to")
     strings: int = option(400, "new strings in an epoch", least=1)
     pause: float = option(0.3, "longest pause between words in seconds, in training and test", least=0)
-    augment: bool = option(True, "play the training strings faster and slower, by up to a fifth")
+    augment: bool = option(False, "play the training strings faster and slower, by up to a fifth")
     beam: int = option(8, "beginnings that beam search keeps", least=1)
     hidden: int = option(64, "numbers in a frame's vector, for four heads", least=4)
     layers: int = option(2, "of the Transformer encoder", least=1)
@@ -160,6 +172,8 @@ def strings_to_test(recordings: Recordings, pause: float, seed: int = 0, count: 
 
 def build(options: SpeechRecognitionOptions, data: Any) -> SpeechTransformer:
     """The network for words like these."""
+    if options.hidden % 4:
+        raise InputError(f"option hidden: expected a multiple of the 4 heads, got {options.hidden}")
     return SpeechTransformer(len(data.classes), hidden=options.hidden, layers=options.layers, dropout=options.dropout)
 
 
@@ -213,7 +227,7 @@ def run(options: SpeechRecognitionOptions) -> Result:
 
 @run.claims
 def claims(run: Any) -> Iterator[Claim]:
-    result, plain = run(), run(augment=False)
+    result = run()
     device, strings = next(result.model.parameters()).device, result.test_set
     joined = strings_to_test(strings.recordings, 0, result.options["seed"])
     by_network, by_cutting = recognize(result.model, joined, device, 8), nearest_recordings(result.train_set, joined)
@@ -230,8 +244,6 @@ def claims(run: Any) -> Iterator[Claim]:
     text = "it needs no pauses: without them, its errors are less than half of the baseline's"
     half = by_cutting["word_error_rate"] / 2
     yield Claim(text, by_network["word_error_rate"], "<", half, margin=0.05)
-    text = "played faster and slower, a few voices prepare for others"
-    yield Claim(text, result["word_error_rate"], "<", plain["word_error_rate"], margin=0.03)
 
 
 @run.figure

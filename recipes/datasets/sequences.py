@@ -82,10 +82,7 @@ def sequences_of(dataset: Any, part: str) -> list[FrameSequence]:
         shape = tuple(frames.shape) if isinstance(frames, kinds) else ()
         if len(shape) != 4 or shape[1] != 3 or str(frames.dtype).removeprefix("torch.") != "uint8":
             raise InputError(f"{where}: expected frames (T, 3, H, W) of uint8, got {described(frames)}")
-        try:
-            corners = torch.as_tensor(boxes, dtype=torch.float32).cpu()
-        except (TypeError, ValueError, RuntimeError):
-            raise InputError(f"{where}: expected boxes (T, 4), got {described(boxes)}") from None
+        corners = corners_of(boxes, where)
         if corners.shape != (shape[0], 4) or len(corners) < 2:
             raise InputError(f"{where}: expected two or more frames with a box each, got {described(boxes)}")
         require_inside(corners, (shape[3], shape[2]), where)
@@ -125,9 +122,9 @@ def read_start(item: Any) -> FrameSequence:
     if not files:
         raise InputError(f"{home}: expected a folder with frames in img/ and the first box in {TRUTH}")
     where = str(home / TRUTH) if box is None else f"{home}: the first box"
-    boxes = read_boxes(home / TRUTH) if box is None else torch.as_tensor(box, dtype=torch.float32).view(-1, 4)
-    if not len(boxes):
-        raise InputError(f"{where}: expected the first box")
+    boxes = read_boxes(home / TRUTH) if box is None else corners_of(box, where).view(1, -1)
+    if boxes.shape[1:] != (4,) or not len(boxes):
+        raise InputError(f"{where}: expected 4 numbers: left, top, right, bottom")
     require_inside(boxes[:1], size, where)
     return FrameSequence(str(home), files, boxes[:1])
 
@@ -144,13 +141,20 @@ def frames_of(home: Path) -> tuple[list[Path], tuple[int, int]]:
     return files, sizes[0] if sizes else (0, 0)
 
 
+def corners_of(boxes: Any, where: str) -> Tensor:
+    """Boxes that a user has given, as float32."""
+    try:
+        return torch.as_tensor(boxes, dtype=torch.float32).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{where}: expected boxes of 4 numbers, got {described(boxes)}") from None
+
+
 def require_inside(boxes: Tensor, size: tuple[int, int], where: str) -> None:
     """Raises InputError unless every box has a size and shares pixels with its frame, width and height `size`."""
-    beyond = (boxes[:, 2:] <= 0).any(dim=1) | (boxes[:, :2] >= torch.tensor(size)).any(dim=1)
-    empty = ~(boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    if (beyond | empty).any():
-        number = int((beyond | empty).nonzero()[0]) + 1
-        raise InputError(f"{where}: box {number} lies outside its frame" + (" or is empty" if empty.any() else ""))
+    inside = ((boxes[:, 2:] > 0) & (boxes[:, :2] < torch.tensor(size))).all(dim=1)
+    inside &= (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    if not inside.all():
+        raise InputError(f"{where}: box {int((~inside).nonzero()[0]) + 1} lies outside its frame or is empty")
 
 
 def read_boxes(path: Path) -> Tensor:

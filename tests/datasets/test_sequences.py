@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from recipes.core.errors import InputError
 from recipes.datasets.bundled import bundled
-from recipes.datasets.sequences import TRUTH, FrameSequence, open_sequences
+from recipes.datasets.sequences import TRUTH, FrameSequence, open_sequences, read_start
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -23,7 +24,7 @@ def sequences() -> tuple[list[FrameSequence], list[FrameSequence]]:
 
 @pytest.fixture
 def maker(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(DATA)  # it imports its neighbour
+    monkeypatch.syspath_prepend(DATA)  # it imports its neighbor
     spec = importlib.util.spec_from_file_location("make_sequences", DATA / "make_sequences.py")
     assert spec is not None
     assert spec.loader is not None
@@ -138,6 +139,51 @@ def test_damaged_frame_is_named_when_it_is_read(tmp_path: Path) -> None:
     (one,) = open_sequences(tmp_path)[1]
     with pytest.raises(InputError, match=r"0003\.png: expected a whole picture"):
         one.frame(2)
+
+
+def test_a_start_needs_one_box(tmp_path: Path) -> None:
+    save(tmp_path, ["3,4,10,8"], frames=11)
+    (tmp_path / "img" / "0011.png").rename(tmp_path / "img" / "11.png")
+    (tmp_path / "img" / "0002.png").rename(tmp_path / "img" / "2.png")
+    (tmp_path / "img" / "._0001.png").write_bytes(b"what a Mac leaves in an archive")
+    one = read_start(tmp_path)
+    assert isinstance(one.files, list)
+    assert [file.name for file in one.files][:3] == ["0001.png", "2.png", "0003.png"]
+    assert len(one) == 11
+    assert one.boxes.tolist() == [[2, 3, 12, 11]]
+    assert read_start((str(tmp_path), [1, 2, 7, 9])).boxes.tolist() == [[1, 2, 7, 9]]
+    for box, text in (([7, 2, 7, 9], "empty"), ([40, 2, 47, 9], "outside"), ([1, 2], "4 numbers"), ("a", "4 numbers")):
+        with pytest.raises(InputError, match=text):
+            read_start((tmp_path, box))
+    with pytest.raises(InputError, match="expected a folder with frames"):
+        read_start(tmp_path / "img")
+
+
+def test_own_datasets() -> None:
+    frames, boxes = torch.zeros(3, 3, 20, 30, dtype=torch.uint8), torch.tensor([[1.0, 2, 7, 9]]).expand(3, -1)
+    train, test = open_sequences(([(frames, boxes)], [(frames.numpy(), boxes.tolist())] * 2))
+    assert [len(one) for one in train + test] == [3, 3, 3]
+    assert torch.equal(test[1].boxes, boxes)
+    assert test[0].frame(1).shape == (3, 20, 30)
+
+
+@pytest.mark.parametrize(
+    ("sample", "text"),
+    [
+        (torch.zeros(3, 3, 20, 30), "expected .frames, boxes."),
+        ((torch.zeros(3, 3, 20, 30), torch.ones(3, 4)), "uint8"),
+        ((torch.zeros(3, 20, 30, dtype=torch.uint8), torch.ones(3, 4)), "expected frames"),
+        ((torch.zeros(3, 3, 20, 30, dtype=torch.uint8), torch.ones(2, 4)), "a box each"),
+        ((torch.zeros(3, 3, 20, 30, dtype=torch.uint8), torch.ones(3, 4)), "box 1 lies outside its frame or is empty"),
+        ((torch.zeros(3, 3, 20, 30, dtype=torch.uint8), "boxes"), "expected boxes"),
+        ((torch.zeros(3, 3, 20, 30, dtype=torch.uint8), torch.full((3, 4), torch.nan)), "box 1 lies outside"),
+    ],
+)
+def test_refused_samples(sample: Any, text: str) -> None:
+    with pytest.raises(InputError, match=text) as caught:
+        open_sequences(([sample], [sample]))
+    assert "data: train sample 0" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.real

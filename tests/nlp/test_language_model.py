@@ -224,7 +224,7 @@ def test_what_reaches_far_back_is_learned() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 20, "heads": 4}, "option width: expected a multiple of twice the heads, 8, got 20"),
+        ({"width": 20, "heads": 4}, "option width: expected a multiple of twice 4 heads, got 20"),
         ({"layers": 0}, "option layers: expected a whole number of at least 1, got 0"),
         ({"context": 8}, "option context: expected a whole number of at least 16, got 8"),
         ({"context": 10**6}, "option context: expected less than the train text has"),

@@ -12,6 +12,7 @@ to find the one that belongs to the name.
 
 Tags are not independent: an I- continues something. A conditional random field (CRF) learns a score for every pair of
 neighboring tags and is trained on whole sequences: p(tags) = exp(score) / Σ exp(score of every sequence).
+Here that helps with names of several words, but by how much depends on the seed: the table shows it, no claim does.
 
 Notes: 46
 Paper: Devlin, Chang, Lee, Toutanova (2019), "BERT: Pre-training of Deep Bidirectional Transformers for Language

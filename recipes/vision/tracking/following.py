@@ -16,6 +16,7 @@ EXEMPLAR, SEARCH = 32, 64  # pixels; the object fills about half of the first, a
 STRIDE = 2  # pixels of a crop in a cell of its features
 WINDOW = 0.3  # weight of the cosine window, which prefers small moves, against the response
 DAMPING = 0.3  # share of a new size that is taken on
+MEMORY = 0.1  # pull of every new size toward the first one, as a share of the logarithm of their ratio
 
 
 def square_around(box: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,7 +58,7 @@ def follow(model: nn.Module, sequence: FrameSequence, device: Any, damping: floa
     features: Any = model.features
     model.eval()
     center, size, side = square_around(sequence.boxes[0])
-    anchor, smallest, largest = size * EXEMPLAR / side, size / 5, size * 5
+    first, anchor = size, size * EXEMPLAR / side
     frame = sequence.frame(0).to(device)
     exemplar = features(crops(frame[None], center[None].to(device), side[None].to(device), EXEMPLAR))
     corner, boxes = torch.tensor(frame.shape[:0:-1]), [sequence.boxes[0]]
@@ -73,8 +74,8 @@ def follow(model: nn.Module, sequence: FrameSequence, device: Any, damping: floa
         code = codes[:, row, column]
         moved = STRIDE * (torch.tensor([column, row]) - (len(response) - 1) / 2) + code[:2] * anchor
         center = (center + moved * scale).clamp(min=0).minimum(corner)  # whatever happens, it stays within the frame
-        size = size + damping * (anchor * code[2:].clamp(-1, 1).exp() * scale - size)
-        size = size.maximum(smallest).minimum(largest)
+        change = (anchor / first * scale).log() + code[2:]  # since the first frame, as a logarithm
+        size = size + damping * (first * ((1 - MEMORY) * change).clamp(-1.6, 1.6).exp() - size)
         side = square_around(torch.cat([-size, size]) / 2)[2]
         boxes.append(torch.cat([center - size / 2, center + size / 2]))
     model.train(was_training)

@@ -30,14 +30,7 @@ from torch.nn import functional as F
 
 from recipes.core.frame import Claim, Loop, Options, Precision, Result, batches, main, option, recipe
 from recipes.datasets.sequences import FrameSequence, open_sequences
-from recipes.vision.tracking.following import (
-    STRIDE,
-    draw_following,
-    follow,
-    match_pixels,
-    scores,
-    stay,
-)
+from recipes.vision.tracking.following import STRIDE, draw_following, follow, match_pixels, scores, stay
 from recipes.vision.tracking.pairs import Pairs, alike, cut, recolored
 from recipes.vision.tracking.using import Tracking
 
@@ -110,12 +103,11 @@ def cross_correlation(exemplars: Tensor, searches: Tensor) -> Tensor:
     """
     height, width = exemplars.shape[2:]
     rows, columns = searches.shape[2] - height + 1, searches.shape[3] - width + 1
-    terms = [
-        exemplars[:, :, i : i + 1, j : j + 1] * searches[:, :, i : i + rows, j : j + columns]
-        for i in range(height)
-        for j in range(width)
-    ]
-    return torch.stack(terms).sum(dim=0)
+    response = searches.new_zeros(())
+    for i in range(height):
+        for j in range(width):
+            response = response + exemplars[:, :, i, j, None, None] * searches[:, :, i : i + rows, j : j + columns]
+    return response
 
 
 def localization_loss(response: Tensor, codes: Tensor, shifts: Tensor, anchors: Tensor, sizes: Tensor) -> Tensor:
@@ -173,10 +165,8 @@ def train(
     )
     for batch in loop:
         first, second, anchors, sizes = alike(*batch)
-        shifts, zooms = (
-            torch.empty_like(sizes).uniform_(-12, 12),
-            torch.empty_like(sizes[:, 0]).uniform_(-0.35, 0.35).exp(),
-        )
+        shifts = torch.empty_like(sizes).uniform_(-12, 12)
+        zooms = torch.empty_like(sizes[:, 0]).uniform_(-0.35, 0.35).exp()
         exemplars, searches = cut(first, second, shifts, zooms)
         response, codes = loop.model(recolored(exemplars), recolored(searches))
         loop.step(localization_loss(response, codes, shifts, anchors, sizes / zooms[:, None]))
