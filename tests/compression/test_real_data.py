@@ -27,7 +27,7 @@ from recipes.datasets.texts import open_texts
 from recipes.nlp.bert import sentiment
 from recipes.nlp.bert.encoder import open_encoder, start_with_positions
 from recipes.nlp.bert.subwords import encode_texts
-from recipes.vision.classification import task
+from recipes.vision.classification import old
 from recipes.vision.classification.resnet import resnet18
 from recipes.vision.classification.vit import VisionTransformer
 
@@ -60,12 +60,12 @@ class Trained:
 
     def way(self, lr: float) -> dict[str, Any]:
         torch.manual_seed(self.seed)
-        fast = task.FAST if self.name == "resnet18" else {}
+        fast = old.FAST if self.name == "resnet18" else {}
         size = 32 if self.name == "bert" else 64
         return {"epochs": EPOCHS, "batch_size": size, "lr": lr, "device": CPU, "seed": self.seed, **fast}
 
     def fit(self, model: Any, lr: float, **options: bool) -> nn.Module:
-        train: Any = sentiment.train if self.name == "bert" else task.train
+        train: Any = sentiment.train if self.name == "bert" else old.train
         train(model, self.train_set, first(self.test_set, 10), **self.way(lr), **options)
         return model.to(memory_format=torch.contiguous_format).eval()
 
