@@ -124,11 +124,9 @@ def test_other_endings(tmp_path: Path, target: str) -> None:
 
 def test_two_definitions_of_one_name_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "clash.py"
-    path.write_text(
-        '"""T."""\nfrom recipes.core.loop import Loop\n\n\ndef one_cycle(): ...\n\n\ndef run():\n    Loop\n'
-    )
-    gather(Source("clash", path))  # Loop itself does not need one_cycle
-    path.write_text(path.read_text().replace("one_cycle", "map_tensors"))
+    path.write_text('"""T."""\nfrom recipes.core.loop import Loop\n\n\ndef shard_of(): ...\n\n\ndef run():\n    Loop\n')
+    gather(Source("clash", path))
+    path.write_text(path.read_text().replace("shard_of", "map_tensors"))  # which Loop needs
     with pytest.raises(ValueError, match="map_tensors is defined in both"):
         gather(Source("clash", path))
 

@@ -228,7 +228,7 @@ def test_what_reaches_far_back_is_learned() -> None:
         ({"layers": 0}, "option layers: expected a whole number of at least 1, got 0"),
         ({"context": 8}, "option context: expected a whole number of at least 16, got 8"),
         ({"context": 10**6}, "option context: expected less than the train text has"),
-        ({"data": ("abc" * 100, "abc")}, "option context: expected less than the test text has, 3 characters, got 64"),
+        ({"data": ("abc" * 100, "abc")}, "option context: expected less than the test text has, 3 characters, got 128"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
