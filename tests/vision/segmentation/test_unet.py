@@ -118,7 +118,7 @@ class TestRun:
                 Image.fromarray(picture.astype(np.uint8)).save(tmp_path / part / "images" / f"{number}.png")
                 Image.fromarray(mask.astype(np.uint8)).save(tmp_path / part / "masks" / f"{number}.png")
         out = tmp_path / "out"
-        result = unet.run(data=str(tmp_path), width=4, depth=2, epochs=10, claims=False, device="cpu", out=str(out))
+        result = unet.run(data=str(tmp_path), width=4, depth=2, epochs=20, claims=False, device="cpu", out=str(out))
         assert result.metrics["mean_iou"] > 0.9
         trained = recipes.trained(out, device="cpu")
         answer = trained([tmp_path / "test" / "images" / "0.png"])[0]
