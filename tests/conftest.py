@@ -14,6 +14,7 @@ import recipes
 from recipes.core.result import Result
 
 torch.set_num_threads(1)  # two workers of one thread each beat one of two
+os.environ["OMP_NUM_THREADS"] = "1"  # and so do the processes that tests start, which must round as this one does
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs behind it with Ctrl-C ignored
 
 

@@ -154,9 +154,9 @@ class Coupling(TorchFunctionMode):
         name = getattr(function, "__name__", "").strip("_")
         if name in ELEMENTWISE and isinstance(result, Tensor):
             self.combine(tensors, result)
-        elif ("pool" in name or name == "interpolate") and isinstance(result, Tensor):
+        elif ("pool" in name or name in ("interpolate", "pad")) and isinstance(result, Tensor):
             own = self.labels[args[0]]
-            if own.dim == 1 - args[0].ndim:
+            if own.dim == 1 - args[0].ndim and result.size(own.dim) == len(own.channels):  # none are padded
                 self.labels[result] = own
             else:
                 self.keep(args[0])
