@@ -15,8 +15,9 @@ from recipes.vision.detection.drawing import draw_frames
 EXEMPLAR, SEARCH = 32, 64  # pixels; the object fills about half of the first, and a quarter of the second
 STRIDE = 2  # pixels of a crop in a cell of its features
 WINDOW = 0.3  # weight of the cosine window, which prefers small moves, against the response
-DAMPING = 0.3  # share of a new size that is taken on
-MEMORY = 0.1  # pull of every new size toward the first one, as a share of the logarithm of their ratio
+SCALES = (0.94, 1.0, 1.06)  # sizes of the search, relative to the last one
+DAMPING = 0.5  # share of a new size that is taken on
+MEMORY = 0.15  # pull of every new size toward the first one, as a share of the logarithm of their ratio
 
 
 def square_around(box: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,16 +45,23 @@ def crops(pictures: Tensor, centers: Tensor, sides: Tensor, size: int) -> Tensor
 
 
 @torch.inference_mode()
-def follow(model: nn.Module, sequence: FrameSequence, device: Any, damping: float = DAMPING) -> Tensor:
+def follow(
+    model: nn.Module,
+    sequence: FrameSequence,
+    device: Any,
+    scales: Sequence[float] = SCALES,
+    damping: float = DAMPING,
+) -> Tensor:
     """Follows what is in the first frame's box: boxes (T, 4) in pixels, the first as given.
 
     Args:
         model: the network, which stays as it is; its `compare` gives a response and box codes for each position.
         sequence: only its first box is looked at.
         device: where the model lives.
+        scales: sizes of the search, relative to the last one; that with the highest response is taken.
         damping: share of a new size that is taken on; with 0 the box keeps its size.
     """
-    was_training = model.training
+    was_training, count = model.training, len(scales)
     compare: Any = model.compare
     features: Any = model.features
     model.eval()
@@ -63,18 +71,19 @@ def follow(model: nn.Module, sequence: FrameSequence, device: Any, damping: floa
     exemplar = features(crops(frame[None], center[None].to(device), side[None].to(device), EXEMPLAR))
     corner, boxes = torch.tensor(frame.shape[:0:-1]), [sequence.boxes[0]]
     for index in range(1, len(sequence)):
-        scale = side / EXEMPLAR  # pixels of the frame in one of a crop
-        frame = sequence.frame(index).to(device)
-        search = crops(frame[None], center[None].to(device), (scale * SEARCH)[None].to(device), SEARCH)
-        response, codes = (one[0].float().cpu() for one in compare(exemplar, features(search)))  # (17, 17), (4, 17, 17)
-        response = (response - response.amin()) / (response.amax() - response.amin()).clamp(min=1e-6)
+        sides = side * torch.tensor(scales)
+        frames, centers = sequence.frame(index).to(device).expand(count, -1, -1, -1), center.expand(count, -1)
+        searches = features(crops(frames, centers.to(device), (sides * SEARCH / EXEMPLAR).to(device), SEARCH))
+        responses, codes = (one.float().cpu() for one in compare(exemplar.expand(count, -1, -1, -1), searches))
+        best = int(responses.amax(dim=(1, 2)).argmax())
+        response = (responses[best] - responses.amin()) / (responses.amax() - responses.amin()).clamp(min=1e-6)
         near = torch.hann_window(len(response), periodic=False)
-        wanted = (1 - WINDOW) * response + WINDOW * near[:, None] * near
+        wanted = (1 - WINDOW) * response + WINDOW * near[:, None] * near  # (17, 17)
         row, column = divmod(int(wanted.argmax()), wanted.shape[1])
-        code = codes[:, row, column]
+        code, scale = codes[best, :, row, column], sides[best] / EXEMPLAR  # pixels of the frame in one of the crop
         moved = STRIDE * (torch.tensor([column, row]) - (len(response) - 1) / 2) + code[:2] * anchor
         center = (center + moved * scale).clamp(min=0).minimum(corner)  # whatever happens, it stays within the frame
-        change = (anchor / first * scale).log() + code[2:]  # since the first frame, as a logarithm
+        change = (anchor * scale / first).log() + code[2:]  # since the first frame, as a logarithm
         size = size + damping * (first * ((1 - MEMORY) * change).clamp(-1.6, 1.6).exp() - size)
         side = square_around(torch.cat([-size, size]) / 2)[2]
         boxes.append(torch.cat([center - size / 2, center + size / 2]))

@@ -116,6 +116,25 @@ def test_gradients_reach_every_parameter(sequences: Parts) -> None:
         assert parameter.grad.abs().sum() > 0, name
 
 
+def test_objects_that_are_not_where_the_loss_says_teach_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(response: torch.Tensor, codes: torch.Tensor, shifts: torch.Tensor, *sizes: torch.Tensor) -> torch.Tensor:
+        return localization_loss(response, codes, shifts.roll(1, 0), *sizes)
+
+    right = recipes.run(NAME, steps=150, claims=False, device="cpu")
+    monkeypatch.setattr("recipes.vision.tracking.task.localization_loss", wrong)
+    mixed_up = recipes.run(NAME, steps=150, claims=False, device="cpu")
+    assert right.history[-1]["found"] > 0.6
+    assert mixed_up.history[-1]["found"] < 0.45
+    assert mixed_up.missed_bars()
+
+
+def test_scores_are_those_of_their_definitions() -> None:
+    true = torch.tensor([[0.0, 0, 8, 8], [0, 0, 8, 8], [0, 0, 8, 8]])
+    found = torch.tensor([[9.0, 9, 10, 10], [0, 0, 8, 8], [0, 0, 8, 2]])  # the first is given, and left out
+    one = FrameSequence("one", torch.zeros(3, 3, 9, 9, dtype=torch.uint8), true)
+    assert scores([found], [one]) == {"mean_overlap": 0.625, "success_50": 0.5, "precision": 0.5}
+
+
 def test_following_looks_at_the_first_box_alone_and_leaves_the_model(sequences: Parts) -> None:
     torch.manual_seed(0)
     model, one = Siamese(), sequences[1][0]
@@ -152,13 +171,13 @@ def test_template_matching_finds_an_object_that_does_not_change(tmp_path: Path) 
 
 @pytest.mark.real
 def test_basketball(real_data: Path) -> None:
-    """Taught by digits alone, it follows a player better than standing still."""
+    """Having learned from digits and cards alone, it follows a player better than template matching does."""
     result = recipes.run(NAME, data=str(real_data / "otb" / "Basketball"), device="cpu", claims=False)
-    still = scores([stay(one) for one in result.test_set], result.test_set)
-    assert result["mean_overlap"] > still["mean_overlap"]
+    assert result["mean_overlap"] > result.baseline["mean_overlap"] > 0.4
 
 
 @pytest.mark.xdist_group(NAME)
 def test_training_pays(default_run: Callable[[str], Result]) -> None:
     follows = {row["follows"]: row["mean_overlap"] for row in default_run(NAME).rows}
     assert follows["this recipe"] > follows["random weights"] + 0.1
+    assert follows["this recipe"] > follows["random weights, undamped"] + 0.1
