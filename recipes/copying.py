@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -124,13 +124,19 @@ def module_source(module: str) -> Source:
     return Source(module, path if path.is_file() else base / "__init__.py")
 
 
-def gather(recipe: Source, parts: Sequence[Part] | None = None, twins: "Twins | None" = None) -> Gathered:
+def gather(
+    recipe: Source,
+    parts: Sequence[Part] | None = None,
+    twins: "Twins | None" = None,
+    methods: frozenset[str] | None = None,
+) -> Gathered:
     """Follows every name the recipe uses to its definition.
 
     Args:
         recipe: the module it is written in.
         parts: of the recipe that are wanted; all of them if not given.
         twins: where definitions of the library are replaced by lean ones.
+        methods: that classes of other modules keep; all of them if not given.
     """
     parts = recipe.parts if parts is None else parts
     sources: dict[str, Source] = {recipe.name: recipe}
@@ -143,7 +149,7 @@ def gather(recipe: Source, parts: Sequence[Part] | None = None, twins: "Twins | 
         if part is not None:
             if source is not recipe and name not in wanted.setdefault(source.name, set()):
                 wanted[source.name] |= part.defines
-                for used in sorted(part.uses - part.defines):
+                for used in sorted(with_methods(part, methods).uses - part.defines):
                     need(source, used)
         elif name in source.imports:
             found = source.imports[name]
@@ -168,10 +174,35 @@ def gather(recipe: Source, parts: Sequence[Part] | None = None, twins: "Twins | 
 
     gathered = Gathered(imports=imports)
     for module in by_dependence(order, sources, wanted, twins):
-        gathered.parts[module] = [part for part in sources[module].parts if part.defines & wanted[module]]
+        chosen = [part for part in sources[module].parts if part.defines & wanted[module]]
+        gathered.parts[module] = [with_methods(part, methods) for part in chosen]
     gathered.parts[recipe.name] = list(parts)
     refuse_collisions(gathered)
     return gathered
+
+
+def lean(recipe: Source, parts: Sequence[Part], twins: "Twins") -> Gathered:
+    """The same with the lean twins, without methods that nothing calls."""
+    gathered = gather(recipe, parts, twins)
+    trees = [ast.parse(part.text) for module in gathered.parts.values() for part in module]
+    named = frozenset(one.attr for tree in trees for one in ast.walk(tree) if isinstance(one, ast.Attribute))
+    return gather(recipe, parts, twins, named | {"forward"})
+
+
+def with_methods(part: Part, methods: frozenset[str] | None) -> Part:
+    """The part; of a class only the methods of these names, and those with underscores, which Python calls."""
+    tree = ast.parse(part.text)
+    if methods is None or not isinstance(tree.body[0], ast.ClassDef):
+        return part
+    lines = part.text.split("\n")
+    for node in reversed(tree.body[0].body):
+        if isinstance(node, ast.FunctionDef) and node.name not in methods and not node.name.startswith("__"):
+            start = min([node.lineno, *(one.lineno for one in node.decorator_list)]) - 1
+            while not lines[start - 1].strip() or lines[start - 1].strip().startswith("#"):
+                start -= 1  # with the blank line and the comment above it
+            del lines[start : node.end_lineno]
+    text = "\n".join(lines)
+    return replace(part, text=text, uses=used_names(ast.parse(text)))
 
 
 PLAIN = "recipes.core.plain"
@@ -327,18 +358,19 @@ def stand_alone(name: str, *, full: bool = False, format: str | None = None) -> 
     """
     entry = catalog.find(name)
     recipe = Source(entry.module, entry.path)
-    lean = is_new(recipe) and not full
-    if format is not None and not lean:
+    short = is_new(recipe) and not full
+    if format is not None and not short:
         raise InputError("option format: a full copy opens every format")
-    gathered = gather(recipe, lesson_parts(recipe), Twins(format)) if lean else gather(recipe)
+    gathered = lean(recipe, lesson_parts(recipe), Twins(format)) if short else gather(recipe)
     pieces = [
-        f'"""{entry.docstring}\n\n{provenance(name, lean=lean)}\n"""',
+        f'"""{entry.docstring}\n\n{provenance(name, lean=short)}\n"""',
         import_lines(with_type_checking(gathered.imports)),
     ]
-    for module, parts in gathered.parts.items():
-        if lean and module != recipe.name:
+    for heading, group in groupby(gathered.parts.items(), lambda item: label(item[0], recipe)):
+        parts = [part for _, parts in group for part in parts]
+        if short and heading != "the recipe":
             parts = [replace(part, text=with_short_docstrings(part.text)) for part in parts]
-        pieces.append(f"# {label(module, recipe)}\n\n\n" + joined(parts))
+        pieces.append(f"# {heading}\n\n\n" + joined(parts))
     pieces.append('if __name__ == "__main__":\n    main(run)')
     data = data_names(gathered) if format in (None, *FORMATS.values()) else set()
     return "\n\n\n".join(pieces) + "\n", data
@@ -363,7 +395,9 @@ def with_short_docstrings(text: str) -> str:
 def label(module: str, recipe: Source) -> str:
     if module == recipe.name:
         return "the recipe"
-    return "the frame" if module == PLAIN else "the data" if ".datasets." in module else f"from {module}"
+    if module == PLAIN:
+        return "the frame"
+    return "the data" if ".datasets." in module else f"from {module.rpartition('.')[0]}"
 
 
 def provenance(name: str, *, lean: bool) -> str:
@@ -397,11 +431,12 @@ def notebook(name: str, file_name: str, *, full: bool = False, format: str | Non
     """The same as a Jupyter notebook (nbformat 4.5): a lesson to be read, its steps in cells with their sentences."""
     entry = catalog.find(name)
     recipe = Source(entry.module, entry.path)
-    lean = is_new(recipe) and not full
-    lesson = lesson_parts(recipe) if lean else recipe.parts
-    figures = [part for part in recipe.parts if part.text.startswith("@run.figure")] if lean else []
+    short = is_new(recipe) and not full
+    lesson = lesson_parts(recipe) if short else recipe.parts
+    figures = [part for part in recipe.parts if part.text.startswith("@run.figure")] if short else []
     shown = with_helpers([replace(part, text=part.text.partition("\n")[2]) for part in figures], recipe)
-    gathered = gather(recipe, [*lesson, *shown], Twins(format, families=False) if lean else None)
+    wanted = [*lesson, *shown]
+    gathered = lean(recipe, wanted, Twins(format, families=False)) if short else gather(recipe, wanted)
     title, body = entry.title, entry.docstring.partition("\n")[2]
     place = f"__doc__, __file__ = {title!r}, {file_name!r}  # which scripts have, and notebooks lack"
     helpers = [
@@ -410,7 +445,7 @@ def notebook(name: str, file_name: str, *, full: bool = False, format: str | Non
         if module != recipe.name
     ]
     frame = "\n\n\n".join([f"{import_lines(with_type_checking(gathered.imports))}\n\n{place}", *helpers])
-    cells: list[tuple[str, str]] = [("markdown", f"# {title}\n{body}\n\n{provenance(name, lean=lean)}")]
+    cells: list[tuple[str, str]] = [("markdown", f"# {title}\n{body}\n\n{provenance(name, lean=short)}")]
     cells += [
         ("markdown", "## What it stands on\n\nImports, the training loop, and what opens the data."),
         ("folded", frame),
@@ -422,7 +457,7 @@ def notebook(name: str, file_name: str, *, full: bool = False, format: str | Non
     cells += [("markdown", "## Run it"), ("code", "result = run()\nresult.metrics, result.baseline")]
     if shown:
         cells += [("markdown", "## Look at it"), ("code", joined(shown)), ("code", "figure(result)")]
-    elif not lean:
+    elif not short:
         cells.append(("code", "result.figure()"))
     content = {
         "cells": [as_cell(number, kind, text) for number, (kind, text) in enumerate(cells)],

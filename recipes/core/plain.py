@@ -1,15 +1,17 @@
-"""The frame that copies get: the names of `frame` on one device, without processes, checkpoints or signals."""
+"""The frame that copies get: the names of `frame` on one device, without processes, checkpoints or signals.
+
+A copy belongs to the person who edits it, so this is as short as it can be read: types are left to the library.
+"""
 
 import argparse
 import dataclasses
-import time
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, DistributedSampler, Sampler
+from torch.utils.data import DataLoader, DistributedSampler
 
 Precision = str
 
@@ -18,7 +20,7 @@ class InputError(ValueError):
     """Input that cannot be used: a file, a record, an option."""
 
 
-def option(default: Any, sentence: str, **limits: float) -> Any:
+def option(default, sentence, **limits):
     """A field of `Options`, and the sentence that --help shows."""
     return field(default=default, metadata={"help": sentence})
 
@@ -38,7 +40,7 @@ class Options:
     clip: float | None = option(None, "largest norm of the gradient")
 
 
-def map_tensors(function: Callable[[Tensor], Tensor], batch: Any) -> Any:
+def map_tensors(function, batch):
     """The batch with `function` applied to every tensor in it."""
     if isinstance(batch, Tensor):
         return function(batch)
@@ -47,28 +49,28 @@ def map_tensors(function: Callable[[Tensor], Tensor], batch: Any) -> Any:
     return type(batch)(map_tensors(function, one) for one in batch)
 
 
-def batches(dataset: Any, options: Options, *, workers: int = 0) -> DataLoader:
+def batches(dataset, options, *, workers=0):
     """Shuffled batches, in an order that depends on the seed and the epoch alone."""
-    sampler: Any = DistributedSampler(dataset, num_replicas=1, rank=0, seed=options.seed)
+    sampler = DistributedSampler(dataset, num_replicas=1, rank=0, seed=options.seed)
     whole = (lambda batch: batch) if hasattr(dataset, "__getitems__") else None  # the set hands out whole batches
     size = min(options.batch_size, len(dataset))
     return DataLoader(dataset, size, sampler=sampler, drop_last=True, collate_fn=whole, num_workers=workers)
 
 
-class ByLength(Sampler[int]):
-    """Shuffles the samples, sorts those of 50 batches at a time by length, and shuffles the batches."""
+class ByLength:
+    """An order in which each batch holds samples of similar length, so that little of it is padding."""
 
-    def __init__(self, lengths: Tensor, batch_size: int, *, seed: int = 0) -> None:
+    def __init__(self, lengths, batch_size, *, seed=0):
         self.lengths, self.seed, self.size, self.epoch = lengths, seed, min(batch_size, len(lengths)), 0
         self.count = len(lengths) // self.size
 
-    def set_epoch(self, epoch: int) -> None:
+    def set_epoch(self, epoch):
         self.epoch = epoch
 
-    def __len__(self) -> int:
+    def __len__(self):
         return self.count * self.size
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self):
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         order = torch.randperm(len(self.lengths), generator=generator)[: len(self)]
         pools = [pool[self.lengths[pool].argsort(stable=True)] for pool in order.split(50 * self.size)]
@@ -76,14 +78,14 @@ class ByLength(Sampler[int]):
         return iter(rows[torch.randperm(self.count, generator=generator)].flatten().tolist())
 
 
-def batches_by_length(dataset: Any, options: Options, lengths: Sequence[int] | None = None) -> DataLoader:
+def batches_by_length(dataset, options, lengths=None):
     """Shuffled batches of samples of similar length, so that little of them is padding."""
     lengths = [len(ids) for ids in dataset.ids] if lengths is None else lengths
     sampler = ByLength(torch.tensor(lengths), options.batch_size, seed=options.seed)
     return DataLoader(dataset, sampler.size, sampler=sampler, collate_fn=lambda batch: batch)
 
 
-def one_cycle(progress: float) -> float:
+def one_cycle(progress):
     """A learning rate that rises over the first fifth of training and falls to zero after it."""
     return max(progress / 0.2, 0.02) if progress < 0.2 else (1 - progress) / 0.8
 
@@ -91,39 +93,28 @@ def one_cycle(progress: float) -> float:
 class Loop:
     """Batches, epoch by epoch; `step(loss)` is backward, clip, optimizer and schedule."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Any,
-        loader: Any,
-        options: Options,
-        *,
-        schedule: Any = one_cycle,
-        evaluate: Callable[[], dict[str, float]] = dict,
-        name: str = "model",
-    ) -> None:
+    def __init__(self, model, optimizer, loader, options, *, schedule=one_cycle, evaluate=dict, name="model"):
         self.optimizer, self.batches, self.options, self.evaluate = optimizer, loader, options, evaluate
-        self.device = torch.device(options.device)
+        self.device, self.steps, self.history = torch.device(options.device), 0, []
         self.layout = torch.channels_last if options.channels_last else torch.preserve_format
         self.module = model.to(self.device).to(memory_format=self.layout)
-        self.history: list[dict[str, float]] = []
-        self.steps, self.total = 0, options.steps or options.epochs * len(loader)
+        self.total = options.steps or options.epochs * len(loader)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(min(step / self.total, 1)))
         has_bf16 = self.device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
         self.half = options.precision == "bf16" or (options.precision == "auto" and has_bf16)
 
-    def model(self, *inputs: Any) -> Any:
+    def model(self, *inputs):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             outputs = self.module(*inputs)
         return map_tensors(lambda one: one.float() if one.dtype == torch.bfloat16 else one, outputs)
 
-    def place(self, one: Tensor) -> Tensor:
+    def place(self, one):
         return one.to(self.device, memory_format=self.layout if one.ndim == 4 else torch.preserve_format)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self):
         while self.steps < self.total:
             self.module.train()
-            self.losses: list[Tensor] = []
+            self.losses = []
             self.batches.sampler.set_epoch(len(self.history))
             for batch in self.batches:
                 yield map_tensors(self.place, batch)
@@ -133,7 +124,7 @@ class Loop:
             self.history.append({"epoch": len(self.history) + 1, "loss": loss} | self.evaluate())
             print("  ".join(f"{name} {value:.4g}" for name, value in self.history[-1].items()))
 
-    def step(self, loss: Tensor) -> None:
+    def step(self, loss):
         loss.backward()
         if self.options.clip is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), self.options.clip)
@@ -145,60 +136,50 @@ class Loop:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, dataset: Any, device: Any, batch_size: int = 256) -> list[Any]:
+def predict(model, dataset, device, batch_size=256):
     """Outputs of `model` in evaluation mode, one for each sample of `dataset`, on the CPU."""
     was_training, outputs = model.training, []
     model.eval()
-    for start in range(0, len(dataset), batch_size):
-        inputs, _ = dataset.__getitems__(list(range(start, min(start + batch_size, len(dataset)))))
+    for indices in torch.arange(len(dataset)).split(batch_size):
+        inputs, _ = dataset.__getitems__(indices.tolist())
         outputs += map_tensors(lambda one: one.cpu(), model(map_tensors(lambda one: one.to(device), inputs)))
     model.train(was_training)
     return outputs
 
 
-@dataclass
-class Result:
-    metrics: dict[str, float]
-    baseline: dict[str, float]
-    baseline_name: str = "baseline"
-    bars: dict[str, float] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    model: Any = None
-    train_set: Any = None
-    test_set: Any = None
-    runs: dict[str, Any] = field(default_factory=dict)
+class Result(SimpleNamespace):
+    """What a run measured, and what it made: metrics, baseline, history, model, train_set, test_set."""
+
+    baseline_name = "baseline"
 
 
-def recipe(options_class: Any) -> Any:
-    """Makes `run(**options)` of a function from options to a result: it seeds, times, prints and saves."""
+def recipe(options_class):
+    """Makes `run(**options)` of a function from options to a result: it seeds, prints and saves."""
 
-    def decorate(body: Callable[[Any], Result]) -> Any:
-        def run(**given: Any) -> Result:
+    def decorate(body):
+        def run(**given):
             options = options_class(**given)
             torch.manual_seed(options.seed)
-            started = time.perf_counter()
             result = body(options)
             for name, scores in (("this recipe", result.metrics), (result.baseline_name, result.baseline)):
                 print(f"{name}: " + "  ".join(f"{key} {value:.4g}" for key, value in scores.items()))
-            print(f"{time.perf_counter() - started:.1f} s")
             if options.out:
                 torch.save(result.model.state_dict(), options.out)
             return result
 
-        run.options = options_class  # type: ignore[attr-defined]
+        run.options = options_class
         return run
 
     return decorate
 
 
-def main(run: Any, arguments: Sequence[str] | None = None) -> None:
+def main(run):
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     shared = {one.name: one.metadata for one in dataclasses.fields(Options)}
     for one in dataclasses.fields(run.options):
         kind = str if one.default is None else type(one.default)
         kind = {"int | None": int, "float | None": float}.get(str(one.type), kind)
         how = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
-        flag = f"--{one.name.replace('_', '-')}"
-        parser.add_argument(flag, default=one.default, help=(one.metadata or shared[one.name])["help"], **how)
-    run(**vars(parser.parse_args(arguments)))
+        sentence = (one.metadata or shared[one.name])["help"]
+        parser.add_argument(f"--{one.name.replace('_', '-')}", default=one.default, help=sentence, **how)
+    run(**vars(parser.parse_args()))

@@ -60,26 +60,18 @@ def open_images(data: str | None = None, *, image_size: int | None = None, seed:
     images, test_images = (read(f"{part}-images").unsqueeze(1) for part in ("train", "t10k"))
     labels, test_labels = (read(f"{part}-labels").long() for part in ("train", "t10k"))
     classes = [str(number) for number in range(int(labels.max()) + 1)]
-    images, test_images = resized(images, image_size), resized(test_images, image_size)
+    if image_size:
+        images, test_images = (scaled(part, image_size) for part in (images, test_images))
     mean, std = channel_statistics(images)
     return Images(images, labels, classes, mean, std), Images(test_images, test_labels, classes, mean, std)
 
 
-def resized(images: Tensor, size: int | None) -> Tensor:
-    """Pictures (N, C, H, W) with the shorter side scaled to `size` and the center cut out."""
-    height, width = images.shape[2:]
-    if size is None or height == width == size:
-        return images
-    scaled = [max(size, round(side * size / min(height, width))) for side in (height, width)]
-    top, left = (scaled[0] - size) // 2, (scaled[1] - size) // 2
-    images = F.interpolate(images, scaled, mode="bilinear", antialias=True)
-    return images[:, :, top : top + size, left : left + size]
+def scaled(images: Tensor, size: int) -> Tensor:
+    """Pictures (N, C, H, W) as squares of that side."""
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel on the scale 0 to 1, from counts of the 256 values."""
-    channels = images.transpose(0, 1).flatten(1)  # (C, pixels)
-    share = torch.stack([torch.bincount(one, minlength=256) for one in channels]).double() / channels.shape[1]
-    value = torch.arange(256, dtype=torch.float64) / 255
-    mean = share @ value
-    return mean.float(), (share @ value.square() - mean.square()).sqrt().float()
+    """Mean and deviation of each channel on the scale 0 to 1."""
+    channels = images.transpose(0, 1).flatten(1).double() / 255  # (C, pixels)
+    return channels.mean(dim=1).float(), channels.std(dim=1, correction=0).float()
