@@ -1,21 +1,21 @@
 """What `recipes predict` takes and prints."""
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from recipes.core.errors import InputError
-from recipes.core.files import write_whole
+from recipes.core.files import own_path, write_whole
 from recipes.core.result import columns, short
 from recipes.core.task import Task
+from recipes.datasets.reading import PICTURE_SUFFIXES, file_text, files_in, is_folder, is_there
 
 SUFFIXES = {
-    "pictures": {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"},
-    "recordings": {".wav"},
-    "texts": {".txt"},
-    "sequences": set[str](),
+    "pictures": PICTURE_SUFFIXES,
+    "recordings": (".wav",),
+    "texts": (".txt",),
+    "sequences": (),
 }
 
 
@@ -34,35 +34,25 @@ def gathered(task: Task, items: Sequence[str], texts: Sequence[str]) -> Iterator
     for item in items:
         if item == "-":
             lines = (line.rstrip("\n") for line in sys.stdin if line.strip())
-            yield from lines if task.takes == "texts" else (Path(line).expanduser() for line in lines)
+            yield from lines if task.takes == "texts" else map(own_path, lines)
         else:
-            yield from files_of(task, Path(item).expanduser())
+            yield from files_of(task, own_path(item))
 
 
 def files_of(task: Task, path: Path) -> Iterator[Any]:
-    if not path.exists():
+    if not is_there(path):
         raise InputError(f"{path}: no such file or folder")
     if task.takes == "sequences":
         yield path
         return
-    files = [path] if path.is_file() else within(path, SUFFIXES[task.takes])
+    files = files_in(path, SUFFIXES[task.takes], deep=True) if is_folder(path) else [path]
     if not files:
-        raise InputError(f"{path}: expected {task.takes} ({' '.join(sorted(SUFFIXES[task.takes]))}), found none")
+        raise InputError(f"{path}: expected {task.takes} ({' '.join(SUFFIXES[task.takes])}), found none")
     for file in files:
-        if task.takes != "texts":
+        if task.takes == "texts":
+            yield from (line for line in file_text(file).splitlines() if line.strip())
+        else:
             yield file
-            continue
-        try:
-            yield from (line for line in file.read_text("utf-8").splitlines() if line.strip())
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{file}: expected a text in UTF-8 a line ({error})") from None
-
-
-def within(folder: Path, suffixes: set[str]) -> list[Path]:
-    """The files with such a suffix in a folder and those below it, in natural order; hidden names are left out."""
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file()]
-    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    return sorted(shown, key=lambda path: [int(w) if w.isdecimal() else w for w in re.split(r"(\d+)", str(path))])
 
 
 def answer_line(answer: dict[str, Any]) -> str:

@@ -42,7 +42,7 @@ from recipes.datasets.speech import Recordings, open_speech
 class SpeechRecognitionOptions(Options):
     rate: int = option(8000, "samples a second that recordings are brought to")
     strings: int = option(400, "new strings in an epoch", least=1)
-    pause: float = option(0.3, "longest pause between words in seconds, in training and test", least=0)
+    pause: float = option(0.3, "longest pause between words in seconds, in training and test", least=0, most=60)
     beam: int = option(8, "beginnings that beam search keeps", least=1)
     hidden: int = option(64, "numbers in a frame's vector, for four heads", least=4)
     layers: int = option(2, "of the Transformer encoder", least=1)

@@ -1,16 +1,18 @@
 """A training saved whole, and resumed to the bit."""
 
+import math
 import pickle
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from recipes.core.device import rank_and_world
 from recipes.core.errors import InputError
-from recipes.core.files import remove_unfinished, write_whole
+from recipes.core.files import own_path, remove_unfinished, write_whole
 from recipes.core.options import differences
 from recipes.core.processes import mean_over_processes
 
@@ -18,9 +20,12 @@ if TYPE_CHECKING:
     from recipes.core.loop import Loop
 
 
+LIKE_THE_PARAMETER = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "sum"}
+
+
 def checkpoint_file(folder: str | None, variant: str, name: str) -> Path | None:
     """Where a training of a run is saved: its own name, after what the run's variant changed."""
-    return None if folder is None else Path(folder) / f"{'-'.join(filter(None, (variant, name)))}.pt"
+    return None if folder is None else own_path(folder) / f"{'-'.join(filter(None, (variant, name)))}.pt"
 
 
 def save_checkpoint(loop: "Loop") -> None:
@@ -35,13 +40,12 @@ def save_checkpoint(loop: "Loop") -> None:
     state = {
         "model": weights,
         "optimizer": optimizer,
-        "schedule": loop.schedule.state_dict(),
         "scaler": loop.scaler.state_dict(),
         "place": (loop.epoch, loop.batch, loop.steps, losses, loop._count),
         "batches": loop.batches.state_dict() if loop.goes_on else {},
         "history": loop.history,
-        "random": random_state(loop.device),
-        "epoch_random": loop._epoch_random,
+        "random": of_all_processes(random_state(loop.device)),
+        "epoch_random": of_all_processes(loop._epoch_random),
         "options": loop.options.to_dict(),
     }
     if rank_and_world()[0] == 0:
@@ -67,8 +71,9 @@ def load_checkpoint(loop: "Loop") -> list[Tensor] | None:
     except Exception as error:
         foreign = isinstance(error, pickle.UnpicklingError)  # code in it is never run
         raise unusable(loop.file, "not one of tensors alone" if foreign else str(error)) from None
-    saved = state.get("options", {}) if isinstance(state, dict) else {}
-    other = differences(saved if isinstance(saved, dict) else {}, loop.options)
+    if not isinstance(state, dict) or not holds_values(state.get("options")):
+        raise unusable(loop.file, "no options in it")
+    other = differences(state["options"], loop.options)
     if other and not loop.options.override:
         raise InputError(
             f"{loop.file}: was started with other options ({'; '.join(other)}): expected the same ones, "
@@ -77,21 +82,70 @@ def load_checkpoint(loop: "Loop") -> list[Tensor] | None:
     options = whole.StateDictOptions(full_state_dict=True)
     try:
         whole.set_model_state_dict(loop.module, state["model"], options=options)
-        if state["optimizer"]["state"]:  # plain SGD has none
+        settings = [{key: group[key] for key in group if key != "params"} for group in loop.optimizer.param_groups]
+        if state["optimizer"]["state"] != {}:  # plain SGD has none
             whole.set_optimizer_state_dict(loop.module, loop.optimizer, state["optimizer"], options=options)
-        loop.schedule.load_state_dict(state["schedule"])
         loop.scaler.load_state_dict(state["scaler"])
         loop.epoch, loop.batch, loop.steps, loop._sum, loop._count = state["place"]
-        loop.history, loop._epoch_random = state["history"], state["epoch_random"]
+        loop.history = state["history"]
+        loop._epoch_random, now = (of_this_process(state[key]) for key in ("epoch_random", "random"))
+        require_consistent(loop)
+        loop.schedule.last_epoch, loop.schedule._step_count = loop.steps, loop.steps + 1
+        factors = [factor(loop.steps) for factor in loop.schedule.lr_lambdas]
+        loop.schedule._last_lr = [base * factor for base, factor in zip(loop.schedule.base_lrs, factors, strict=True)]
+        for group, own, lr in zip(loop.optimizer.param_groups, settings, loop.schedule.get_last_lr(), strict=True):
+            group |= own | {"lr": lr}  # of this run's options, whatever the file's were
         if loop.goes_on and loop.batch:
             loop.batches.load_state_dict(state["batches"])
-        for group, lr in zip(loop.optimizer.param_groups, loop.schedule.get_last_lr(), strict=True):
-            group["lr"] = lr
         # In the middle of an epoch the loader starts with the random state that the epoch started with.
-        set_random_state(loop._epoch_random if loop.batch else state["random"], loop.device)
+        set_random_state(loop._epoch_random if loop.batch else now, loop.device)
     except Exception as error:
         raise unusable(loop.file, str(error)) from None
-    return state["random"] if loop.batch else None
+    return now if loop.batch else None
+
+
+def require_consistent(loop: "Loop") -> None:
+    """Raises ValueError or FloatingPointError unless what was loaded can have come from this training."""
+    counts = (loop.epoch, loop.batch, loop.steps, loop._count)
+    if not all(type(count) is int and count >= 0 for count in counts) or not math.isfinite(loop._sum):
+        raise ValueError("the place in it is no count of epochs, batches and steps")
+    rows = [row["epoch"] for row in loop.history if math.isfinite(row["loss"])]
+    if len(rows) != loop.epoch or rows != list(range(1, len(rows) + 1)) or loop.batch > len(loop.batches):
+        raise ValueError(f"{len(rows)} epochs in its history, {loop.epoch} done, {loop.batch} batches after them")
+    require_finite(loop.module)
+    for parameter, state in loop.optimizer.state.items():
+        for key, value in state.items():
+            known = key in LIKE_THE_PARAMETER or key == "step"
+            if (value is None and key == "momentum_buffer") or not (known or isinstance(value, Tensor)):
+                continue  # before the first step, or counts of some optimizers
+            told = torch.as_tensor(value)
+            shape = parameter.shape if key in LIKE_THE_PARAMETER else torch.Size() if key == "step" else told.shape
+            if told.shape != shape or not bool(told.isfinite().all()):
+                raise ValueError(f"{key} of a weight of shape {tuple(parameter.shape)} is damaged")
+
+
+def holds_values(options: Any) -> bool:
+    """Whether these are options as a checkpoint has them, text and numbers by name."""
+    kinds = (str, int, float, list, type(None))
+    return isinstance(options, dict) and all(isinstance(value, kinds) for value in options.values())
+
+
+def of_all_processes(state: list[Tensor]) -> list[list[Tensor]]:
+    """The random states of all processes, by rank."""
+    states: list[Any] = [state] * rank_and_world()[1]
+    if len(states) > 1:
+        dist.all_gather_object(states, state)
+    return states
+
+
+def of_this_process(states: list[list[Tensor]]) -> list[Tensor]:
+    """This process's own random state; where the training had fewer processes, one that none of them had."""
+    rank = rank_and_world()[0]
+    if rank < len(states):
+        return states[rank]
+    generator = torch.Generator()
+    generator.set_state(states[0][0])
+    return [generator.manual_seed(int(generator.initial_seed()) + rank).get_state(), *states[0][1:]]
 
 
 def unusable(file: Path, reason: str) -> InputError:

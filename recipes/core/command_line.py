@@ -7,6 +7,7 @@ import inspect
 import os
 import re
 import sys
+import time
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -103,7 +104,9 @@ def main(run: Callable[..., Any], arguments: Sequence[str] | None = None, *, pro
     try:
         result = run(**options)
     except (InputError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            time.sleep(3)  # the first process has most often told the same, and torchrun ends this one
+        print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped", file=sys.stderr)

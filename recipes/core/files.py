@@ -10,6 +10,18 @@ from pathlib import Path
 from recipes.core.errors import InputError
 
 
+def own_path(path: str | os.PathLike[str]) -> Path:
+    """The path that a user gives, `~` expanded.
+
+    Raises:
+        InputError: `~nobody` is no user here.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(f"{path}: no such user") from None
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` with a path beside `path`, then puts the finished file in place in one step.
 
@@ -63,9 +75,9 @@ def require_writable(folder: Path) -> None:
         InputError: they cannot, and why.
     """
     nearest = folder
-    while not nearest.exists() and nearest.parent != nearest:
-        nearest = nearest.parent
     try:
+        while not nearest.exists() and nearest.parent != nearest:
+            nearest = nearest.parent
         if folder.is_symlink() and not folder.exists():
             raise NotADirectoryError(0, "a link that leads nowhere")
         if not nearest.is_dir():

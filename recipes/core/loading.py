@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, Sampler, default_collate, get_worker_info
 
 from recipes.core.device import rank_and_world
-from recipes.core.errors import InputError
+from recipes.core.errors import InputError, tell
 from recipes.core.options import Options
 
 
@@ -54,6 +54,15 @@ def has_ended(process: int) -> bool:
         return True
 
 
+def share_of(batch_size: int, samples: int) -> int:
+    """Samples of each batch that a process gets; where they cannot be equal, it tells how many are taken in all."""
+    world, wanted = rank_and_world()[1], min(batch_size, samples)
+    share = max(1, wanted // world)
+    if share * world != wanted:
+        tell(f"option batch_size: {share * world} samples a step are taken, {share} in each of {world} processes")
+    return share
+
+
 class Share(DistributedSampler):
     """The samples that each process gets, in an order that depends on the seed and the epoch alone."""
 
@@ -81,7 +90,7 @@ class ByLength(Sampler[int]):
     def __init__(self, lengths: Tensor, batch_size: int, *, seed: int = 0) -> None:
         self.lengths, self.seed, self.epoch = lengths, seed, 0
         self.rank, self.world = rank_and_world()
-        self.share = max(1, min(batch_size, len(lengths)) // self.world)
+        self.share = share_of(batch_size, len(lengths))
         self.count = len(lengths) // (self.share * self.world)  # samples left over wait for another epoch's order
 
     def set_epoch(self, epoch: int) -> None:
@@ -157,7 +166,7 @@ def batches(dataset: Any, options: Options, *, workers: int | None = None) -> Da
 def loader(dataset: Any, batch_size: int, seed: int, workers: int | None) -> DataLoader:
     world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     held = [value for value in getattr(dataset, "__dict__", {}).values() if isinstance(value, Tensor)]
-    share = max(1, min(batch_size, len(dataset)) // world)
+    share = share_of(batch_size, len(dataset))
     count = getattr(dataset, "workers", 0) if workers is None else workers
     return Loader(
         dataset,
@@ -184,8 +193,10 @@ def batches_by_length(dataset: Any, options: Options, lengths: Sequence[int] | N
 
 
 def loader_by_length(dataset: Any, batch_size: int, seed: int, lengths: Sequence[int] | None) -> DataLoader:
-    lengths = [len(ids) for ids in dataset.ids] if lengths is None else lengths
-    sampler = ByLength(torch.tensor(lengths), batch_size, seed=seed)
+    if lengths is None:
+        lengths = getattr(dataset.ids, "lengths", None)
+    known = torch.as_tensor([len(ids) for ids in dataset.ids] if lengths is None else lengths)
+    sampler = ByLength(known, batch_size, seed=seed)
     return Loader(
         dataset,
         batch_size=sampler.share,

@@ -112,9 +112,9 @@ class Loop:
         return hasattr(self.batches, "load_state_dict")
 
     def __iter__(self) -> Iterator[Any]:
-        resumed = load_checkpoint(self)
         if self.rank > 0:  # the same model everywhere, but not the same dropout
             torch.manual_seed(torch.initial_seed() + self.rank)
+        resumed = load_checkpoint(self)
         self._progress = Progress(" ".join(filter(None, (self.options.variant, self.name))), self.total, self.steps)
         try:
             with interrupts_noted(self.world == 1) as interrupts:

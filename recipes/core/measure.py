@@ -2,11 +2,13 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -20,10 +22,24 @@ def macs(model: nn.Module, *inputs: Any) -> int:
     """Multiply-accumulates of one forward pass: matrix products and convolutions, as torch counts them."""
     was_training = model.training
     model.eval()
-    with FlopCounterMode(display=False) as counter:
+    with unfused(), FlopCounterMode(display=False) as counter:
         model(*inputs)
     model.train(was_training)
     return counter.get_total_flops() // 2
+
+
+@contextmanager
+def unfused() -> Iterator[None]:
+    """Attention and recurrent layers are made of the products that torch counts, in place of one fused call."""
+    fused, mkldnn = torch.backends.mha.get_fastpath_enabled(), torch.backends.mkldnn.enabled
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        torch.backends.mkldnn.enabled = mkldnn
 
 
 def interleaved(
@@ -31,7 +47,7 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Seconds of each function in turn, round after round, so that a slow moment slows them all.
 
-    On the CPU one thread works and its processor time counts, which a busy neighbour does not change;
+    On the CPU one thread works and its processor time counts, which a busy neighbor does not change;
     on an accelerator the wall clock counts, once the device is done.
     """
     threads, on_cpu = torch.get_num_threads(), device.startswith("cpu")

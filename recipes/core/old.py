@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, ParamSpec, TypedDict, Unpack
+from typing import Any, Literal, ParamSpec, TypedDict, Unpack, get_args, get_type_hints
 
 import torch
 from torch import nn
@@ -17,12 +17,12 @@ from torch.utils.data import DataLoader
 
 from recipes.core.claims import Claim
 from recipes.core.device import pick_device
-from recipes.core.errors import missing_package
-from recipes.core.files import require_writable
+from recipes.core.errors import in_one_line
+from recipes.core.files import own_path, require_writable
 from recipes.core.loading import loader
 from recipes.core.loop import Loop
-from recipes.core.options import Options
-from recipes.core.recipe import PACKAGES
+from recipes.core.options import Options, checked, field_types
+from recipes.core.recipe import PACKAGES, one_at_a_time
 from recipes.core.result import Result
 
 
@@ -98,6 +98,24 @@ class OldRecipe:
         return SimpleNamespace(**saved)
 
 
+FROM_ZERO = {"kills", "skips", "workers"}  # whole numbers that may be 0
+
+
+def checked_options(run: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The options by type and range: those that all recipes share as `Options` has them, numbers not below 1 or 0."""
+    hints = get_type_hints(run)
+    shared = {key: value for key, value in given.items() if key in field_types(Options) and value is not None}
+    options = Options(**shared)
+    found = given | {key: getattr(options, key) for key in shared}
+    for name in [key for key in given if key not in field_types(Options)]:
+        if name not in hints:
+            raise TypeError(f"unknown option {name!r}; help(run) lists them all")
+        kinds = get_args(hints[name]) or (hints[name],)
+        limits = {"least": 0 if float in kinds or name in FROM_ZERO else 1} if {int, float} & {*kinds} else {}
+        found[name] = checked(name, given[name], hints[name], limits)
+    return found
+
+
 def old_recipe(run: Callable[P, Result]) -> Any:
     """Completes what `run` returns: times it, notes its options, and saves it where `out` says."""
     made = OldRecipe()
@@ -110,18 +128,14 @@ def old_recipe(run: Callable[P, Result]) -> Any:
         bound = inspect.signature(run).bind(*args, **given)
         bound.apply_defaults()
         options = dict(bound.arguments)
-        options |= options.pop("engine", {})
-        shared = {key: options[key] for key in ("epochs", "batch_size", "lr", "seed") if key in options}
-        Options(**shared)
-        if options.get("out") is not None:
-            require_writable(Path(options["out"]).expanduser())
+        engine = options.pop("engine", {})
+        options = checked_options(run, options) | checked_options(run, engine)
+        for folder in filter(None, (options.get("out"), options.get("checkpoint"))):
+            require_writable(own_path(folder))
         gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
         started = time.perf_counter()
-        with torch.random.fork_rng(devices=gpus):
-            try:
-                result = run(*args, **given)
-            except ModuleNotFoundError as error:
-                raise missing_package(error) from None
+        with one_at_a_time, in_one_line(), torch.random.fork_rng(devices=gpus):
+            result = run(**options)  # type: ignore[call-arg]
         result.seconds = time.perf_counter() - started
         module = sys.modules[run.__module__]
         script = Path(getattr(module, "__file__", None) or "recipe").stem
@@ -132,6 +146,7 @@ def old_recipe(run: Callable[P, Result]) -> Any:
         result.device = str(pick_device(options.get("device", "cpu")))
         loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in PACKAGES}
         result.versions = {"python": platform.python_version()} | {k: str(v) for k, v in loaded.items() if v}
+        result.require_finite()
         if made.task is not None:
             result.task = made.task.of(result, SimpleNamespace(**options))
         if options.get("out") is not None:

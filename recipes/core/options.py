@@ -103,8 +103,8 @@ def checked(name: str, value: Any, hint: Any, limits: dict[str, Any]) -> Any:
         return os.fspath(value) if isinstance(value, os.PathLike) else value
     kind = next(one for one in kinds if one is not types.NoneType)
     if typing.get_origin(kind) is Literal:
-        if value not in typing.get_args(kind):
-            raise InputError(f"option {name}: expected one of {', '.join(typing.get_args(kind))}, got {value!r}")
+        if not isinstance(value, str) or value not in typing.get_args(kind):
+            raise InputError(f"option {name}: expected one of {', '.join(typing.get_args(kind))}, got {shown(value)}")
         return value
     taken = conversion(value, kind)
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -113,8 +113,14 @@ def checked(name: str, value: Any, hint: Any, limits: dict[str, Any]) -> Any:
     wanted += " and".join(f" {word} {limit}" for (_, word), limit in bounds)
     finite = not isinstance(taken, float) or math.isfinite(taken)
     if taken is None or not finite or not all(holds(taken, limit) for (holds, _), limit in bounds):
-        raise InputError(f"option {name}: expected {wanted}, got {value!r}")
+        raise InputError(f"option {name}: expected {wanted}, got {shown(value)}")
     return taken
+
+
+def shown(value: Any) -> str:
+    """The value in at most a hundred characters; Python writes no numbers of thousands of digits."""
+    large = isinstance(value, int) and abs(value) > 10**50
+    return "a number of more than 50 digits" if large else f"{value!r:.100}"
 
 
 def conversion(value: Any, kind: type) -> Any:
@@ -124,13 +130,14 @@ def conversion(value: Any, kind: type) -> Any:
         if kind is bool:
             return bool(value) if is_bool else None
         if kind is int:
-            return None if is_bool else operator.index(value)
+            whole = operator.index(value)
+            return whole if not is_bool and abs(whole) < 2**63 else None
         if kind is float:
             real = isinstance(value, Real) or (hasattr(value, "__float__") and not isinstance(value, str))
             return float(value) if real and not is_bool else None
         if kind is str:
-            return os.fspath(value)
-    except (TypeError, ValueError, RuntimeError):
+            value = os.fspath(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         return None
     return value if isinstance(value, kind) else None
 
@@ -153,7 +160,8 @@ def differences(saved: dict[str, Any], options: Options) -> list[str]:
     for name, value in options.to_dict().items():
         if name not in saved:
             continue
-        fewer = name in ("epochs", "steps") and (value or 0) < (saved[name] or 0)
+        counts = name in ("epochs", "steps") and isinstance(saved[name], int)
+        fewer = counts and (value or 0) < saved[name]
         if saved[name] != value and (fewer or name not in MAY_DIFFER):
             told.append(f"{name} {value!r} instead of {saved[name]!r}")
     return told

@@ -16,8 +16,8 @@ import torch
 
 from recipes.core.claims import Claim
 from recipes.core.device import pick_device, setup
-from recipes.core.errors import missing_package
-from recipes.core.files import require_writable
+from recipes.core.errors import in_one_line
+from recipes.core.files import own_path, require_writable
 from recipes.core.options import Options, field_metadata, field_types
 from recipes.core.progress import announce
 from recipes.core.result import Result
@@ -62,8 +62,8 @@ class Recipe:
             return self.body(chosen)
 
     def __call__(self, options: Options) -> Result:
-        if options.out is not None:
-            require_writable(Path(options.out).expanduser())
+        for folder in filter(None, (options.out, options.checkpoint)):
+            require_writable(own_path(folder))
         started = time.perf_counter()
         announce(f"{self.name}: opening the data")
         result = self.once(options)
@@ -71,6 +71,7 @@ class Recipe:
             self.measure_claims(options, result)
         self.complete(options, result)
         result.seconds = time.perf_counter() - started
+        result.require_finite()
         if options.out is not None:
             result.save(options.out)
         return result
@@ -149,11 +150,8 @@ def recipe(options: Callable[P, O]) -> Callable[[Callable[[O], Result]], Run[P]]
             for name in given:
                 if name not in known:
                     raise TypeError(f"{made.name} has no option {name!r}; help(run) lists them all")
-            with one_at_a_time:
-                try:
-                    return made(kind(**given))
-                except ModuleNotFoundError as error:
-                    raise missing_package(error) from None
+            with one_at_a_time, in_one_line():
+                return made(kind(**given))
 
         def keep(name: str) -> Callable[[Any], Any]:
             def hung(function: Any) -> Any:

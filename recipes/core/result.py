@@ -1,6 +1,7 @@
 """What a recipe returns: metrics beside a plain baseline's, the claims, and what was trained."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 
 import torch
 
+from recipes.core.checkpoints import require_finite
 from recipes.core.claims import RELATIONS, Claim
 from recipes.core.device import rank_and_world
-from recipes.core.files import write_folder
+from recipes.core.files import own_path, write_folder
 from recipes.core.task import Task, model_files
 
 LOWER_IS_BETTER = {"loss", "perplexity", "word_error_rate", "bytes", "macs", "parameters", "latency_ratio"}
@@ -76,6 +78,14 @@ class Result:
         bars = self.missed_bars() if self.options.get("data") is None else []
         return not bars and not self.not_above_baseline()
 
+    def require_finite(self) -> None:
+        """Raises FloatingPointError if a weight or a metric is not finite; a metric may be what the baseline's is."""
+        if isinstance(self.model, torch.nn.Module):
+            require_finite(self.model)
+        for name, value in self.metrics.items():
+            if not math.isfinite(value) and math.isfinite(self.baseline.get(name, 0.0)):
+                raise FloatingPointError(f"the metric {name} became {value}: it is no result, and nothing is saved")
+
     def figure(self) -> Any:
         """The recipe's picture, a matplotlib Figure drawn without a display."""
         if self.draw is None:
@@ -105,6 +115,7 @@ class Result:
             FloatingPointError: a metric or a weight is not finite.
             InputError: the folder cannot be written.
         """
+        self.require_finite()
         figure = self.draw() if self.draw else None
         files: dict[str, Callable[[Path], object]] = {
             "result.json": lambda path: path.write_text(self.to_json() + "\n", "utf-8")
@@ -114,7 +125,7 @@ class Result:
         if isinstance(self.model, torch.nn.Module):
             files |= model_files(self)
         if rank_and_world()[0] == 0:
-            write_folder(Path(out).expanduser(), files)
+            write_folder(own_path(out), files)
 
     def __str__(self) -> str:
         names = list(self.metrics)
@@ -131,7 +142,8 @@ class Result:
             parts.append(columns([["claim", "measured", "expected", ""], *lines], left={0, 2, 3}))
         if not self.by_default and self.options.get("data") is None and self.bars:
             parts.append("bars are for the default run; this one had other options")
-        return "\n\n".join([*parts, *self.shortfalls(), f"{self.seconds:.1f} s on {self.device}, seed {self.seed}"])
+        place = f"{self.device} in {self.threads} thread{'s' * (self.threads != 1)}"
+        return "\n\n".join([*parts, *self.shortfalls(), f"{self.seconds:.1f} s on {place}, seed {self.seed}"])
 
 
 def expected(claim: Claim) -> str:

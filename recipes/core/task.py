@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from recipes.core.checkpoints import require_finite
 from recipes.core.errors import InputError
 from recipes.core.evaluation import map_tensors
 
@@ -91,10 +90,6 @@ def model_files(result: "Result") -> dict[str, Callable[[Path], object]]:
     """What to write of a trained model: its weights, and last the `model.json` that makes them usable."""
     from safetensors.torch import save_file
 
-    require_finite(result.model)
-    for name, value in result.metrics.items():
-        if value != value and result.baseline.get(name, 0.0) == result.baseline.get(name, 0.0):
-            raise FloatingPointError(f"the metric {name} is not a number: the model is not saved")
     weights = whole_weights(result.model)
     files: dict[str, Callable[[Path], object]] = {"model.safetensors": lambda path: save_file(weights, path)}
     if result.task is not None:

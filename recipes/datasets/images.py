@@ -1,13 +1,13 @@
 """Opens pictures with a class: IDX files, folders of pictures, torchvision's sets, your own Datasets."""
 
-import gzip
 import math
 import os
+import re
+import string
 import struct
-import zlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,10 +18,24 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-from recipes.core.errors import InputError
+from recipes.core.errors import InputError, tell
+from recipes.core.files import own_path
 from recipes.core.loading import Reading, holdout
 from recipes.datasets.bundled import bundled
 from recipes.datasets.own import PAIR_PARTS, class_names, described, numbered_labels, pair_of_datasets, sample_of
+from recipes.datasets.pictures import as_mode, is_gray, opened_picture, read_picture, upright, upright_size
+from recipes.datasets.reading import (
+    PICTURE_SUFFIXES,
+    by_split,
+    file_content,
+    files_in,
+    folders_in,
+    require_file,
+    require_folder,
+    split_named,
+    tell_left_out,
+    what_is,
+)
 
 IN_MEMORY = 2 * 2**30  # bytes of pictures, train and test together, that are held in memory
 OWN_SIZE = 256  # pixels; equal pictures up to this size keep it
@@ -29,9 +43,8 @@ COMMON_SIZE = 224  # pixels; what others are brought to, the size most pretraine
 SAMPLE = 2000  # pictures that the mean and deviation are estimated from when they do not fit in memory
 LOOKED_AT_TWICE = 32  # pictures of a Dataset, to see whether its transforms are random
 WORTH_A_THREAD = 8192  # bytes of a file; decoding less than that, threads only wait for each other
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif"}
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")
-GREY = {"1", "L", "LA", "I;16"}  # Pillow's modes
+IDX_NAME = re.compile(r"(?P<set>[^.].*?|)-?(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx[13]-ubyte(\.gz)?")
+CHARACTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
 FASHION += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 CACHE = Path("~/.cache/pytorch-recipes")
@@ -79,7 +92,7 @@ class Images(_Labelled):
     """Pictures with a class, held in memory.
 
     Attributes:
-        images: uint8 (N, C, H, W), C = 1 (grey) or 3 (red, green, blue).
+        images: uint8 (N, C, H, W), C = 1 (gray) or 3 (red, green, blue).
         labels: int64 (N,), indices into `classes`.
         classes: their names.
         mean, std: (C,) of the train part on the scale 0 to 1; None leaves pictures on that scale.
@@ -163,7 +176,7 @@ class OwnSample:
         return f"data: {self.part} sample {self.number}"
 
     def read(self) -> tuple[Image.Image, Any]:
-        """The picture, grey or in color, and the label as the Dataset gives it."""
+        """The picture, gray or in color, and the label as the Dataset gives it."""
         picture, label = sample_of(self.dataset, self.number, self.part, "(image, label)")
         return as_picture(picture, str(self)), label
 
@@ -175,12 +188,13 @@ def open_images(
 
     Args:
         data: None for the bundled digits; `torchvision:NAME` to download one of torchvision's sets; or a
-            folder with IDX files (the MNIST family, plain or .gz, up to three levels below it), with
+            folder with IDX files (the MNIST family, plain or .gz, up to three levels below it; of EMNIST's sets
+            in one folder, that which the last part of the path names: `gzip/emnist-letters`), with
             `train/CLASS/*.jpg` and `test/` or `val/` alike, or with the CLASS folders alone. Without a test
             part in class folders, one fifth of each class is held out. Or a pair of Datasets (train, test) of
             (image, label): a PIL picture, or a tensor or array (C, H, W) or (H, W), uint8 or float from 0 to 1;
             what their transforms draw at random is drawn anew each time. Or a pair that was opened before.
-        image_size: side in pixels that pictures are brought to: the shorter side is scaled, the centre is
+        image_size: side in pixels that pictures are brought to: the shorter side is scaled, the center is
             cut out. None keeps the size of pictures that are all equal and at most 256 pixels wide and
             high, and brings others to 224.
         normalize: bring every channel of the train part to mean 0 and deviation 1, and the test part by the
@@ -196,18 +210,17 @@ def open_images(
     if image_size is not None and image_size < 1:
         raise InputError(f"image_size is {image_size}: expected at least 1 pixel")
     pair = pair_of_datasets(data)
-    folder = Path("data") if pair else bundled("digits") if data is None else Path(data).expanduser()
+    folder = Path("data") if pair else bundled("digits") if data is None else own_path(data)
     parts: tuple[Images | ImageFiles, Images | ImageFiles]
     if pair is not None:
         opened = all(isinstance(part, _Labelled) for part in pair)
         parts = _opened_before(pair, image_size) if opened else _from_datasets(pair, image_size)
     elif str(data).startswith("torchvision:"):
         parts = _from_torchvision(str(data).removeprefix("torchvision:"), image_size)
-    elif not folder.is_dir():
-        raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
-    elif idx := _idx_folder(folder):
-        parts = _from_idx(idx, image_size)
+    elif idx := _idx_files(folder):
+        parts = _from_idx(folder, idx, image_size)
     else:
+        require_folder(folder, "pictures with a class")
         parts = _from_folders(folder, image_size, seed)
     train, test = parts
     known, asked = (set(part.labels.unique().tolist()) for part in parts)
@@ -244,15 +257,25 @@ def channel_statistics(part: Images | ImageFiles, seed: int = 0) -> tuple[Tensor
     return mean.float(), std.clamp(min=1 / 255).float()  # a channel of one value must not divide by zero
 
 
-def _idx_folder(folder: Path) -> Path | None:
-    """The folder with IDX files, at most three levels below `folder`."""
+def _idx_files(folder: Path) -> dict[tuple[str, str], Path]:
+    """The IDX files at most three levels below `folder`, or of the set that its path ends with, by part and kind."""
+    home, wanted = (folder, None) if what_is(folder) == "folder" else (folder.parent, folder.name)
     for depth in range(4):
-        found = sorted({path.parent for path in folder.glob("*/" * depth + "*-images[-.]idx3-ubyte*")})
-        if len(found) > 1:
-            raise InputError(f"{folder}: expected one set of IDX files, found {found[0]} and {found[1]}")
-        if found:
-            return found[0]
-    return None
+        sets: dict[tuple[Path, str], dict[tuple[str, str], Path]] = {}
+        for path in sorted(home.glob("*/" * depth + "*idx[13]-ubyte*")):  # the plain file before its .gz
+            match = IDX_NAME.fullmatch(path.name)
+            if match and wanted in (None, match["set"]) and not os.path.isdir(path):
+                # Kaggle puts each file into a folder of its own name.
+                twice = path.name.replace(".", "-") == path.parent.name.replace(".", "-")
+                own = path.parent.parent if twice else path.parent
+                key = match["part"].replace("test", "t10k"), match["kind"]
+                sets.setdefault((own, match["set"]), {}).setdefault(key, path)
+        names = [str(own / name) if name else str(own) for own, name in sets]
+        if len(names) > 1:
+            raise InputError(f"{folder}: expected one set of IDX files, found {names[0]} and {names[1]}")
+        if sets or wanted:
+            return next(iter(sets.values()), {})
+    return {}
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
@@ -261,12 +284,7 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     The file starts with two zeros, the type (8: bytes), the number of dimensions, and the big-endian size
     of each: http://yann.lecun.com/exdb/mnist/
     """
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path}: expected a whole gzip file ({error})") from error
+    content = file_content(path)
     start = 4 + 4 * dimensions
     if len(content) < start or content[:4] != bytes((0, 0, 8, dimensions)):
         raise InputError(f"{path}: expected an IDX file, which starts with 00 00 08 {dimensions:02d}")
@@ -277,32 +295,45 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(shape)
 
 
-def _from_idx(folder: Path, image_size: int | None) -> tuple[Images, Images]:
+def _from_idx(folder: Path, files: dict[tuple[str, str], Path], image_size: int | None) -> tuple[Images, Images]:
     def read(part: str, kind: str, dimensions: int) -> Tensor:
-        name = f"{part}-{kind}-idx{dimensions}-ubyte"
-        found = sorted(folder.glob(name.replace("-idx", "[-.]idx") + "*"))  # the plain file before its .gz
-        if not found:
-            raise InputError(f"{folder / name}: no such file, nor .gz: expected beside the other IDX files")
-        return read_idx(found[0], dimensions)
+        if (part, kind) in files:
+            return read_idx(files[part, kind], dimensions)
+        there = next(iter(files.values()))
+        begin = re.split("(train|t10k|test)-(images|labels)", there.name)[0]
+        name = f"{begin}{part}-{kind}-idx{dimensions}-ubyte"
+        raise InputError(f"{there.with_name(name)}: no such file, nor .gz: expected beside the other IDX files")
 
-    # The two innermost names alone, as in FashionMNIST/raw: a project's name further out says nothing.
-    fashion = any("fashion" in name.lower() for name in folder.resolve().parts[-2:])
-    classes = FASHION if fashion else [str(i) for i in range(10)]
     parts = []
     for part in ("train", "t10k"):
-        images, labels = read(part, "images", 3), read(part, "labels", 1).long()
+        images, given = read(part, "images", 3), read(part, "labels", 1)
+        classes, first = _idx_classes(files[part, "labels"])
+        labels, where = given.long() - first, files[part, "labels"]
         if len(images) != len(labels):
-            raise InputError(f"{folder}: {len(images)} {part} images need as many labels, not {len(labels)}")
-        if int(labels.max()) >= len(classes):
-            raise InputError(f"{folder}: {part} labels must be below {len(classes)}, not {int(labels.max())}")
-        parts.append(Images(resized(images.unsqueeze(1), image_size), labels, list(classes)))
+            raise InputError(f"{where}: {len(images)} {part} images need as many labels, not {len(labels)}")
+        if not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+            wanted = f"from {first} to {first + len(classes) - 1}"
+            raise InputError(f"{where}: labels must be {wanted}, found {int(given.min())} to {int(given.max())}")
+        parts.append(Images(resized(images.unsqueeze(1), image_size), labels, classes))
     if parts[0].shape != parts[1].shape:
         raise InputError(f"{folder}: train and t10k images differ in size: expected an image_size for both")
     return parts[0], parts[1]
 
 
+def _idx_classes(path: Path) -> tuple[list[str], int]:
+    """The classes' names that go with a file of the MNIST family, and the label of the first."""
+    kind = path.name.lower().split("-")[1] if path.name.lower().startswith("emnist-") else ""
+    if kind == "letters":
+        return list(CHARACTERS[10:36]), 1
+    if kind in ("balanced", "bymerge", "byclass"):
+        return list(CHARACTERS if kind == "byclass" else CHARACTERS[:36] + "abdefghnqrt"), 0
+    # The two innermost folders alone, as in FashionMNIST/raw: a project's name further out says nothing.
+    fashion = any("fashion" in name.lower() for name in path.resolve().parts[-3:-1])
+    return list(FASHION if fashion else CHARACTERS[:10]), 0
+
+
 def resized(images: Tensor, size: int | None) -> Tensor:
-    """Pictures, uint8 (N, C, H, W), with the shorter side scaled to `size` and the centre cut out."""
+    """Pictures, uint8 (N, C, H, W), with the shorter side scaled to `size` and the center cut out."""
     height, width = images.shape[2:]
     if size is None or height == width == size:
         return images
@@ -316,32 +347,48 @@ def resized(images: Tensor, size: int | None) -> Tensor:
 
 
 def _class_folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[:1] != ".")
+    """In the order of torchvision's ImageFolder, which is not the natural one."""
+    return sorted(folders_in(folder))
+
+
+def _split_folders(folder: Path) -> dict[str, Path]:
+    """The folders of train, val and test: a class may itself be called "train", but has no folders in it."""
+    folders = folders_in(folder)
+    named = by_split(path for path in folders if _class_folders(path))
+    if named and "train" not in named and len(named) == len(folders):
+        raise InputError(f"{folder}: has the parts {', '.join(named)}: expected train beside them")
+    others = {split: path for path in folders if (split := split_named(path.name)) and split not in named}
+    if "train" in others and (named or len(others) > 1):
+        raise InputError(f"{others['train']}: expected a folder for each class in it")
+    for path in others.values() if named else []:
+        tell(f"{path}: has no folder for each class, and is left out")
+    return named
 
 
 def _from_folders(folder: Path, image_size: int | None, seed: int) -> tuple[Images | ImageFiles, Images | ImageFiles]:
-    # A class may itself be called "train": a part of that name has folders in it.
-    split = (folder / "train").is_dir() and bool(_class_folders(folder / "train"))
-    train = folder / "train" if split else folder
-    tests = [folder / name for name in ("test", "val", "valid") if split and (folder / name).is_dir()]
-    tests = [path for path in tests if _class_folders(path)]  # not a heap of pictures without a class
+    parts = _split_folders(folder)
+    train = parts.get("train", folder)
+    test = parts.get("test", parts.get("val")) if train != folder else None
     classes = [path.name for path in _class_folders(train)]
     if not classes:
         raise InputError(f"{train}: expected IDX files (*-images-idx3-ubyte) or a folder for each class")
     files: list[Path] = []
     numbers: list[int] = []
-    for subfolder in _class_folders(train) + (_class_folders(tests[0]) if tests else []):
+    left_out: Counter[str] = Counter()
+    for subfolder in _class_folders(train) + (_class_folders(test) if test else []):
         if subfolder.name not in classes:
             raise InputError(f"{subfolder}: expected a class of the train part: {', '.join(classes)}")
-        found = sorted(path for path in subfolder.rglob("*") if path.suffix.lower() in SUFFIXES)
-        found = [path for path in found if not path.name.startswith(".")]
+        there = files_in(subfolder, deep=True)
+        found = [path for path in there if path.suffix.lower() in PICTURE_SUFFIXES]
         if not found:
-            raise InputError(f"{subfolder}: expected pictures ({' '.join(sorted(SUFFIXES))}), found none")
+            raise InputError(f"{subfolder}: expected pictures ({' '.join(PICTURE_SUFFIXES)}), found none")
+        left_out.update(path.suffix.lower() for path in there if path.suffix.lower() not in PICTURE_SUFFIXES)
         files += found
         numbers += [classes.index(subfolder.name)] * len(found)
+    tell_left_out(folder, {f"{suffix or 'nameless'} files left out": count for suffix, count in left_out.items()})
     labels = torch.tensor(numbers)
     rows = holdout(labels, seed=seed)
-    if tests:
+    if test:
         in_train = torch.tensor([path.is_relative_to(train) for path in files])
         rows = in_train.nonzero().flatten(), (~in_train).nonzero().flatten()
     shape = _common_shape(files, image_size)
@@ -360,60 +407,37 @@ def _common_shape(files: list[Path], image_size: int | None) -> tuple[int, int, 
     """(C, H, W) that these pictures are brought to; reads no more headers than it takes to tell."""
     channels, sizes, own = 1, set(), image_size is None
     for path in files:
-        with _opened(path) as image:
-            if image.mode not in GREY:
+        with opened_picture(path) as (image, _):
+            if not is_gray(image):
                 channels = 3
-            sizes.add(image.size)
-        own = own and len(sizes) == 1 and max(image.size) <= OWN_SIZE
+            size = upright_size(image)
+        sizes.add(size)
+        own = own and len(sizes) == 1 and max(size) <= OWN_SIZE
         if channels == 3 and not own:
             break
     width, height = sizes.pop() if own else [image_size or COMMON_SIZE] * 2
     return channels, height, width
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            yield image
-    except Exception as error:  # Pillow's readers raise errors of a dozen kinds on corrupt files
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{path}: expected a whole picture, but it cannot be read ({reason})") from error
-
-
 def decode(source: Path | OwnSample, shape: tuple[int, int, int]) -> np.ndarray:
-    """A picture as uint8 (C, H, W), upright, scaled to cover H x W, and its centre cut out."""
-    _, height, width = shape
-    if isinstance(source, OwnSample):
-        return _fitted(source.read()[0], shape)
-    with _opened(source) as image:
-        image.draft(None, (width, height))  # a JPEG is decoded at 1/2, 1/4 or 1/8 where that is large enough
-        return _fitted(_upright(image), shape)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """The picture as it is meant to be seen, in a mode that converts without loss of range."""
-    if "exif" in image.info:
-        ImageOps.exif_transpose(image, in_place=True)
-    if image.mode == "I;16":  # Pillow would clip 16 bits to 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image
-
-
-def _fitted(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
+    """A picture as uint8 (C, H, W), upright, scaled to cover H x W, and its center cut out."""
     channels, height, width = shape
-    image = image.convert("L" if channels == 1 else "RGB")
+    if isinstance(source, OwnSample):
+        image = as_mode(source.read()[0], "L" if channels == 1 else "RGB")
+    else:
+        image = read_picture(source, "L" if channels == 1 else "RGB", least=(width, height))
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
 
 
-def as_picture(value: Any, where: str) -> Image.Image:
-    """A picture that a Dataset gives, as Pillow has it: upright, grey ("L") or in color ("RGB").
+def as_picture(value: Any, where: str, *, turned: bool = True) -> Image.Image:
+    """A picture that a Dataset gives, as Pillow has it: gray ("L") or in color ("RGB").
 
     Args:
         value: a PIL picture, or a tensor or array (C, H, W) or (H, W), uint8 or float from 0 to 1, C = 1 or 3.
         where: what an error names.
+        turned: upright, as its EXIF says; otherwise as its pixels are stored.
 
     Raises:
         InputError: it is anything else, has no pixel, or floats outside 0 to 1.
@@ -421,9 +445,9 @@ def as_picture(value: Any, where: str) -> Image.Image:
     wanted = f"{where}: expected a PIL picture, or a tensor or array (C, H, W) or (H, W) with 1 or 3 channels"
     if isinstance(value, Image.Image):
         try:
-            image = _upright(value.copy() if "exif" in value.info else value)
-            return image.convert("L" if image.mode in GREY else "RGB")
-        except (OSError, ValueError) as error:  # Pillow reads a file's pixels only now
+            value.load()
+            return as_mode(upright(value) if turned else value, "L" if is_gray(value) else "RGB")
+        except Exception as error:  # Pillow reads a file's pixels only now
             raise InputError(f"{wanted}, but it cannot be read ({str(error).partition(chr(10))[0]})") from error
     if isinstance(value, Tensor):
         value = value.detach().cpu()
@@ -496,7 +520,10 @@ def decode_all(files: list[Path] | list[OwnSample], shape: tuple[int, int, int])
     def place(row: int) -> None:
         images[row] = decode(files[row], shape)
 
-    first = [path.stat().st_size for path in files[:20] if isinstance(path, Path)]  # a Dataset may not bear threads
+    paths = [path for path in files[:20] if isinstance(path, Path)]  # a Dataset may not bear threads
+    for path in paths:
+        require_file(path)
+    first = [path.stat().st_size for path in paths]
     if sum(first) > WORTH_A_THREAD * len(first):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(place, range(len(files))))  # list() raises what a thread raised
@@ -511,7 +538,7 @@ def _from_torchvision(name: str, image_size: int | None) -> tuple[Images, Images
         raise InputError(f"torchvision:{name}: expected one of {', '.join(TORCHVISION)}")
     import torchvision
 
-    root = CACHE.expanduser()
+    root = own_path(CACHE)
     parts = []
     for part in ("train", "test"):
         options = {"split": part} if name in ("SVHN", "STL10") else {"train": part == "train"}

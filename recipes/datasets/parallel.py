@@ -1,17 +1,20 @@
 """Opens pairs of texts, such as sentences with their translations: as TSV, or two files with a text a line."""
 
-import gzip
-import io
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from recipes.core.errors import InputError
-from recipes.datasets.unicode import utf8_text
+from recipes.core.errors import InputError, tell
+from recipes.core.files import own_path
+from recipes.datasets.reading import SPLIT_NAMES, files_in, finite, is_folder
+from recipes.datasets.text_files import PARTS, file_or_folder, lines_of, listed
 
-PART_NAMES = {"train": ("train", "training"), "test": ("test", "dev", "val", "valid", "validation")}
+# What columns of pairs are called; other words in a first row may be a pair of words.
+COLUMNS = """source target src tgt src_text tgt_text input output text summary article highlights document
+    arabic chinese czech danish dutch english finnish french german greek hebrew hindi hungarian italian japanese
+    korean norwegian polish portuguese romanian russian spanish swedish turkish ukrainian vietnamese
+    ar cs da de el en es fi fr he hi hu it ja ko nl no pl pt ro ru sv tr uk vi zh"""
 
 
 @dataclass
@@ -47,7 +50,7 @@ def open_pairs(
             with two files a part, such as `train.en` and `train.de`, line by line the same sentence, also
             compressed (`.gz`), where a name may go on (`test_2016_flickr.en`); or one TSV file, a tenth of
             which is drawn for the test part. A first row such as `english`, `german` or `article`, `summary`
-            names the columns.
+            names the columns; without one the pair stands in the first two that are no numbers.
         source: language or column to start from, if it is not the first one or, of two files, `en`.
         target: language or column to arrive at, if it is not the other one.
         limit: pairs of the train part that are read; all if not given.
@@ -56,15 +59,13 @@ def open_pairs(
     Raises:
         InputError: nothing there, a row that is not a pair, or files that do not match; it names them.
     """
-    path = Path(data).expanduser()
+    path = file_or_folder(own_path(data))
     if limit is not None and limit < 1:
         raise InputError(f"option limit: expected a whole number of at least 1, got {limit}")
-    if path.is_file():
-        train_part, test_part = split_pairs(read_pairs(path, source, target), seed)
-    elif path.is_dir():
-        train_part, test_part = (open_part(path, part, source, target) for part in PART_NAMES)
+    if is_folder(path):
+        train_part, test_part = (open_part(path, part, source, target) for part in PARTS)
     else:
-        raise InputError(f"{path}: no such file or folder")
+        train_part, test_part = split_pairs(path, read_pairs(path, source, target), seed)
     if train_part.languages != test_part.languages:
         found = " and ".join(" → ".join(part.languages) for part in (train_part, test_part))
         raise InputError(f"{path}: expected the same languages in both parts, found {found}")
@@ -73,8 +74,8 @@ def open_pairs(
 
 def open_part(folder: Path, part: str, source: str | None, target: str | None) -> Pairs:
     """One part of a folder: a table, else two files whose names differ in their ending alone."""
-    names = sorted(file for file in folder.iterdir() if file.is_file())
-    for name in PART_NAMES[part]:
+    names = files_in(folder)
+    for name in [name for split in PARTS[part] for name in SPLIT_NAMES[split]]:
         tables = [file for file in names if file.name.lower() in (f"{name}.tsv", f"{name}.tsv.gz")]
         if tables:
             return read_pairs(tables[0], source, target)
@@ -86,41 +87,38 @@ def open_part(folder: Path, part: str, source: str | None, target: str | None) -
         for files in groups.values():
             if len(files) > 1:
                 return read_aligned(folder, files, source, target)
-    found = ", ".join(file.name for file in names[:8]) or "nothing"
+    found = listed([file.name for file in names]) or "nothing"
     raise InputError(f"{folder}: expected {part}.tsv, or two files such as {part}.en and {part}.de, found {found}")
 
 
 def read_aligned(folder: Path, files: dict[str, Path], source: str | None, target: str | None) -> Pairs:
     """Two files whose lines go together; an empty line in one of them leaves the pair out."""
     chosen = pick(folder, sorted(files, key=lambda language: (language != "en", language)), source, target)
-    first, second = (read_lines(files[language]) for language in chosen)
+    first, second = (list(lines_of(files[language])) for language in chosen)
     if len(first) != len(second):
         one, other = (files[language].name for language in chosen)
         raise InputError(f"{folder}: {one} has {len(first)} lines and {other} {len(second)}, expected as many")
     pairs = [(one.strip(), other.strip()) for one, other in zip(first, second, strict=True)]
     whole = [pair for pair in pairs if all(pair)]
+    if len(whole) < len(pairs):
+        tell(f"{files[chosen[0]]}: {len(pairs) - len(whole)} lines are empty here or in {chosen[1]}: left out")
     if not whole:
         raise InputError(f"{files[chosen[0]]}: the file is empty; expected sentences")
     return Pairs([one for one, _ in whole], [other for _, other in whole], chosen)
 
 
 def read_pairs(path: Path, source: str | None, target: str | None) -> Pairs:
-    """A table of two columns; with a header (short single words), of more columns too."""
-    lines = read_lines(path)
-    rows = [
-        (number, row)
-        for number, row in enumerate((line.split("\t") for line in lines), 1)
-        if any(field.strip() for field in row)
-    ]
+    """A table of two columns or more, perhaps with a header."""
+    rows = [(number, line.split("\t")) for number, line in enumerate(lines_of(path), 1) if line.strip()]
     if not rows:
         raise InputError(f"{path}: the file is empty; expected two texts a row, with a tab between them")
     header = [name.strip() for name in rows[0][1]]
-    named = len(header) > 1 and all(name.isalpha() and name.islower() for name in header) and len(rows) > 1
+    named = len(header) > 1 and len(rows) > 1 and is_header(header, [row for _, row in rows[1:]], source or target)
     if (source or target) and not named:
         raise InputError(f"{path}, row 1: expected the names of the columns, since source or target asks for one")
     chosen = pick(path, header, source, target) if named else ("source", "target")
-    columns = [header.index(name) for name in chosen] if named else [0, 1]
-    width = len(header) if named else 2
+    columns = [header.index(name) for name in chosen] if named else columns_of_texts(path, header)
+    width = len(header)
     sources, targets = [], []
     for number, row in rows[1:] if named else rows:
         if len(row) != width:
@@ -131,6 +129,24 @@ def read_pairs(path: Path, source: str | None, target: str | None) -> Pairs:
         sources.append(pair[0])
         targets.append(pair[1])
     return Pairs(sources, targets, chosen)
+
+
+def is_header(first: list[str], others: list[list[str]], asked: str | None) -> bool:
+    """Whether a first row names the columns: single words, which are known or unlike the texts below them."""
+    if not all(name.replace("_", "").isalpha() and name.islower() for name in first):
+        return False
+    single = sum(" " not in field.strip() for row in others for field in row)
+    return asked in first or set(first) <= set(COLUMNS.split()) or single * 2 < sum(map(len, others))
+
+
+def columns_of_texts(path: Path, first: list[str]) -> list[int]:
+    """The first two columns that are no numbers, by the first row."""
+    texts = [column for column, field in enumerate(first) if finite(field) is None]
+    if len(texts) < 2:
+        raise InputError(f"{path}, row 1: {len(first)} fields between tabs, expected 2 with texts")
+    if len(first) > 2:
+        tell(f"{path}: pairs are taken from columns {texts[0] + 1} and {texts[1] + 1} of {len(first)}")
+    return texts[:2]
 
 
 def pick(path: Path, languages: list[str], source: str | None, target: str | None) -> tuple[str, str]:
@@ -144,18 +160,7 @@ def pick(path: Path, languages: list[str], source: str | None, target: str | Non
     return first, target or next(name for name in languages if name != first)
 
 
-def read_lines(path: Path) -> list[str]:
-    """The file's lines, unpacked if its name ends in .gz."""
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error):
-            raise InputError(f"{path}: expected a file packed by gzip, as its name says") from None
-    return io.StringIO(utf8_text(content, path), newline=None).read().removesuffix("\n").split("\n")
-
-
-def split_pairs(whole: Pairs, seed: int) -> tuple[Pairs, Pairs]:
+def split_pairs(path: Path, whole: Pairs, seed: int) -> tuple[Pairs, Pairs]:
     """Splits 90 to 10; all pairs of one source sentence go to the same side."""
     different = list(dict.fromkeys(whole.sources))
     order = torch.randperm(len(different), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -164,7 +169,7 @@ def split_pairs(whole: Pairs, seed: int) -> tuple[Pairs, Pairs]:
     for index, sentence in enumerate(whole.sources):
         sides[sentence in test].append(index)
     if not sides[0]:
-        raise InputError("a single text was found; expected enough for a train and a test part")
+        raise InputError(f"{path}: a single text was found; expected enough for a train and a test part")
     train_part, test_part = (
         Pairs([whole.sources[i] for i in side], [whole.targets[i] for i in side], whole.languages) for side in sides
     )

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from recipes.core.errors import InputError
+from recipes.core.files import own_path
+from recipes.datasets.reading import files_in, require_folder
 from recipes.datasets.running_text import read_text
 
 
@@ -24,11 +26,11 @@ def open_passages(data: str | Path | None = None) -> dict[str, list[str]]:
             raise InputError("pydoc_data is missing from this Python; name a folder with data=PATH") from None
         texts = dict(sorted(topics.items()))
     else:
-        path = Path(data).expanduser()
-        files = sorted(path.glob("*.txt")) if path.is_dir() else []
+        path, expected = own_path(data), "a folder with a file *.txt for each topic, two or more"
+        require_folder(path, expected)
+        files = files_in(path, (".txt",))
         if len(files) < 2:
-            found = "one" if files else "none" if path.is_dir() else "no such folder"
-            raise InputError(f"{path}: expected a folder with a file *.txt for each topic, two or more; found {found}")
+            raise InputError(f"{path}: expected {expected}; found {'one' if files else 'none'}")
         texts = {file.stem: read_text(file) for file in files}
     seen: set[str] = set()
     return {topic: list(unseen(text.split("\n\n"), seen)) for topic, text in texts.items()}

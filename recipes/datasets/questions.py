@@ -1,8 +1,8 @@
 """Opens questions with their answers in a paragraph, the bundled ones or yours."""
 
-import json
 import random
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,12 @@ from typing import Any
 import torch
 
 from recipes.core.errors import InputError
+from recipes.core.files import own_path
 from recipes.datasets.bundled import bundled
-from recipes.datasets.unicode import utf8_text
+from recipes.datasets.reading import file_json, files_in, is_folder, json_value
+from recipes.datasets.text_files import LONELY, PARTS, file_or_folder, lines_of, part_files
 
-PARTS_OF_QUESTIONS = {"train": ("train",), "test": ("test", "dev", "valid", "val")}
+Record = tuple[str, int, Any, Any]  # where it stands, its article, its paragraph, and what it asks
 
 
 @dataclass
@@ -49,55 +51,39 @@ def open_questions(data: str | Path | None = None, *, seed: int = 0) -> tuple[Qu
 
     Args:
         data: a folder with a JSON file whose name holds `train` and one whose name holds `test` (or `dev`,
-            `valid`); or one file, or a folder with one, a fifth of whose articles is drawn for the test part (of
-            its paragraphs, where there are fewer than five articles). Default: the bundled questions.
+            `valid`), nested as SQuAD's or flat, a record a question, as the Hugging Face hub has it; or one file,
+            or a folder with one, a fifth of whose articles is drawn for the test part (of its paragraphs, where
+            there are fewer than five articles). Default: the bundled questions.
         seed: of the draw that splits a single file.
 
     Raises:
         InputError: nothing there, or a record that is not SQuAD's; it names the file and the record.
     """
-    path = bundled("questions") if data is None else Path(data).expanduser()
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".json")
+    path = bundled("questions") if data is None else file_or_folder(own_path(data))
+    if is_folder(path):
+        files = files_in(path, (".json", ".jsonl"))
         if len(files) != 1:
-            found = [find_questions_part(path, files, part) for part in PARTS_OF_QUESTIONS]
+            found = [part_files(path, files, part, f"a file such as {part}.json")[0] for part in PARTS]
             return read_questions(found[0]), read_questions(found[1])
         path = files[0]
     return split_questions(path, read_questions(path), seed)
 
 
-def find_questions_part(folder: Path, files: list[Path], part: str) -> Path:
-    for name in PARTS_OF_QUESTIONS[part]:
-        for file in files:
-            if name in file.name.lower():
-                return file
-    found = ", ".join(file.name for file in files[:8]) or "no such file"
-    raise InputError(f"{folder}: expected a file such as {part}.json, found {found}")
-
-
 def read_questions(path: Path) -> Questions:
-    """The questions of one file; those that SQuAD 2.0 marks as impossible are left out."""
-    try:
-        content = json.loads(utf8_text(path.read_bytes(), path))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: expected JSON, but {error.msg}") from None
+    """The questions of one file; those without an answer, which SQuAD 2.0 marks as impossible, are left out."""
     found = Questions([], [], [], [])
     where = f"{path}"
     try:
-        for number, article in enumerate(content["data"], 1):
-            where = f"{path}, article {number}"
-            for place, paragraph in enumerate(article["paragraphs"], 1):
-                where = f"{path}, article {number}, paragraph {place}"
-                context = paragraph["context"]
-                for index, record in enumerate(paragraph["qas"], 1):
-                    where = f"{path}, article {number}, paragraph {place}, question {index}"
-                    if not record.get("is_impossible"):
-                        found.questions.append(record["question"].strip())
-                        found.contexts.append(context)
-                        found.answers.append(answers_of(record, context, where))
-                        found.articles.append(number)
+        for where, article, paragraph, record in records_of(path):
+            question, context = whole_text(record["question"]).strip(), whole_text(paragraph["context"])
+            answers = answers_of(record["answers"], context, where)
+            if answers and not record.get("is_impossible"):
+                found.questions.append(question)
+                found.contexts.append(context)
+                found.answers.append(answers)
+                found.articles.append(article)
+            elif not answers and not record.get("is_impossible", "title" in record):
+                raise InputError(f"{where}: expected at least one answer")
     except (KeyError, TypeError, AttributeError) as error:
         missing = f"no {error}" if isinstance(error, KeyError) else "something else"
         raise InputError(f"{where}: expected a record of SQuAD 1.1, found {missing}") from None
@@ -106,14 +92,48 @@ def read_questions(path: Path) -> Questions:
     return found
 
 
-def answers_of(record: dict[str, Any], context: str, where: str) -> list[tuple[str, int]]:
+def records_of(path: Path) -> Iterator[Record]:
+    """The records of a file: nested in articles and paragraphs, or flat, where articles are told by their titles."""
+    if path.suffix.lower() == ".jsonl":
+        lines = ((number, line) for number, line in enumerate(lines_of(path), 1) if line.strip())
+        content: Any = [json_value(line, f"{path}, line {number}") for number, line in lines]
+    else:
+        content = file_json(path)
+    entries = content["data"] if isinstance(content, dict) else content
+    titles: dict[Any, int] = {}
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict) or "paragraphs" not in entry:
+            title = str(entry.get("title") or entry.get("context")) if isinstance(entry, dict) else ""
+            yield f"{path}, record {number}", titles.setdefault(title, len(titles) + 1), entry, entry
+            continue
+        for place, paragraph in enumerate(entry["paragraphs"], 1):
+            for index, record in enumerate(paragraph["qas"], 1):
+                where = f"{path}, article {number}, paragraph {place}, question {index}"
+                yield where, number, paragraph, record
+
+
+def whole_text(value: Any) -> str:
+    """The text, half characters in it replaced.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(value, str):
+        raise TypeError
+    return LONELY.sub("�", value)
+
+
+def answers_of(given: Any, context: str, where: str) -> list[tuple[str, int]]:
     """The answers to one question, each of which must stand in the paragraph where it says."""
-    answers = [(answer["text"], answer["answer_start"]) for answer in record["answers"]]
-    if not answers:
-        raise InputError(f"{where}: expected at least one answer")
+    if isinstance(given, dict):  # of lists, in flat files
+        given = [
+            {"text": text, "answer_start": start}
+            for text, start in zip(given["text"], given["answer_start"], strict=False)
+        ]
+    answers = [(whole_text(answer["text"]), answer["answer_start"]) for answer in given]
     for text, start in answers:
-        if not text or context[start : start + len(text)] != text:
-            raise InputError(f"{where}: expected the answer {text!r:.40} at letter {start} of the paragraph")
+        if not text or type(start) is not int or start < 0 or context[start : start + len(text)] != text:
+            raise InputError(f"{where}: expected the answer {text!r:.40} at letter {start!r:.20} of the paragraph")
     return answers
 
 

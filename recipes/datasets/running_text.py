@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from recipes.core.errors import InputError
+from recipes.core.files import own_path
 from recipes.datasets.own import PAIR_PARTS, described, pair_of_datasets
-from recipes.datasets.unicode import utf8_text
+from recipes.datasets.reading import by_split, files_in, is_folder
+from recipes.datasets.text_files import PARTS, file_or_folder, lines_of
 
 UNKNOWN = 0  # stands for every character that the train text does not hold
-SPLITS = {"train": ("train", "training"), "test": ("test", "testing", "dev", "val", "valid", "validation")}
 
 
 @dataclass
@@ -110,21 +111,18 @@ def open_running_text(data: Any = None, *, held_out: float = 0.1) -> tuple[str, 
     if data is None:
         source, text = "pydoc_data.topics", python_reference()
     else:
-        path = Path(data).expanduser()
+        path = file_or_folder(own_path(data))
         source = str(path)
-        if path.is_dir():
-            files = sorted(
-                file for file in path.rglob("*") if file.suffix.lower() == ".txt" and is_shown(file.relative_to(path))
-            )
+        if is_folder(path):
+            files = files_in(path, (".txt",), deep=True)
             if not files:
                 raise InputError(f"{path}: expected a folder with files *.txt, found none")
-            split = [next((file for file in files if is_part(file, path, part)), None) for part in PAIR_PARTS]
-            if split[0] is not None and split[1] is not None:
-                return read_text(split[0]), read_text(split[1])
-        elif path.exists():
-            files = [path]
+            splits = by_split(file for file in files if file.parent == path)
+            parts = [[splits[split] for split in PARTS[part] if split in splits] for part in PAIR_PARTS]
+            if all(parts):
+                return read_text(parts[0][0]), read_text(parts[1][0])
         else:
-            raise InputError(f"{path}: no such file or folder")
+            files = [path]
         text = "\n\n".join(read_text(file) for file in files)
     cut = len(text) - int(len(text) * held_out)
     if not 0 < cut < len(text):
@@ -132,22 +130,9 @@ def open_running_text(data: Any = None, *, held_out: float = 0.1) -> tuple[str, 
     return text[:cut], text[cut:]
 
 
-def is_shown(path: Path) -> bool:
-    """Whether neither a file nor a folder above it is hidden, or left there by a Mac's archive."""
-    return not any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-
-
-def is_part(file: Path, folder: Path, part: str) -> bool:
-    return file.parent == folder and file.stem.lower() in SPLITS[part]
-
-
 def read_text(path: Path) -> str:
     """The file's characters, lines ended by a newline alone."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    return whole_text(utf8_text(content, path), f"{path}: the file")
+    return whole_text("\n".join(lines_of(path)), f"{path}: the file")
 
 
 def whole_text(text: str, source: str) -> str:

@@ -1,6 +1,5 @@
 """Opens sentence pairs with a score: the bundled similarities, or yours as TSV, such as the STS benchmark's."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,11 +7,18 @@ import torch
 from torch import Tensor
 
 from recipes.core.errors import InputError
+from recipes.core.files import own_path
 from recipes.datasets.bundled import bundled
-from recipes.datasets.unicode import utf8_text
+from recipes.datasets.reading import files_in, finite, is_folder
+from recipes.datasets.text_files import PARTS, Unlabeled, csv_rows, file_or_folder, first_labeled, lines_of, part_files
 
-PARTS_OF_SCORES = {"train": ("train", "training"), "test": ("test", "dev", "val", "valid", "validation")}
-SENTENCE_COLUMNS = (("sentence1", "sentence2"), ("sentence_a", "sentence_b"), ("text_a", "text_b"))
+SENTENCE_COLUMNS = (
+    ("sentence1", "sentence2"),
+    ("sentence_a", "sentence_b"),
+    ("text_a", "text_b"),
+    ("text1", "text2"),
+    ("word1", "word2"),
+)
 SCORE_COLUMNS = ("score", "similarity", "relatedness_score", "label")
 
 
@@ -54,43 +60,35 @@ def open_scored_pairs(data: str | Path | None = None, *, seed: int = 0) -> tuple
     Raises:
         InputError: nothing there, or a row that is not two sentences and a number; it names the file and the row.
     """
-    path = bundled("similarities") if data is None else Path(data).expanduser()
-    if path.is_dir():
-        train_part, test_part = (read_scored_pairs(find_scored_part(path, part)) for part in PARTS_OF_SCORES)
-    elif path.is_file():
-        train_part, test_part = split_scored_pairs(path, read_scored_pairs(path), seed)
+    path = bundled("similarities") if data is None else file_or_folder(own_path(data))
+    if is_folder(path):
+        files, expected = files_in(path, (".tsv", ".csv", ".txt")), "a file {}.tsv or one whose name ends in -{}"
+        found = [part_files(path, files, part, expected.format(part, part)) for part in PARTS]
+        train_part, test_part = (first_labeled(candidates, read_scored_pairs) for candidates in found)
     else:
-        raise InputError(f"{path}: no such file or folder")
+        train_part, test_part = split_scored_pairs(path, read_scored_pairs(path), seed)
     if train_part.scores.min() == train_part.scores.max():
         raise InputError(f"{path}: all train pairs have the score {train_part.scores[0]:g}; expected different ones")
     return train_part, test_part
 
 
-def find_scored_part(folder: Path, part: str) -> Path:
-    """The folder's file of one part: `train.tsv`, or a longer name that ends so."""
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".tsv", ".csv", ".txt"))
-    for name in PARTS_OF_SCORES[part]:
-        for file in files:
-            if file.stem.lower().replace("_", "-").split("-")[-1] == name:
-                return file
-    found = ", ".join(file.name for file in files[:8]) or "no such file"
-    raise InputError(f"{folder}: expected a file {part}.tsv or one whose name ends in -{part}, found {found}")
-
-
 def read_scored_pairs(path: Path) -> ScoredPairs:
-    """The pairs of one file; quotes in it are part of the sentences."""
-    lines = utf8_text(path.read_bytes(), path, "row").replace("\r\n", "\n").split("\n")
-    rows = [(number, line.split("\t")) for number, line in enumerate(lines, 1) if line.strip()]
-    if not rows:
+    """The pairs of one file, between tabs (quotes are part of the sentences), commas, or blanks if they are words."""
+    lines = [(number, line) for number, line in enumerate(lines_of(path, "row"), 1) if line.strip()]
+    if not lines:
         raise InputError(f"{path}: the file is empty; expected two sentences and a score a row")
-    header = columns_by_name(rows[0][1])
+    between = next((mark for mark in "\t," if mark in lines[0][1]), " ")
+    rows = [(number, line.split(between)) for number, line in lines]
+    if between == ",":
+        rows = list(csv_rows(path, lines_of(path, "row")))
+    header = columns_by_name(path, rows[0][1])
     first, second, score = header or columns_by_place(path, rows[0][1])
     firsts, seconds, scores = [], [], []
     for number, fields in rows[1:] if header else rows:
         if len(fields) <= max(first, second, score):
-            raise InputError(f"{path}, row {number}: {len(fields)} fields between tabs, expected {len(rows[0][1])}")
+            raise InputError(f"{path}, row {number}: {len(fields)} fields, expected {len(rows[0][1])}")
         pair = fields[first].strip(), fields[second].strip()
-        value = as_number(fields[score])
+        value = finite(fields[score])
         if not all(pair) or value is None:
             raise InputError(f"{path}, row {number}: expected two sentences and a number, got {fields[score]!r:.40}")
         firsts.append(pair[0])
@@ -101,36 +99,30 @@ def read_scored_pairs(path: Path) -> ScoredPairs:
     return ScoredPairs(firsts, seconds, torch.tensor(scores))
 
 
-def columns_by_name(fields: list[str]) -> tuple[int, int, int] | None:
+def columns_by_name(path: Path, fields: list[str]) -> tuple[int, int, int] | None:
     """Where a header says that the sentences and the score are; None if it is not a header."""
     names = [field.strip().lower() for field in fields]
     for one, other in SENTENCE_COLUMNS:
         for score in SCORE_COLUMNS:
             if {one, other, score} <= set(names):
                 return names.index(one), names.index(other), names.index(score)
+        if {one, other} <= set(names):
+            raise Unlabeled(f"{path}: no column of scores among {', '.join(names)}; expected score")
     return None
 
 
 def columns_by_place(path: Path, fields: list[str]) -> tuple[int, int, int]:
     """Where the sentences and the score are in a table without a header."""
-    if len(fields) >= 7 and as_number(fields[4]) is not None:
+    if len(fields) >= 7 and finite(fields[4]) is not None:
         return 5, 6, 4
-    if len(fields) == 3 and as_number(fields[2]) is not None:
+    if len(fields) == 3 and finite(fields[2]) is not None:
         return 0, 1, 2
-    if len(fields) == 3 and as_number(fields[0]) is not None:
+    if len(fields) == 3 and finite(fields[0]) is not None:
         return 1, 2, 0
     raise InputError(
         f"{path}, row 1: expected a header with sentence1, sentence2 and score, or three fields between tabs, "
         f"two sentences and a number; got {len(fields)} fields"
     )
-
-
-def as_number(field: str) -> float | None:
-    try:
-        value = float(field)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def split_scored_pairs(path: Path, whole: ScoredPairs, seed: int) -> tuple[ScoredPairs, ScoredPairs]:

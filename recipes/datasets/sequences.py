@@ -1,8 +1,12 @@
 """Opens sequences of frames with one box a frame, bundled or yours: in OTB's layout, or your own Datasets.
 
-A sequence is a folder with the frames in `img/`, in the order of their names, and `groundtruth_rect.txt`: a
+A sequence is a folder with the frames in `img/`, in natural order of their names, and `groundtruth_rect.txt`: a
 line a frame with left, top, width and height of the box, between commas, tabs or blanks. OTB counts pixels
-from 1. The folder to open is one sequence, or holds sequences, or holds them in `train/` and `test/`.
+from 1. With several objects there are `groundtruth_rect.1.txt`, `groundtruth_rect.2.txt` and so on, a sequence each.
+Frames whose box is 0,0,0,0 or NaN do not show the object and are left out. Fewer boxes than frames are those of the
+first frames, or, in OTB's own sequences that are known for it, of the frames from a certain number on.
+
+The folder to open is one sequence, or holds sequences, or holds them in `train/` and `test/` (or `val/`).
 
 A pair of Datasets (train, test) has samples (frames, boxes): frames (T, 3, H, W) uint8, and boxes (T, 4) with left,
 top, right and bottom in pixels from 0, as tensors or arrays.
@@ -18,12 +22,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.core.errors import InputError
+from recipes.core.errors import InputError, tell
+from recipes.core.files import own_path
 from recipes.datasets.bundled import bundled
 from recipes.datasets.own import PAIR_PARTS, described, pair_of_datasets, samples_of
-from recipes.datasets.scenes import SUFFIXES, load_whole, measure
+from recipes.datasets.pictures import picture_size, read_picture
+from recipes.datasets.reading import (
+    PICTURE_SUFFIXES,
+    by_split,
+    file_text,
+    files_in,
+    finite,
+    folders_in,
+    is_folder,
+    require_folder,
+)
 
 TRUTH = "groundtruth_rect.txt"
+TRUTH_NAME = re.compile(r"groundtruth_rect(\.[0-9]+)?\.txt")
+FIRST_FRAMES = {"David": 300, "BlurCar1": 247, "BlurCar3": 3, "BlurCar4": 18}  # as OTB's own toolkit has them
 
 
 @dataclass
@@ -48,8 +65,7 @@ class FrameSequence:
         file = self.files[index]
         if isinstance(file, Tensor):
             return file
-        picture = np.array(load_whole(file, None).convert("RGB"))
-        return torch.from_numpy(picture).permute(2, 0, 1)
+        return torch.from_numpy(np.array(read_picture(file))).permute(2, 0, 1)
 
 
 def open_sequences(data: Any = None) -> tuple[list[FrameSequence], list[FrameSequence]]:
@@ -66,12 +82,14 @@ def open_sequences(data: Any = None) -> tuple[list[FrameSequence], list[FrameSeq
     if pair is not None:
         train, test = (sequences_of(dataset, part) for dataset, part in zip(pair, PAIR_PARTS, strict=True))
         return train, test
-    root = bundled("sequences") if data is None else Path(data).expanduser()
-    if not root.is_dir():
-        raise InputError(f"{root}: expected a folder of sequences")
-    if (root / "train").is_dir():
-        return read_sequences(root / "train"), read_sequences(root / "test")
-    return read_sequences(bundled("sequences") / "train"), read_sequences(root)
+    root = bundled("sequences") if data is None else own_path(data)
+    require_folder(root, "a folder of sequences")
+    parts = by_split(path for path in folders_in(root) if not truths_of(path))
+    if "train" not in parts:
+        return read_sequences(bundled("sequences") / "train"), read_sequences(root)
+    if "test" not in parts and "val" not in parts:
+        raise InputError(f"{root}: has the part train alone: expected test or val beside it")
+    return read_sequences(parts["train"]), read_sequences(parts.get("test", parts.get("val", root)))
 
 
 def sequences_of(dataset: Any, part: str) -> list[FrameSequence]:
@@ -90,23 +108,46 @@ def sequences_of(dataset: Any, part: str) -> list[FrameSequence]:
     return found
 
 
+def truths_of(home: Path) -> list[Path]:
+    """The files of boxes in a folder: one an object."""
+    return [path for path in files_in(home, {".txt"}) if TRUTH_NAME.fullmatch(path.name)]
+
+
 def read_sequences(folder: Path) -> list[FrameSequence]:
-    """All sequences of a folder, by name; or the one that it is."""
-    if (folder / TRUTH).is_file():
-        return [read_sequence(folder)]
-    homes = sorted(path.parent for path in folder.glob(f"*/{TRUTH}") if not path.parent.name.startswith("."))
-    if not homes:
+    """All sequences of a folder, by name; or those that it is itself."""
+    truths = truths_of(folder) or [truth for home in folders_in(folder) for truth in truths_of(home)]
+    if not truths:
         raise InputError(f"{folder}: found no sequence: expected {TRUTH} and frames in img/, here or in folders")
-    return [read_sequence(home) for home in homes]
+    return [read_sequence(truth) for truth in truths]
 
 
-def read_sequence(home: Path) -> FrameSequence:
+def read_sequence(truth: Path) -> FrameSequence:
+    """The sequence of one file of boxes and the frames beside it."""
+    home = truth.parent
     files, size = frames_of(home)
-    boxes = read_boxes(home / TRUTH)
-    if len(boxes) != len(files) or len(files) < 2:
-        raise InputError(f"{home / TRUTH}: {len(boxes)} boxes for {len(files)} frames in img/, expected two or more")
-    require_inside(boxes, size, str(home / TRUTH))
-    return FrameSequence(home.name, files, boxes)
+    boxes = read_boxes(truth)
+    first = first_frame(home, files, len(boxes))
+    chosen = files[first : first + len(boxes)]
+    if len(boxes) != len(chosen) or len(chosen) < 2:
+        raise InputError(f"{truth}: {len(boxes)} boxes for {len(files)} frames in img/, expected two or more")
+    if len(chosen) < len(files):
+        range_of = f"taken as those of {chosen[0].name} to {chosen[-1].name}"
+        tell(f"{truth}: {len(boxes)} boxes for {len(files)} frames in img/, {range_of}")
+    seen = ~boxes.isnan().any(dim=1)
+    if not seen.all():
+        tell(f"{truth}: {int((~seen).sum())} frames without the object left out")
+    if int(seen.sum()) < 2:
+        raise InputError(f"{truth}: {int(seen.sum())} frames show the object, expected two or more")
+    require_inside(torch.where(seen[:, None], boxes, boxes[seen][:1]), size, str(truth))
+    name = home.name + truth.stem.removeprefix("groundtruth_rect")
+    return FrameSequence(name, [file for file, shown in zip(chosen, seen.tolist(), strict=True) if shown], boxes[seen])
+
+
+def first_frame(home: Path, files: list[Path], boxes: int) -> int:
+    """Index of the frame that the first of so many boxes belongs to."""
+    numbers = [re.sub("[^0-9]", "", file.stem).lstrip("0") for file in files]
+    start = str(FIRST_FRAMES.get(home.name, ""))
+    return numbers.index(start) if boxes < len(files) and start in numbers else 0
 
 
 def read_start(item: Any) -> FrameSequence:
@@ -117,23 +158,25 @@ def read_start(item: Any) -> FrameSequence:
             a folder and a box: left, top, right, bottom in pixels from 0.
     """
     folder, box = item if isinstance(item, (tuple, list)) and len(item) == 2 else (item, None)
-    home = Path(folder).expanduser()
+    home = own_path(folder)
+    require_folder(home, f"frames in img/ and the first box in {TRUTH}")
     files, size = frames_of(home)
     if not files:
         raise InputError(f"{home}: expected a folder with frames in img/ and the first box in {TRUTH}")
-    where = str(home / TRUTH) if box is None else f"{home}: the first box"
-    boxes = read_boxes(home / TRUTH) if box is None else corners_of(box, where).view(1, -1)
+    truth = next(iter(truths_of(home)), home / TRUTH)
+    where = str(truth) if box is None else f"{home}: the first box"
+    boxes = read_boxes(truth) if box is None else corners_of(box, where).view(1, -1)
     if boxes.shape[1:] != (4,) or not len(boxes):
         raise InputError(f"{where}: expected 4 numbers: left, top, right, bottom")
     require_inside(boxes[:1], size, where)
-    return FrameSequence(str(home), files, boxes[:1])
+    first = first_frame(home, files, len(boxes)) if box is None else 0
+    return FrameSequence(str(home), files[first:], boxes[:1])
 
 
 def frames_of(home: Path) -> tuple[list[Path], tuple[int, int]]:
     """The frames in img/, in natural order, and their width and height."""
-    shown = (path for path in home.glob("img/*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-    files = sorted(shown, key=lambda path: [int(w) if w.isdecimal() else w for w in re.split(r"(\d+)", path.name)])
-    sizes = [measure(path) for path in files]
+    files = files_in(home / "img", PICTURE_SUFFIXES) if is_folder(home / "img") else []
+    sizes = [picture_size(path) for path in files]
     for path, size in zip(files, sizes, strict=True):
         if size != sizes[0]:
             width, height = sizes[0]
@@ -158,20 +201,20 @@ def require_inside(boxes: Tensor, size: tuple[int, int], where: str) -> None:
 
 
 def read_boxes(path: Path) -> Tensor:
-    """The boxes (T, 4) of a ground truth: left, top, right, bottom, pixels counted from 0."""
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected a text file: {error}") from error
+    """The boxes (T, 4) of a ground truth: left, top, right, bottom, pixels counted from 0; NaN where there is none."""
+    lines = re.split(r"\r\n|\r|\n", file_text(path))
     while lines and not lines[-1].strip():
         lines.pop()
     boxes = []
     for number, line in enumerate(lines, 1):
-        try:
-            left, top, width, height = (float(word) for word in re.split(r"\s*[,\s]\s*", line.strip()))
-        except ValueError:
-            raise InputError(f"{path}: line {number}: expected left, top, width and height, got {line!r}") from None
-        if not (math.isfinite(left + top + width + height) and width > 0 and height > 0):
-            raise InputError(f"{path}: line {number}: expected finite numbers and a size above 0, got {line!r}")
+        words = re.split(r"\s*[,\s]\s*", line.strip().rstrip(", \t"))
+        numbers = [math.nan if word.lower() == "nan" else finite(word) for word in words]
+        if len(numbers) != 4 or None in numbers:
+            raise InputError(f"{path}: line {number}: expected left, top, width and height, got {line[:60]!r}")
+        left, top, width, height = (float(value or 0) for value in numbers)
+        if all(map(math.isnan, (left, top, width, height))) or left == top == width == height == 0:
+            left = top = width = height = math.nan
+        elif not (math.isfinite(left + top + width + height) and width > 0 and height > 0):
+            raise InputError(f"{path}: line {number}: expected finite numbers and a size above 0, got {line[:60]!r}")
         boxes.append([left - 1, top - 1, left - 1 + width, top - 1 + height])
     return torch.tensor(boxes, dtype=torch.float32).view(-1, 4)

@@ -2,7 +2,7 @@
 
 import math
 import re
-import wave
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -14,13 +14,42 @@ import torch
 from torch import Tensor
 
 from recipes.core.errors import InputError
+from recipes.core.files import own_path
 from recipes.core.loading import holdout
 from recipes.datasets.bundled import bundled
 from recipes.datasets.own import PAIR_PARTS, class_names, described, numbered_labels, pair_of_datasets, samples_of
+from recipes.datasets.reading import (
+    by_split,
+    file_content,
+    file_lines,
+    files_in,
+    folders_in,
+    is_there,
+    require_folder,
+    tell_left_out,
+)
+from recipes.datasets.text_files import PARTS
 
 RATES = range(1000, 400_000)  # samples a second that a recording may have
+LONGEST = 86_400  # seconds
 CLASS_SPEAKER_NUMBER = re.compile(r"([^_]+)_([^_]+)_\d+")  # 7_jackson_32
 SPEAKER_NOHASH_NUMBER = re.compile(r"(\w+?)_nohash_\d+")  # 0a7c2a8d_nohash_0, in Speech Commands
+SOURCE_CLASS_PLACE = re.compile(r"(\d+)-(\d)-\d+-\d+")  # 100032-3-0-0, in UrbanSound8K's folders fold1 to fold10
+FOLD = re.compile(r"fold\d+", re.IGNORECASE)
+URBAN_SOUNDS = (
+    *("air_conditioner", "car_horn", "children_playing", "dog_bark", "drilling"),
+    *("engine_idling", "gun_shot", "jackhammer", "siren", "street_music"),
+)
+EXTENSIBLE, STREAMED = 0xFFFE, 0xFFFFFFFF  # the real encoding stands further on; a size that is not known yet
+# How samples are stored, by encoding (1 integers, 3 floats) and bits: type, offset, and what makes them as int16's.
+SAMPLES: dict[tuple[int, int], tuple[str, float, float]] = {
+    (1, 8): ("<u1", 128, 2**8),
+    (1, 16): ("<i2", 0, 1),
+    (1, 24): ("<i4", 0, 2**-16),
+    (1, 32): ("<i4", 0, 2**-16),
+    (3, 32): ("<f4", 0, 2**15),
+    (3, 64): ("<f8", 0, 2**15),
+}
 CROSSINGS = 8  # zero crossings of the interpolating kernel, to either side
 
 
@@ -91,15 +120,17 @@ def open_speech(
 
     A part is a folder with a folder of WAV files for each class, or a folder of WAV files named
     CLASS_SPEAKER_NUMBER.wav, as in the Free Spoken Digit Dataset. In class folders, speakers are told from
-    such names or from Speech Commands' SPEAKER_nohash_NUMBER.wav. Folders whose name starts with a dot or an
-    underscore (`_background_noise_`) are left out.
+    such names, from Speech Commands' SPEAKER_nohash_NUMBER.wav, or by folders within the class folder. Folders
+    whose name starts with a dot or an underscore (`_background_noise_`) are left out. UrbanSound8K's folders
+    fold1 to fold10 stand for speakers. WAV files have integers of 8 to 32 bits, or floats.
 
     Args:
         data: None for the bundled digits; a folder with the parts `train/` and `test/` (or `val/`), or a part
-            itself; or a pair of your own Datasets (train, test) with samples (waveform, label). Without a test
-            part, all recordings of one in five speakers, at least of one, are held out where the names tell
-            speakers; otherwise one fifth of each class. Waveforms of a Dataset have `rate` samples a second,
-            floats in -1 to 1 or int16, in one dimension or (channels, samples).
+            itself, where a file testing_list.txt may name the test part (Speech Commands); or a pair of your own
+            Datasets (train, test) with samples (waveform, label). Without a test part, all recordings of one in
+            five speakers, at least of one, are held out where the names tell speakers; otherwise one fifth of each
+            class. Waveforms of a Dataset have `rate` samples a second, floats in -1 to 1 or int16, in one
+            dimension or (channels, samples).
         rate: samples a second that recordings are brought to; channels are mixed to one.
         seconds: what is longer is cut.
         seed: of what is held out.
@@ -109,30 +140,30 @@ def open_speech(
     """
     if rate not in RATES:
         raise InputError(f"option rate: expected {RATES[0]} to {RATES[-1]} samples a second, got {rate}")
-    if not 0 < seconds < math.inf:
-        raise InputError(f"option seconds: expected a number above 0, got {seconds}")
+    if not 0 < seconds <= LONGEST:
+        raise InputError(f"option seconds: expected a number above 0 and of at most {LONGEST}, got {seconds}")
     pair = pair_of_datasets(data)
     if pair is not None:
         return recordings_of_pair(pair, rate, seconds)
-    folder = bundled("speech") if data is None else Path(data).expanduser()
-    if not folder.is_dir():
-        raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
-    split = (folder / "train").is_dir() and any((folder / name).is_dir() for name in ("test", "val", "valid"))
-    if split:
-        test_folder = next(folder / name for name in ("test", "val", "valid") if (folder / name).is_dir())
-        train_files, test_files = labelled_files(folder / "train"), labelled_files(test_folder)
+    folder = bundled("speech") if data is None else own_path(data)
+    require_folder(folder, "a folder of recordings")
+    splits = by_split(folders_in(folder))
+    test_folder = next((splits[name] for name in PARTS["test"] if name in splits), folder)
+    if "train" in splits and test_folder is not folder:
+        train_files, test_files = labelled_files(splits["train"]), labelled_files(test_folder)
+    else:
+        train_files, test_files = by_lists(folder, labelled_files(folder))
+    if split := bool(test_files):
         train_classes, test_classes = ({label for _, label, _ in part} for part in (train_files, test_files))
         if test_classes - train_classes:
             lacking = ", ".join(sorted(test_classes - train_classes))
             raise InputError(f"{test_folder}: expected classes of the train part, which lacks {lacking}")
-    else:
-        train_files, test_files = labelled_files(folder), []
     files = train_files + test_files
     classes = sorted({label for _, label, _ in files})
     if len(classes) < 2:
         raise InputError(f"{folder}: expected at least two classes, found only {classes[0]!r}")
     recordings = joined(
-        [read_wav(path, rate)[: round(rate * seconds)] for path, _, _ in files],
+        [read_wav(path, rate, seconds) for path, _, _ in files],
         [classes.index(label) for _, label, _ in files],
         [speaker for _, _, speaker in files],
         classes,
@@ -199,32 +230,56 @@ def load_recording(item: Any, rate: int) -> Tensor:
     """A WAV file brought to `rate`, or a wave that has it: float32 (samples,) in -1 to 1."""
     if isinstance(item, (Tensor, np.ndarray)):
         return as_wave(item, "recording")
-    return read_wav(Path(item), rate).float() / 2**15
+    return read_wav(own_path(item), rate).float() / 2**15
 
 
 def labelled_files(folder: Path) -> list[tuple[Path, str, str]]:
     """The WAV files of a part, each with its class and its speaker ("" where none is told)."""
-
-    def wavs(folder: Path) -> list[Path]:
-        return sorted(path for path in folder.iterdir() if path.suffix.lower() == ".wav" and path.name[0] != ".")
-
     found = []
-    for path in wavs(folder):
+    for path in files_in(folder, (".wav",)):
         named = CLASS_SPEAKER_NUMBER.fullmatch(path.stem)
         if not named:
             raise InputError(f"{path}: expected a name like CLASS_SPEAKER_NUMBER.wav, or a folder for each class")
         found.append((path, named[1], named[2]))
     if found:
         return found
-    for kind in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"):
-        if not wavs(kind):
+    kinds = [path for path in folders_in(folder) if path.name[0] != "_"]
+    if [kind.name.lower() for kind in kinds] in (["audio"], ["audio", "metadata"]):
+        kinds = folders_in(kinds[0])
+    for kind in kinds:
+        paths = files_in(kind, (".wav",), deep=True)
+        if not paths:
             raise InputError(f"{kind}: expected WAV files, found none")
-        for path in wavs(kind):
+        for path in paths:
             named, nohash = CLASS_SPEAKER_NUMBER.fullmatch(path.stem), SPEAKER_NOHASH_NUMBER.fullmatch(path.stem)
-            found.append((path, kind.name, nohash[1] if nohash else named[2] if named else ""))
+            urban = SOURCE_CLASS_PLACE.fullmatch(path.stem) if FOLD.fullmatch(kind.name) else None
+            if urban:
+                found.append((path, URBAN_SOUNDS[int(urban[2])], kind.name))
+            else:
+                within = "" if path.parent == kind else path.parent.name
+                found.append((path, kind.name, nohash[1] if nohash else named[2] if named else within))
     if not found:
         raise InputError(f"{folder}: expected WAV files named CLASS_SPEAKER_NUMBER.wav, or a folder for each class")
     return found
+
+
+def by_lists(folder: Path, files: list[tuple[Path, str, str]]) -> tuple[list[Any], list[Any]]:
+    """The train and the test part as Speech Commands' lists tell them; without them all is of the train part."""
+    listed: dict[str, set[str]] = {}
+    for name in ("testing_list.txt", "validation_list.txt"):
+        if is_there(folder / name):
+            listed[name] = {line.replace("\\", "/").lower() for line in file_lines(folder / name)}
+    if "testing_list.txt" not in listed:
+        return files, []
+    names = [path.relative_to(folder).as_posix().lower() for path, _, _ in files]
+    for name, wanted in listed.items():
+        tell_left_out(folder / name, {"recordings that are not there": len(wanted.difference(names))})
+    test = [file for file, name in zip(files, names, strict=True) if name in listed["testing_list.txt"]]
+    held_out = set().union(*listed.values())
+    train = [file for file, name in zip(files, names, strict=True) if name not in held_out]
+    if not test or not train:
+        raise InputError(f"{folder / 'testing_list.txt'}: expected some of the recordings of {folder.name}, not all")
+    return train, test
 
 
 def by_speaker(recordings: Recordings, seed: int) -> tuple[Tensor, Tensor] | None:
@@ -243,33 +298,61 @@ def by_speaker(recordings: Recordings, seed: int) -> tuple[Tensor, Tensor] | Non
     return (~tested).nonzero().flatten(), tested.nonzero().flatten()
 
 
-def read_wav(path: Path, rate: int) -> Tensor:
-    """A WAV file of 8 or 16 bits as int16 (samples,), mixed to one channel and brought to `rate`."""
-    try:
-        with wave.open(str(path), "rb") as file:
-            width, channels, own_rate, count = (
-                file.getsampwidth(),
-                file.getnchannels(),
-                file.getframerate(),
-                file.getnframes(),
-            )
-            content = file.readframes(count)
-    except (wave.Error, EOFError, OSError) as error:
-        raise InputError(f"{path}: expected a WAV file of 8 or 16 bits ({error or 'it ends too soon'})") from None
-    if width not in (1, 2):
-        raise InputError(f"{path}: expected 8 or 16 bits a sample, found {8 * width}")
-    if len(content) != count * channels * width:
-        found = len(content) // (channels * width)
-        raise InputError(f"{path}: expected {count} samples, as its header says, found {found}: the file is cut")
-    if not count:
-        raise InputError(f"{path}: expected sound, found no sample")
+def read_wav(path: Path, rate: int, seconds: float | None = None) -> Tensor:
+    """A WAV file as int16 (samples,), mixed to one channel and brought to `rate`; what is longer is cut."""
+    form, content = wav_chunks(path)
+    kind, channels, own_rate, _, align, bits = struct.unpack("<HHIIHH", form[:16])
+    if kind == EXTENSIBLE and len(form) >= 26:
+        (kind,) = struct.unpack("<H", form[24:26])
+    if (kind, bits) not in SAMPLES or not channels or align != channels * bits // 8:
+        told = f"found encoding {kind} of {bits} bits in {channels} channels, {align} bytes together"
+        raise InputError(f"{path}: expected a WAV file of integers of 8 to 32 bits or of floats, {told}")
     if own_rate not in RATES:
         raise InputError(f"{path}: expected {RATES[0]} to {RATES[-1]} samples a second, found {own_rate}")
-    values = torch.frombuffer(bytearray(content), dtype=torch.int16 if width == 2 else torch.uint8).float()
-    if width == 1:
-        values = (values - 128) * 256  # 8 bits are stored without a sign
+    count = len(content) // align
+    if seconds is not None:
+        count = min(count, math.ceil((seconds + 1) * own_rate))  # the last sample that is kept looks a little ahead
+    if not count:
+        raise InputError(f"{path}: expected sound, found no sample")
+    kept = bytes(content[: count * align])
+    if bits == 24:
+        bytes_of = np.frombuffer(kept, np.uint8).reshape(-1, 3)
+        whole = np.zeros((len(bytes_of), 4), np.uint8)  # as integers of 32 bits
+        whole[:, 1:] = bytes_of
+        kept = whole.tobytes()
+    stored, offset, scale = SAMPLES[kind, bits]
+    values = torch.from_numpy((np.frombuffer(kept, stored).astype(np.float32) - offset) * np.float32(scale))
+    if not values.isfinite().all():
+        raise InputError(f"{path}: expected samples in -1 to 1, found what is no number")
     mixed = values.view(-1, channels).mean(dim=1)  # (samples,)
-    return resample(mixed, own_rate, rate).round().clamp(-(2**15), 2**15 - 1).short()
+    found = resample(mixed, own_rate, rate).round().clamp(-(2**15), 2**15 - 1).short()
+    return found if seconds is None else found[: max(1, round(rate * seconds))]
+
+
+def wav_chunks(path: Path) -> tuple[bytes, memoryview]:
+    """The description of the format and the samples of a WAV file.
+
+    Raises:
+        InputError: a size in it is none, or one of them is missing.
+    """
+    content = memoryview(file_content(path))
+    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+        raise InputError(f"{path}: expected a WAV file, it begins otherwise")
+    form, place = b"", 12
+    while place + 8 <= len(content):
+        name, size = struct.unpack("<4sI", content[place : place + 8])
+        place += 8
+        if name == b"data" and size == STREAMED:
+            size = len(content) - place
+        if size > len(content) - place:
+            told = f"its part {name.decode('latin-1')!r} has {len(content) - place} of {size} bytes: the file is cut"
+            raise InputError(f"{path}: expected a WAV file, but {told}")
+        if name == b"data" and form:
+            return form, content[place : place + size]
+        if name == b"fmt " and size >= 16:
+            form = bytes(content[place : place + size])
+        place += size + size % 2
+    raise InputError(f"{path}: expected a WAV file with the parts 'fmt ' and 'data'")
 
 
 def resample(samples: Tensor, rate: int, new_rate: int) -> Tensor:

@@ -1,17 +1,20 @@
 """Opens tagged words: the bundled entities, or yours in the columns of CoNLL, a word and its tag a line."""
 
+import re
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from recipes.core.errors import InputError
+from recipes.core.files import own_path
 from recipes.datasets.bundled import bundled
 from recipes.datasets.own import described, pair_of_datasets, samples_of
-from recipes.datasets.unicode import utf8_text
+from recipes.datasets.reading import files_in, is_folder
+from recipes.datasets.text_files import PARTS, file_or_folder, lines_of, part_files
 
-PARTS_OF_WORDS = {"train": ("train",), "test": ("test", "dev", "valid", "val")}
 PREFIXES = {"B": "B", "I": "I", "M": "I", "E": "I", "L": "I", "S": "B", "U": "B"}  # of BIO, BMES, BIOES and BILOU
 SAMPLE = "(words, tags)"
 Span = tuple[int, int, str]  # first word, last word + 1, kind
@@ -41,7 +44,8 @@ class TaggedWords:
 def open_tagged_words(data: Any = None, *, seed: int = 0) -> tuple[TaggedWords, TaggedWords]:
     """Opens tagged words: the train and the test part.
 
-    A line holds a word, perhaps other columns, and a tag, between tabs or spaces; an empty line ends a sentence.
+    A line holds a word, perhaps other columns, and a tag, between tabs or spaces; an empty line ends a sentence. The
+    words' numbers in the sentence may stand before them, and comments (`# …`) before the sentence.
     Tags are BIO, BMES, BIOES or BILOU, and come out as BIO.
 
     Args:
@@ -58,16 +62,16 @@ def open_tagged_words(data: Any = None, *, seed: int = 0) -> tuple[TaggedWords, 
     if pair is not None:
         parts = [tagged_words_of(dataset, name) for dataset, name in zip(pair, ("train", "test"), strict=True)]
         return with_kinds(parts, "data")
-    path = bundled("entities") if data is None else Path(data).expanduser()
-    if path.is_dir():
-        parts = [read_tagged_words(find_tagged_part(path, part)) for part in PARTS_OF_WORDS]
-    elif path.is_file():
+    path = bundled("entities") if data is None else file_or_folder(own_path(data))
+    if is_folder(path):
+        files = [file for file in files_in(path) if file.suffix.lower() != ".md"]
+        found = [part_files(path, files, part, f"a file such as {part}.conll") for part in PARTS]
+        parts = [read_tagged_words(candidates[0]) for candidates in found]
+    else:
         whole = read_tagged_words(path)
         order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed)).tolist()
         count = max(1, len(whole) // 5)
         parts = [whole.subset(sorted(order[count:])), whole.subset(sorted(order[:count]))]
-    else:
-        raise InputError(f"{path}: no such file or folder")
     return with_kinds(parts, path)
 
 
@@ -107,38 +111,36 @@ def bio_tag(tag: str) -> str | None:
     return "O" if tag == "O" else f"{PREFIXES[prefix]}-{kind}" if prefix in PREFIXES and kind else None
 
 
-def find_tagged_part(folder: Path, part: str) -> Path:
-    """The folder's file of one part; a text that describes the data is not one."""
-    files = sorted(file for file in folder.iterdir() if file.is_file() and file.suffix.lower() != ".md")
-    for name in PARTS_OF_WORDS[part]:
-        for file in files:
-            if name in file.name.lower():
-                return file
-    found = ", ".join(file.name for file in files[:8]) or "nothing"
-    raise InputError(f"{folder}: expected a file such as {part}.conll, found {found}")
-
-
 def read_tagged_words(path: Path) -> TaggedWords:
     """The sentences of one file."""
-    lines = utf8_text(path.read_bytes(), path).replace("\r\n", "\n").split("\n")
     words: list[list[str]] = [[]]
     tags: list[list[str]] = [[]]
-    for number, line in enumerate(lines, 1):
-        fields = line.split("\t") if "\t" in line else line.split()
+    second: list[str] = []  # column, which has the words where the first one numbers them
+    numbered = True
+    for number, line in enumerate(lines_of(path), 1):
+        # A no-break space is part of a word.
+        fields = line.split("\t") if "\t" in line else re.split(" +", line.strip(" "))
         if not any(field.strip() for field in fields) or (not fields[0].strip() and fields[-1].strip() == "O"):
             if words[-1]:  # an empty line, or a word that is but white space
                 words.append([])
                 tags.append([])
         elif not line.startswith("-DOCSTART-"):
-            tag = bio_tag(fields[-1].strip())
+            tag = bio_tag(fields[-1].strip(" "))
+            if tag is None and line.startswith("#") and not words[-1]:
+                continue
             if len(fields) < 2 or tag is None:
                 raise InputError(
                     f"{path}, line {number}: expected a word and a tag such as O or B-PER, got {line!r:.60}"
                 )
-            words[-1].append(fields[0].strip())
+            words[-1].append(fields[0].strip(" "))
             tags[-1].append(tag)
+            numbered = numbered and len(fields) > 2 and words[-1][-1] == str(len(words[-1]))
+            second.append(fields[1].strip(" "))
     if not words[-1]:
         words, tags = words[:-1], tags[:-1]
+    if numbered:
+        following = iter(second)
+        words = [list(islice(following, len(sentence))) for sentence in words]
     if len(words) < 2:
         raise InputError(f"{path}: {len(words)} sentences, expected several with an empty line after each")
     return TaggedWords(words, [well_formed(sentence) for sentence in tags], [])

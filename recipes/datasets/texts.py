@@ -1,10 +1,11 @@
-"""Opens labeled texts: the bundled reviews, yours as CSV, TSV or JSON lines, or a set of the hub."""
+"""Opens labeled texts: the bundled reviews, yours as CSV, TSV, JSON or labeled lines, or a set of the hub."""
 
-import csv
-import json
+import itertools
+import re
+from array import array
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,61 @@ import torch
 from torch import Tensor
 
 from recipes.core.errors import InputError
+from recipes.core.files import own_path
 from recipes.core.loading import holdout
 from recipes.datasets.bundled import bundled
 from recipes.datasets.own import described, numbered_labels, pair_of_datasets, samples_of
-from recipes.datasets.unicode import utf8_text
+from recipes.datasets.reading import SPLIT_NAMES, file_json, files_in, is_folder, json_value
+from recipes.datasets.text_files import (
+    LONELY,
+    PARTS,
+    Unlabeled,
+    csv_rows,
+    file_or_folder,
+    first_labeled,
+    lines_of,
+    listed,
+    part_files,
+)
 
 TEXT_COLUMNS = ("text", "text_a", "sentence", "review", "content", "message", "document", "sms", "body")
 LABEL_COLUMNS = ("label", "labels", "class", "sentiment", "category", "target", "polarity", "tag")
-PARTS = {"train": ("train", "training"), "test": ("test", "dev", "val", "valid", "validation")}
-ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".jsonlines", ".txt")
+ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".jsonlines", ".txt", ".label")
+NO_LABELS = {"", "-1", "?"}  # what stands in place of labels that a contest keeps to itself
+SHORT, MOST_SAME = 32, 1000  # characters of a field that may well be a label, and how many are held once
+LOOKED_AT = 1000  # lines by which the format of a file is told
+LABELED_LINE = re.compile(r"(?:__label__(\S+)|([A-Za-z_]\w*):\S+)\s+(\S.*)")  # fastText's, and `NUM:date When …`
 
-# Where a row stands, as "FILE, row 3", and its fields; the names of the columns, if the table tells them.
-Row = tuple[str, list[str]]
-Table = tuple[list[str] | None, list[Row]]
+
+@dataclass
+class Table:
+    """The rows of a file, held by column: a list for each of a million rows would take as much room as the texts.
+
+    Attributes:
+        source: what errors call it.
+        header: names of the columns, if the file tells them.
+        columns: the fields of each.
+        numbers: of the lines where the rows begin.
+    """
+
+    source: str
+    header: list[str] | None = None
+    columns: list[list[str]] = field(default_factory=list)
+    numbers: "array[int]" = field(default_factory=lambda: array("q"))
+    same: dict[str, str] = field(default_factory=dict, repr=False)  # short fields
+
+    def add(self, number: int, row: list[str]) -> None:
+        """Adds a row; short fields such as labels, which come again and again, are held once."""
+        self.columns = self.columns or [[] for _ in row]
+        self.numbers.append(number)
+        if len(row) != len(self.columns):
+            raise InputError(f"{self.where(-1)}: {len(row)} fields, expected {len(self.columns)}")
+        share = self.same.setdefault if len(self.same) < MOST_SAME else self.same.get
+        for column, value in zip(self.columns, row, strict=True):
+            column.append(share(value, value) if len(value) < SHORT else value)
+
+    def where(self, row: int) -> str:
+        return f"{self.source}, row {self.numbers[row]}"
 
 
 @dataclass
@@ -51,26 +94,40 @@ class Texts:
         return [self.texts[index] for index in indices], self.labels[list(indices)]
 
 
+@dataclass
+class Samples:
+    """The texts and labels of a table, and where each stands."""
+
+    table: Table
+    texts: list[str]
+    labels: list[str]
+    places: tuple[list[int], int]  # columns of the texts, and of the labels
+
+
 def open_texts(
     data: Any = None,
     *,
     text_column: str | None = None,
     label_column: str | None = None,
+    encoding: str = "utf-8",
     seed: int = 0,
 ) -> tuple[Texts, Texts]:
     """Opens labeled texts: the train and the test part.
 
     Columns are known by their names (`text`, `sentence`, `review` …; `label`, `class`, `sentiment` …).
-    Where a table has no header, the label is the column with the fewest different entries.
+    Where a table has no header, the label is the column with the fewest different entries, and the text is the
+    other one, or the columns of several words, joined (class, title, description).
 
     Args:
-        data: a folder with a file `train` and a file `test` (or `dev`, `val`, `validation`) in CSV, TSV or
-            JSON lines; or one such file, a fifth of which is drawn for the test part, the same text never
+        data: a folder with a file `train` and a file `test` (or `dev`, `val`, `validation`; also where `test` has no
+            labels) in CSV, TSV, JSON, JSON lines, or lines such as `LABEL:detail text` and `__label__LABEL text`;
+            or one such file, a fifth of which is drawn for the test part, the same text never
             on both sides; or `hf:NAME` of the Hugging Face hub; or `bundled:reviews_zh`, reviews in Chinese;
             or a pair of your own Datasets (train, test), whose samples are (text, label): the label is a number
             or a name. Default: the bundled reviews in English.
         text_column: name of the column of texts, if it is another.
         label_column: name of the column of labels, if it is another.
+        encoding: of the files, such as latin-1.
         seed: of the draw that splits a single file.
 
     Raises:
@@ -79,36 +136,45 @@ def open_texts(
     pair = pair_of_datasets(data)
     if pair is not None:
         return texts_of(pair)
+
+    def read(table: Table, train: Samples | None = None) -> Samples:
+        return samples(table, text_column, label_column, train)
+
     if data is not None and str(data).startswith("hf:"):
-        source, tables = str(data), hub_tables(str(data)[3:])
+        source, parts = str(data), {part: read(table) for part, table in hub_tables(str(data)[3:]).items()}
     else:
         if data is not None and str(data).startswith("bundled:"):
             path = bundled(str(data)[8:])
         else:
-            path = bundled("reviews") if data is None else Path(data).expanduser()
+            path = bundled("reviews") if data is None else file_or_folder(own_path(data))
         source = str(path)
-        if path.is_dir():
-            tables = {part: read_table(find_part(path, part)) for part in PARTS}
-        elif path.is_file():
-            tables = {"train": read_table(path)}
+        if is_folder(path):
+            parts = read_parts(path, lambda file, train: read(read_table(file, encoding), train))
         else:
-            raise InputError(f"{path}: no such file or folder")
-    parts = {part: samples(table, text_column, label_column) for part, table in tables.items()}
-    classes = sorted({label for _, _, label in parts["train"]})
+            parts = {"train": read(read_table(path, encoding))}
+    classes = sorted(set(parts["train"].labels))
     if len(classes) < 2:
         raise InputError(f"{source}: all train texts are of one class, {classes[0]!r}; expected two or more")
     known = {label: index for index, label in enumerate(classes)}
-    for where, _, label in parts.get("test", []):
-        if label not in known:
-            raise InputError(f"{where}: the label {label!r} is not among those of train: {listed(classes)}")
 
-    def build(part: list[tuple[str, str, str]]) -> Texts:
-        labels = torch.tensor([known[label] for _, _, label in part])
-        return Texts([text for _, text, _ in part], labels, classes)
+    def build(part: Samples) -> Texts:
+        for row, label in enumerate(part.labels):
+            if label not in known:
+                where = part.table.where(row)
+                raise InputError(f"{where}: the label {label!r:.60} is not among those of train: {listed(classes)}")
+        return Texts(part.texts, torch.tensor([known[label] for label in part.labels]), classes)
 
     if "test" in parts:
         return build(parts["train"]), build(parts["test"])
-    return split(build(parts["train"]), seed)
+    return split(build(parts["train"]), seed, source)
+
+
+def read_parts(folder: Path, read: Callable[[Path, Samples | None], Samples]) -> dict[str, Samples]:
+    """The parts of a folder; the test part is the first that has labels, and without a header it is as the train's."""
+    files = files_in(folder, ENDINGS)
+    found = {part: part_files(folder, files, part, f"a file {part}.csv, .tsv, .jsonl, .json or .txt") for part in PARTS}
+    train = read(found["train"][0], None)
+    return {"train": train, "test": first_labeled(found["test"], lambda file: read(file, train))}
 
 
 def texts_of(pair: tuple[Any, Any]) -> tuple[Texts, Texts]:
@@ -133,7 +199,7 @@ def texts_of(pair: tuple[Any, Any]) -> tuple[Texts, Texts]:
     return train_set, test_set
 
 
-def split(whole: Texts, seed: int) -> tuple[Texts, Texts]:
+def split(whole: Texts, seed: int, source: str) -> tuple[Texts, Texts]:
     """Splits 80 to 20, each class alike; all copies of a text go where its first one goes."""
     first: dict[str, int] = {}
     for index, text in enumerate(whole.texts):
@@ -145,80 +211,100 @@ def split(whole: Texts, seed: int) -> tuple[Texts, Texts]:
     for index, text in enumerate(whole.texts):
         sides[text in test].append(index)
     train_part, test_part = (Texts(*whole.__getitems__(side), whole.classes) for side in sides)
+    if not len(test_part) or len(train_part.labels.unique()) < 2:
+        raise InputError(f"{source}: {len(first)} different texts, expected two or more of a class, to test on some")
     return train_part, test_part
 
 
-def find_part(folder: Path, part: str) -> Path:
-    """The folder's file of one part, by the order of names in `PARTS`."""
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in ENDINGS and file.is_file())
-    for name in PARTS[part]:
-        for file in files:
-            if file.stem.lower() == name:
-                return file
-    found = listed([file.name for file in files]) if files else "no such file"
-    raise InputError(f"{folder}: expected a file {part}.csv, .tsv, .jsonl or .txt, found {found}")
-
-
-def read_table(path: Path) -> Table:
-    """The rows of a file: JSON lines, tabs (never quoted) or commas (quoted as in CSV)."""
-    lines = utf8_text(path.read_bytes(), path, "row").replace("\r\n", "\n").split("\n")
-    numbered_labels = [(f"{path}, row {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not numbered_labels:
+def read_table(path: Path, encoding: str = "utf-8") -> Table:
+    """The rows of a file: JSON, labeled lines, tabs (never quoted) or commas (quoted as in CSV)."""
+    lines = lines_of(path, "row", encoding)
+    seen = list(itertools.islice(lines, LOOKED_AT))
+    shown = [line for line in seen if line.strip()]
+    if not shown:
+        shown = [line for line in lines if line.strip()][:1]
+    if not shown:
         raise InputError(f"{path}: the file is empty; expected texts with labels")
-    ending = path.suffix.lower()
+    lines, ending = itertools.chain(seen, lines), path.suffix.lower()
     if ending.startswith(".json"):
-        return json_rows(numbered_labels)
-    # Nearly all lines, so that one row without its tab is found out as what it is.
-    tabs = sum("\t" in line for _, line in numbered_labels) >= 0.9 * len(numbered_labels)
-    if ending == ".tsv" or (ending != ".csv" and tabs):
+        return json_array(path) if shown[0].lstrip()[0] == "[" else json_lines(path, lines)
+
+    def most(test: Callable[[str], object]) -> bool:  # not all, so that the one row that is damaged is found
+        return sum(bool(test(line)) for line in shown) >= 0.9 * len(shown)
+
+    if ending not in (".csv", ".tsv") and most(LABELED_LINE.fullmatch):
+        return labeled_lines(path, lines)
+    table = Table(str(path))
+    if ending == ".tsv" or (ending != ".csv" and most(lambda line: "\t" in line)):
         # Quotes in a tab-separated file are part of the text: texts carry stray ones.
-        rows = [(where, line.split("\t")) for where, line in numbered_labels]
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                table.add(number, line.split("\t"))
     else:
-        rows = csv_rows(path, lines)
-    names = [name.strip() for name in rows[0][1]]
-    for column, name in enumerate(names):
+        for number, row in csv_rows(path, lines):
+            table.add(number, row)
+    for column in table.columns:
+        name = column[0].strip()
+        if name.lower() not in (*TEXT_COLUMNS, *LABEL_COLUMNS):
+            continue
         # A label may itself be called "text"; the name of a column does not come again below it.
-        below = (fields[column].strip() for _, fields in rows[1:] if len(fields) > column)
-        if name.lower() in (*TEXT_COLUMNS, *LABEL_COLUMNS) and name not in below:
-            if len(rows) == 1:
-                raise InputError(f"{path}: no row below the header; expected texts with labels")
-            return names, rows[1:]
-    return None, rows
+        if all(name != value.strip() for value in itertools.islice(column, 1, None)):
+            return without_header(table)
+    return table
 
 
-def csv_rows(path: Path, lines: list[str]) -> list[Row]:
-    """A quoted field may hold line breaks, so a row is named by the line where it begins."""
-    reader = csv.reader((line + "\n" for line in lines), strict=True)
-    rows, start = [], 1
-    try:
-        for fields in reader:
-            if any(field.strip() for field in fields):
-                rows.append((f"{path}, row {start}", fields))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{path}, row {start}: expected fields quoted as in CSV, but {error}") from None
-    return rows
+def without_header(table: Table) -> Table:
+    """The table with its first row as the names of its columns."""
+    if len(table.numbers) == 1:
+        raise InputError(f"{table.source}: no row below the header; expected texts with labels")
+    names = [column.pop(0).strip() for column in table.columns]
+    return Table(table.source, names, table.columns, table.numbers[1:])
 
 
-def json_rows(numbered_labels: list[tuple[str, str]]) -> Table:
+def labeled_lines(path: Path, lines: Iterator[str]) -> Table:
+    """Lines such as `NUM:date When was …`, whose label is NUM, or fastText's `__label__NUM When was …`."""
+    table = Table(str(path), ["label", "text"])
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            found = LABELED_LINE.fullmatch(line)
+            if not found:
+                raise InputError(f"{path}, row {number}: expected a label and a text, as LABEL:detail text")
+            table.add(number, [found[1] or found[2], found[3]])
+    return table
+
+
+def json_lines(path: Path, lines: Iterator[str]) -> Table:
     """The columns are those of the first object; what is neither string nor number is left empty."""
-    header: list[str] = []
-    rows = []
-    for where, line in numbered_labels:
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            entry = None
-        if not isinstance(entry, dict):
-            raise InputError(f'{where}: expected one JSON object a line, such as {{"text": …, "label": …}}')
-        header = header or list(entry)
-        values = [entry.get(name) for name in header]
-        rows.append((where, [str(value) if isinstance(value, str | int | float) else "" for value in values]))
-    return header, rows
+    table = Table(str(path))
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            entry = json_value(line, f'{path}, row {number}: expected {{"text": …, "label": …}}')
+            add_object(table, number, entry)
+    return table
+
+
+def json_array(path: Path) -> Table:
+    """The same of one array of objects; its rows are counted."""
+    entries, table = file_json(path), Table(str(path))
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f"{path}: expected objects in the JSON array, found none")
+    for number, entry in enumerate(entries, 1):
+        add_object(table, number, entry)
+    return table
+
+
+def add_object(table: Table, number: int, entry: Any) -> None:
+    if not isinstance(entry, dict):
+        where = f"{table.source}, row {number}"
+        raise InputError(f'{where}: expected one JSON object, such as {{"text": …, "label": …}}')
+    table.header = table.header or list(entry)
+    values = [entry.get(name) for name in table.header]
+    kept = [str(value) if isinstance(value, str | int | float) else "" for value in values]
+    table.add(number, [LONELY.sub("�", value) for value in kept])
 
 
 def hub_tables(name: str) -> dict[str, Table]:
-    """The parts of a data set of the Hugging Face hub; numbered_labels classes get their names."""
+    """The parts of a data set of the Hugging Face hub; numbered classes get their names."""
     try:
         from datasets import load_dataset
     except ImportError:
@@ -229,7 +315,8 @@ def hub_tables(name: str) -> dict[str, Table]:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"hf:{name}: cannot be opened: {reason}") from None
     tables: dict[str, Table] = {}
-    for part, known in PARTS.items():
+    for part, splits in PARTS.items():
+        known = [one for split in splits for one in SPLIT_NAMES[split]]
         for found in (loaded[split_name] for split_name in known if split_name in loaded):
             names = {column: getattr(found.features[column], "names", None) for column in found.column_names}
             # Contests hide the labels of their test part as -1; then another part has to do.
@@ -237,71 +324,83 @@ def hub_tables(name: str) -> dict[str, Table]:
                 break
         else:
             continue
-        rows = []
+        tables[part] = Table(f"hf:{name}, {part}", list(names))
         for number, entry in enumerate(found, 1):
             values = [str(own[entry[column]] if own else entry[column]) for column, own in names.items()]
-            rows.append((f"hf:{name}, {part}, row {number}", values))
-        tables[part] = (list(names), rows)
+            tables[part].add(number, values)
     if "train" not in tables:
         raise InputError(f"hf:{name}: expected a part 'train', found {listed(list(loaded))}")
     return tables
 
 
-def samples(table: Table, text_column: str | None, label_column: str | None) -> list[tuple[str, str, str]]:
-    """Checks every row: where it stands, its text and its label."""
-    header, rows = table
-    source = rows[0][0].rpartition(", row")[0]
-    width = len(header or rows[0][1])
-    for where, fields in rows:
-        if len(fields) != width:
-            raise InputError(f"{where}: {len(fields)} fields, expected {width}")
-    if header is None and not (text_column or label_column):
-        text_index, label_index = by_position(source, rows)
+def samples(table: Table, text_column: str | None, label_column: str | None, train: Samples | None = None) -> Samples:
+    """The texts and labels of all rows, each of which is checked."""
+    if table.header is None and not (text_column or label_column):
+        as_train = train is not None and len(train.table.columns) == len(table.columns)
+        places = train.places if train is not None and as_train else by_position(table)
     else:
         # A column that is asked for by name says that there is a header, of names we do not know.
-        header, rows = (header, rows) if header is not None else (rows[0][1], rows[1:])
-        text_index = by_name(source, header, text_column, TEXT_COLUMNS, "text")
-        label_index = by_name(source, header, label_column, LABEL_COLUMNS, "label")
-    checked = []
-    for where, fields in rows:
-        text, label = fields[text_index].strip(), fields[label_index].strip()
-        if not text or not label:
-            missing = "label" if text else "text"
-            raise InputError(f"{where}: the {missing} is empty; expected a text and a label")
-        checked.append((where, text, label))
-    return checked
+        table = table if table.header is not None else without_header(table)
+        text = by_name(table, text_column, TEXT_COLUMNS, "text")
+        places = [text], by_name(table, label_column, LABEL_COLUMNS, "label")
+    text_columns = places[0]
+    labels = [label.strip() for label in table.columns[places[1]]]
+    if set(labels) <= NO_LABELS:
+        raise Unlabeled(f"{table.where(0)}: the label is empty; expected a text and a label")
+    if len(text_columns) == 1:
+        texts = [text.strip() for text in table.columns[text_columns[0]]]
+    else:
+        several = zip(*(table.columns[column] for column in text_columns), strict=True)
+        texts = [" ".join(text.strip() for text in row).strip() for row in several]
+    for missing, values in (("text", texts), ("label", labels)):
+        if "" in values:
+            raise InputError(f"{table.where(values.index(''))}: the {missing} is empty; expected a text and a label")
+    return Samples(table, texts, labels, places)
 
 
-def by_name(source: str, header: list[str], asked: str | None, known: Sequence[str], what: str) -> int:
+def by_name(table: Table, asked: str | None, known: Sequence[str], what: str) -> int:
     """Index of the column asked for, else of the first one that bears a known name."""
+    header = table.header or []
     if asked is not None:
         if asked in header:
             return header.index(asked)
-        raise InputError(f"{source}: no column {asked!r}; the columns are {listed(header)}")
+        raise InputError(f"{table.source}: no column {asked!r:.60}; the columns are {listed(header)}")
     lower = [name.lower() for name in header]
     for name in known:
         if name in lower:
             return lower.index(name)
-    raise InputError(f"{source}: no column of {what}s among {listed(header)}; name it with {what}_column")
+    kind = Unlabeled if what == "label" else InputError
+    raise kind(f"{table.source}: no column of {what}s among {listed(header)}; name it with {what}_column")
 
 
-def by_position(source: str, rows: list[Row]) -> tuple[int, int]:
-    """Indices of text and label without a header: labels come again and again, texts do not."""
-    if len(rows[0][1]) != 2:
-        raise InputError(f"{source}: {len(rows[0][1])} columns and no header; expected a text and a label")
-    columns = [[fields[column] for _, fields in rows] for column in range(2)]
-    label = min((0, 1), key=lambda column: (len(set(columns[column])), sum(map(len, columns[column]))))
+def by_position(table: Table) -> tuple[list[int], int]:
+    """Indices of the columns of text and of that of labels, without a header.
+
+    Labels come again and again, texts do not; of three columns and more, texts are those of several words.
+    """
+    columns = table.columns
+    if len(columns) < 2:
+        raise Unlabeled(f"{table.source}: one column and no header; expected a text and a label")
+    full = [column for column, values in enumerate(columns) if all(value.strip() for value in values)]
+    if len(columns) > 2:
+        full = [column for column in full if len(set(columns[column])) > 1]
+    label = min(full, key=lambda column: (len(set(columns[column])), sum(map(len, columns[column]))), default=0)
     counts = Counter(columns[label])
     first = columns[label][0]
     if counts[first] == 1 and len(counts) > 2 and min(counts[name] for name in counts if name != first) > 1:
         # The first row alone has this label: a header of names that are not known.
         raise InputError(
-            f"{source}: no known name among the columns {listed(rows[0][1])}; "
+            f"{table.source}: no known name among the columns {listed([column[0] for column in columns])}; "
             "name them with text_column and label_column"
         )
-    return 1 - label, label
+    texts = [column for column in range(len(columns)) if column != label]
+    if len(columns) > 2:
+        texts = [column for column in texts if several_words(columns[column])]
+    if not texts:
+        raise InputError(f"{table.source}: {len(columns)} columns and no header; expected a text and a label")
+    return texts, label
 
 
-def listed(names: Sequence[str]) -> str:
-    """The first few names, for a message."""
-    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+def several_words(values: Sequence[str]) -> bool:
+    """Whether most of these texts have more than one word."""
+    return sum(" " in value.strip() for value in values) * 2 > len(values)

@@ -1,6 +1,5 @@
 """Opens word vectors written as text, the format of GloVe and of word2vec, and lets a model start from them."""
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from recipes.core.errors import InputError
-from recipes.core.files import write_whole
+from recipes.core.files import own_path, write_whole
+from recipes.datasets.reading import finite, opened_file
+
+MOST_OF_A_ROW = 2**20  # bytes
 
 
 @dataclass
@@ -39,14 +41,12 @@ def read_vectors(path: str | Path, wanted: Collection[str] | None = None) -> Wor
         InputError: no such file, a line that is not a word with as many numbers as the others have, or a file
             without any word that is wanted; it names the file and the row.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected word vectors as text")
+    path = own_path(path)
     chosen = set(wanted) if wanted is not None else None
     kept: dict[str, list[float]] = {}
     width = 0
-    with path.open("rb") as file:
-        for row, line in enumerate(file, 1):
+    with opened_file(path) as file:
+        for row, line in enumerate(iter(lambda: file.readline(MOST_OF_A_ROW), b""), 1):
             where = f"{path}, row {row}"
             try:
                 text = line.decode("utf-8-sig" if row == 1 else "utf-8").rstrip()
@@ -58,24 +58,18 @@ def read_vectors(path: str | Path, wanted: Collection[str] | None = None) -> Wor
                 raise InputError(f"{where}: the line is empty; expected a word and its numbers")
             width = width or text.count(" ")
             word, *numbers = text.rsplit(" ", width)  # a few files have words with a space in them
-            if width == 0 or len(numbers) < width or is_number(word.rpartition(" ")[2] if " " in word else ""):
+            last = word.rpartition(" ")[2] if " " in word else ""
+            if width == 0 or len(numbers) < width or finite(last) is not None:
                 expected = f"a word and {width} of them, as before" if width else "a word and its numbers"
                 raise InputError(f"{where}: {text.count(' ')} numbers; expected {expected}")
             if (chosen is None or word in chosen) and word not in kept:
-                wrong = [number for number in numbers if not is_number(number)]
+                wrong = [number for number in numbers if finite(number) is None]
                 if wrong:
-                    raise InputError(f"{where}: expected a number, got {wrong[0]!r}")
+                    raise InputError(f"{where}: expected a number, got {wrong[0]!r:.60}")
                 kept[word] = [float(number) for number in numbers]
     if not kept:
         raise InputError(f"{path}: none of the words that are wanted is in it" if width else f"{path}: no line in it")
     return WordVectors(list(kept), torch.tensor(list(kept.values())))
-
-
-def is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def write_vectors(path: str | Path, vectors: WordVectors) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from recipes.core.result import Result
 from recipes.core.task import Task, first_inputs
-from recipes.datasets.scenes import load_whole, measure, read_picture
+from recipes.datasets.pictures import picture_size, read_picture
+from recipes.datasets.scenes import read_warped
 
 
 @dataclass(eq=False)
@@ -35,7 +36,7 @@ class Picture:
         """The picture at its own size, (3, height, width) uint8."""
         if self.given is not None:
             return self.given
-        return torch.from_numpy(np.array(load_whole(Path(str(self.file)), None).convert("RGB"))).permute(2, 0, 1)
+        return torch.from_numpy(np.array(read_picture(Path(str(self.file))))).permute(2, 0, 1)
 
 
 @dataclass(kw_only=True)
@@ -64,8 +65,8 @@ class WarpedPictures(Task):
             warped = Image.fromarray(item.permute(1, 2, 0).numpy()).resize((side, side), Image.Resampling.BILINEAR)
             height, width = item.shape[1:]
             return Picture(None, (height, width), torch.from_numpy(np.array(warped)).permute(2, 0, 1), item)
-        width, height = measure(Path(item))
-        return Picture(str(item), (height, width), read_picture(Path(item), side))
+        width, height = picture_size(Path(item))
+        return Picture(str(item), (height, width), read_warped(Path(item), side))
 
     def batch(self, items: Sequence[Picture]) -> tuple[Tensor, ...]:
         return (torch.stack([item.pixels for item in items]).float() / 255,)  # (N, 3, side, side)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from recipes.core import loading, plain
+from recipes.core import errors, loading, plain
 from recipes.core.loading import ByLength, batches_by_length
 from recipes.core.options import Options
 
@@ -75,3 +75,15 @@ def test_the_lean_order_by_length_is_the_same(batch_size: int) -> None:
         lean.set_epoch(epoch)
         assert list(mine) == list(lean)
         assert len(mine) == len(lean)
+
+
+@pytest.mark.parametrize(("batch_size", "share", "told"), [(8, 2, None), (10, 2, 8), (3, 1, 4), (100, 5, 20)])
+def test_a_batch_that_does_not_divide_among_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], batch_size: int, share: int, told: int | None
+) -> None:
+    """Of 21 samples: what is taken is told, once."""
+    monkeypatch.setattr(loading, "rank_and_world", lambda: (0, 4))
+    errors.tell.cache_clear()
+    assert [loading.share_of(batch_size, 21) for _ in range(2)] == [share, share]
+    line = f"option batch_size: {told} samples a step are taken, {share} in each of 4 processes\n"
+    assert capsys.readouterr().err == ("" if told is None else line)

@@ -217,6 +217,64 @@ def test_resumed_with_other_options(tmp_path: Path, changed: dict[str, Any]) -> 
     train(network(), **{"checkpoint": str(tmp_path), "override": True} | changed)
 
 
+def test_an_option_that_is_overridden_counts(tmp_path: Path) -> None:
+    """The learning rate and the optimizer's settings are this run's, and not the file's."""
+
+    def go(lr: float, **given: Any) -> list[float]:
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=lr)
+        loop = loop_over(model, optimizer, lr=lr, checkpoint=str(tmp_path), schedule=one_cycle, **given)
+        seen = []
+        for inputs, labels in loop:
+            seen.append(loop.lr)
+            loop.step(F.cross_entropy(loop.model(inputs), labels))
+        assert optimizer.param_groups[0]["momentum"] == lr
+        return seen
+
+    go(0.1, epochs=1)
+    assert go(0.2, epochs=2, override=True) == [0.2 * one_cycle(step / 12) for step in range(6, 12)]
+
+
+def replaced(value: Any, where: list[Any], new: Any) -> Any:
+    """A nested value with something else at one place."""
+    if not where:
+        return new
+    changed = list(value) if isinstance(value, tuple) else copy.copy(value)
+    changed[where[0]] = replaced(value[where[0]], where[1:], new)
+    return type(value)(changed)
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (["options"], None),
+        (["options", "seed"], torch.zeros(2, 2)),
+        (["model", "0.weight"], torch.zeros(3)),
+        (["model", "0.weight"], torch.full((16, 5), torch.nan)),
+        (["optimizer", "state"], None),
+        (["optimizer", "state", "0.weight", "exp_avg"], torch.zeros(3)),
+        (["optimizer", "state", "0.weight", "exp_avg"], None),
+        (["optimizer", "state", "0.weight", "exp_avg_sq"], torch.full((16, 5), torch.inf)),
+        (["optimizer", "state", "0.weight", "step"], torch.zeros(4)),
+        (["place"], (1, 2)),
+        (["place", 0], 10**9),
+        (["place", 1], -1),
+        (["place", 3], torch.nan),
+        (["history"], []),
+        (["history", 0, "loss"], "low"),
+        (["random"], [torch.zeros(3)]),
+        (["epoch_random"], {}),
+    ],
+)
+def test_a_damaged_checkpoint_of_tensors_alone(tmp_path: Path, where: list[Any], value: Any) -> None:
+    train(network(), checkpoint=str(tmp_path), steps=9, save_every=4)
+    file = tmp_path / "model.pt"
+    torch.save(replaced(torch.load(file, weights_only=True), where, value), file)
+    with pytest.raises(InputError, match=r"model\.pt: expected a checkpoint of this training") as caught:
+        train(network(), checkpoint=str(tmp_path), steps=12, save_every=4)
+    assert str(caught.value).isprintable()
+
+
 def test_what_a_killed_save_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".model.999999999.pt").write_bytes(b"half")
     (tmp_path / f".model.{os.getppid()}.pt").write_bytes(b"of one that still runs")
@@ -470,7 +528,7 @@ from recipes.core.evaluation import predict
 from recipes.core.old import OldLoop
 from recipes.core.loop import Loop, one_cycle
 device = setup("cpu", 0)
-model = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 2))
+model = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Dropout({dropout}), nn.Linear(16, 2))
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 loop = loop_over(model, optimizer, epochs=3, schedule=one_cycle, **{options!r})
 for inputs, labels in loop:
@@ -485,11 +543,13 @@ if rank_and_world()[0] == 0:
 """
 
 
-def run_processes(folder: Path, count: int, options: dict, stop: int | None = None) -> dict:
+def run_processes(folder: Path, count: int, options: dict, stop: int | None = None, dropout: float = 0.0) -> dict:
     out = folder / f"{count}.json"
     script = folder / "train.py"
     script.write_text(
-        DISTRIBUTED.format(root=str(Path(__file__).parents[2]), options=options, out=str(out), stop=stop, code=0)
+        DISTRIBUTED.format(
+            root=str(Path(__file__).parents[2]), options=options, out=str(out), stop=stop, code=0, dropout=dropout
+        )
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", str(script)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -525,9 +585,20 @@ def test_goes_on_with_another_number_of_processes(tmp_path: Path, whole: dict, o
         torch.testing.assert_close(torch.tensor(mine), torch.tensor(theirs), rtol=0, atol=1e-5)
 
 
+def test_each_process_goes_on_with_its_own_random_state(tmp_path: Path) -> None:
+    """Killed in the middle of the second epoch: dropout goes on to the bit, and is not the same in both processes."""
+    whole = run_processes(tmp_path, 2, {}, dropout=0.5)
+    options = {"checkpoint": str(tmp_path / "training"), "save_every": 1}
+    run_processes(tmp_path, 2, options, 8, dropout=0.5)
+    one, other = torch.load(tmp_path / "training" / "model.pt", weights_only=True)["random"]
+    assert not torch.equal(one[0], other[0])
+    assert run_processes(tmp_path, 2, options, dropout=0.5) == whole
+
+
 def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
-    script.write_text(DISTRIBUTED.format(root=str(Path(__file__).parents[2]), options={}, out="", stop=8, code=3))
+    root = str(Path(__file__).parents[2])
+    script.write_text(DISTRIBUTED.format(root=root, options={}, out="", stop=8, code=3, dropout=0.0))
     script.write_text(script.read_text().replace("loop.steps == 8", "loop.steps == 8 and rank_and_world()[0] == 1"))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

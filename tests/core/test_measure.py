@@ -13,6 +13,18 @@ def test_macs_and_parameters_by_formula() -> None:
     assert macs(model, torch.zeros(2, 3, 4, 4)) == 2 * (3 * 8 * 9 * 16 + 8 * 16 * 5)
 
 
+def test_macs_of_what_torch_computes_in_one_call() -> None:
+    """A Transformer layer in evaluation mode and an LSTM, which a counter of calls sees as nothing."""
+    width, hidden, words = 8, 16, 5
+    layer = nn.TransformerEncoderLayer(width, 2, hidden, batch_first=True).eval()
+    products = words * width * (3 * width + width + 2 * hidden) + 2 * words * words * width
+    assert macs(layer, torch.zeros(3, words, width)) == 3 * products
+    assert macs(nn.LSTM(width, hidden, batch_first=True), torch.zeros(3, words, width)) == (
+        3 * words * 4 * hidden * (width + hidden)
+    )
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 def test_shared_parameters_count_once() -> None:
     model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
     model[1].weight = model[0].weight

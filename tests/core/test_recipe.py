@@ -2,14 +2,16 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from recipes.core.errors import InputError
 from recipes.core.frame import Claim, Options, Result, option, recipe
+from recipes.core.old import Engine, old_recipe
 
 trained: list[str] = []
 
@@ -103,6 +105,78 @@ def test_out_that_cannot_be_written_is_refused_before_training(tmp_path: Path) -
     with pytest.raises(InputError, match="it is a file, expected a folder"):
         run(out=str(tmp_path / "out"))
     assert trained == []
+
+
+def test_a_checkpoint_folder_that_cannot_be_written_is_refused_before_training(tmp_path: Path) -> None:
+    (tmp_path / "training").write_text("mine")
+    trained.clear()
+    with pytest.raises(InputError, match="it is a file, expected a folder"):
+        run(checkpoint=str(tmp_path / "training"))
+    with pytest.raises(InputError, match="~nobody-of-that-name: no such user"):
+        run(out="~nobody-of-that-name")
+    assert trained == []
+
+
+@pytest.mark.parametrize(
+    ("metrics", "weight", "message"),
+    [
+        ({"accuracy": float("nan")}, 0.0, "the metric accuracy became nan"),
+        ({"accuracy": 0.5, "loss": float("inf")}, 0.0, "the metric loss became inf"),
+        ({"accuracy": 0.5}, float("nan"), "the weight weight is not finite"),
+    ],
+)
+def test_what_is_not_finite_is_no_result(metrics: dict[str, float], weight: float, message: str) -> None:
+    """Also after the last step, and where nothing is to be saved."""
+
+    def body(options: Options) -> Result:
+        model = nn.Linear(1, 1)
+        nn.init.constant_(model.weight, weight)
+        return Result(metrics=metrics, baseline={"accuracy": 0.5}, model=model)
+
+    with pytest.raises(FloatingPointError, match=message):
+        recipe(Options)(body)()
+
+
+def test_what_no_metric_can_be_told_of_is_a_result() -> None:
+    """Where the held-out data have no object, neither the recipe nor its baseline finds one."""
+
+    def body(options: Options) -> Result:
+        return Result(metrics={"map": float("nan")}, baseline={"map": float("nan")})
+
+    assert recipe(Options)(body)().to_dict()["metrics"] == {"map": None}
+
+
+def test_sizes_that_no_memory_holds_are_one_line() -> None:
+    with pytest.raises(InputError, match="not enough memory: expected a smaller model, batch_size or image_size"):
+        recipe(Options)(lambda options: Result({"a": torch.empty(2**50).sum().item()}, {}))()
+
+
+def old_body(
+    *, epochs: int = 1, width: int = 8, share: float = 0.5, out: str | None = None, **engine: Unpack[Engine]
+) -> Result:
+    assert type(width) is int
+    assert type(share) is float
+    return Result(metrics={"accuracy": share}, baseline={"accuracy": 0.5})
+
+
+def test_options_of_the_first_frame_are_held_to_type_and_range() -> None:
+    old = old_recipe(old_body)
+    assert old(width=np.int64(3), share=np.float32(0.5), epochs=np.int32(2)).options["width"] == 3
+    for wrong in (
+        {"width": 0},
+        {"width": 2.0},
+        {"share": float("nan")},
+        {"share": -1.0},
+        {"epochs": 0},
+        {"clip": 0.0},
+        {"accumulate": 0},
+        {"precision": "fp8"},
+        {"out": 3},
+    ):
+        with pytest.raises(InputError, match=f"option {next(iter(wrong))}: expected "):
+            old(**wrong)
+    with pytest.raises(TypeError, match="unknown option 'widht'"):
+        old(widht=3)
 
 
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

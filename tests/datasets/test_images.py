@@ -27,6 +27,7 @@ from recipes.datasets import images as opener
 from recipes.datasets.bundled import bundled
 from recipes.datasets.images import ImageFiles, Images, open_images, read_idx
 from recipes.datasets.plain import images_folders, images_idx
+from recipes.vision import classification
 
 REAL = os.environ.get("RECIPES_REAL_DATA")
 IDX = (
@@ -433,7 +434,7 @@ def test_idx_labels_out_of_range(idx: Path) -> None:
     content = bytearray((idx / IDX[3]).read_bytes())
     content[-1] = 11
     (idx / IDX[3]).write_bytes(bytes(content))
-    refused(idx, "t10k labels must be below 10", "11")
+    refused(idx, IDX[3], "labels must be from 0 to 9", "11")
 
 
 def test_idx_images_of_two_sizes(idx: Path) -> None:
@@ -716,6 +717,138 @@ def test_the_opener_of_copies_gives_the_same_digits(image_size: int | None) -> N
         assert torch.equal(ours.images, theirs.images)
         assert torch.equal(everything(ours), everything(theirs))
         assert ours.shape == theirs.shape
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "validation"), ("Training", "Testing"), ("TRAIN", "dev"), ("train", "Valid")]
+)
+def test_names_of_parts(folder: Path, names: tuple[str, str]) -> None:
+    """Training/ and Testing/ are no classes."""
+    for old, new in zip(("train", "val"), names, strict=True):
+        (folder / old).rename(folder / "moved")
+        (folder / "moved").rename(folder / new)
+    train, test = open_images(folder)
+    assert (train.classes, len(train), len(test)) == (["cat", "dog"], 10, 4)
+
+
+def test_parts_that_lack_the_train_part_or_are_there_twice(folder: Path) -> None:
+    (folder / "train").rename(folder / "Testing")
+    refused(folder, "has the parts test, val: expected train beside them")
+    (folder / "Testing").rename(folder / "training")
+    (folder / "val").rename(folder / "dev")
+    shutil.copytree(folder / "dev", folder / "validation")
+    refused(folder, "expected one val part")
+    for part in ("Train", "test"):
+        picture(folder / "heaps" / part / "0.png")
+    refused(folder / "heaps", "Train: expected a folder for each class")
+    picture(folder / "heaps" / "test" / "cat" / "0.png")
+    refused(folder / "heaps", "Train: expected a folder for each class")
+
+
+def test_what_is_no_picture_is_left_out_and_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.heic", "b.HEIC", "c.txt", ".DS_Store", "Thumbs.db"):
+        (folder / "train" / "cat" / name).write_bytes(b"x")
+    for name in ("__MACOSX", ".ipynb_checkpoints"):
+        picture(folder / "train" / name / "0.png")
+    picture(folder / "test" / "1.png")
+    assert len(open_images(folder)[0]) == 10
+    told = [
+        f"{folder / 'test'}: has no folder for each class, and is left out",
+        f"{folder}: 2 .heic files left out, 1 .txt files left out",
+    ]
+    assert capsys.readouterr().err.splitlines() == told
+
+
+@pytest.mark.parametrize("suffix", ["tif", "TIFF", "ppm", "JPG"])
+def test_suffixes_in_any_case(tmp_path: Path, suffix: str) -> None:
+    for name in ("a", "b"):
+        for i in (1, 2, 10):
+            picture(tmp_path / name / f"{i}.{suffix}", seed=i, size=(i, 1))
+    train, test = open_images(tmp_path, image_size=1)
+    assert (len(train), len(test)) == (4, 2)
+
+
+def test_numbered_files_are_in_their_order(tmp_path: Path) -> None:
+    for i in range(12):
+        for name in ("a", "b"):
+            path = tmp_path / "train" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (1, 1), i).save(path)
+    shutil.copytree(tmp_path / "train", tmp_path / "val")
+    assert open_images(tmp_path)[0].images.flatten().tolist() == [*range(12)] * 2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3)])
+def test_small_pictures_and_one_of_each_class(tmp_path: Path, size: tuple[int, int]) -> None:
+    for name in ("train/a", "train/b", "test/a"):
+        picture(tmp_path / name / "0.png", size=size)
+    train, test = open_images(tmp_path)
+    assert train.shape == (3, *size)
+    assert (len(train), len(test)) == (2, 1)
+    assert everything(train).isfinite().all()
+
+
+def test_pictures_that_are_too_small_for_a_network(tmp_path: Path) -> None:
+    for name in ("a/0", "a/1", "b/0", "b/1"):
+        picture(tmp_path / f"{name}.png", size=(1, 1))
+    with pytest.raises(InputError, match="too small for this network: expected at least 8 pixels a side"):
+        classification.run(data=tmp_path, epochs=1, batch_size=2)
+
+
+def test_phone_photos_are_measured_upright(tmp_path: Path) -> None:
+    """All are 12 wide and 20 high, though some are stored lying on a side."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for i in range(4):
+        path = tmp_path / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        upright = Image.new("RGB", (12, 20), (0, 0, 255))
+        upright.paste((255, 0, 0), (0, 0, 12, 10))
+        upright.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif) if i else upright.save(path)
+    train, test = open_images(tmp_path)
+    assert train.shape == (3, 20, 12)
+    for part in (train, test):
+        assert (part.images[:, 0, :10] == 255).all()
+        assert (part.images[:, 2, 10:] == 255).all()
+
+
+def emnist(folder: Path, kind: str, labels: Sequence[int]) -> None:
+    folder.mkdir(exist_ok=True)
+    for part in ("train", "test"):
+        name = folder / f"emnist-{kind}-{part}"
+        shape = len(labels).to_bytes(4, "big")
+        images = bytes((0, 0, 8, 3)) + shape + bytes((0, 0, 0, 2, 0, 0, 0, 2)) + bytes(range(4)) * len(labels)
+        Path(f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
+        Path(f"{name}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes((0, 0, 8, 1)) + shape + bytes(labels)))
+
+
+def test_emnist(tmp_path: Path) -> None:
+    home = tmp_path / "gzip"
+    emnist(home, "letters", [1, 26, 3])
+    train, test = open_images(home)
+    assert (len(train.classes), train.classes[0], train.classes[25]) == (26, "A", "Z")
+    assert train.labels.tolist() == test.labels.tolist() == [0, 25, 2]
+    for kind, count in (("balanced", 47), ("bymerge", 47), ("byclass", 62), ("digits", 10), ("mnist", 10)):
+        emnist(home, kind, [0, count - 1])
+        classes = open_images(home / f"emnist-{kind}")[0].classes
+        assert classes == torchvision.datasets.EMNIST.classes_split_dict.get(kind, list("0123456789"))
+    refused(home, "expected one set of IDX files", "emnist-balanced")
+    refused(home / "emnist-klingon", "no such folder")
+    emnist(tmp_path / "other", "letters", [0, 1])
+    refused(tmp_path / "other", "labels must be from 1 to 26, found 0 to 1")
+
+
+def test_folders_beside_idx_files(idx: Path) -> None:
+    """Kaggle's archive of MNIST has each file plain, and again in a folder of its name."""
+    digits = open_images()[0]
+    for name in IDX:
+        (idx / name).rename(idx / name.replace("-idx", ".idx"))
+        (idx / name).mkdir()
+        shutil.copy(bundled("digits") / name, idx / name)
+    assert torch.equal(open_images(idx)[0].images, digits.images)
+    for name in IDX:
+        (idx / name.replace("-idx", ".idx")).unlink()
+    assert torch.equal(open_images(idx)[0].images, digits.images)
 
 
 needs_real = pytest.mark.skipif(REAL is None, reason="RECIPES_REAL_DATA is not set")

@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -119,9 +120,9 @@ def test_two_files_a_part(tmp_path: Path, packed: bool) -> None:
         ({"train.tsv": "A\tB\n"}, {}, "expected test.tsv"),
         ({"train.tsv": "A\tB\n"}, {"limit": 0}, "option limit"),
         ({"train.en": "A\nB\n", "train.de": "A\n"}, {}, "train.en has 2 lines and train.de 1, expected as many"),
-        ({"train.tsv.gz": "not packed"}, {}, "expected a file packed by gzip"),
-        ({"train.tsv.gz": gzip.compress(b"A\tB\n")[:-9]}, {}, "train.tsv.gz: expected a file packed by gzip"),
-        ({"train.tsv.gz": gzip.compress(b"")[:10] + bytes(20)}, {}, "train.tsv.gz: expected a file packed by gzip"),
+        ({"train.tsv.gz": "not packed"}, {}, "expected a whole gzip file"),
+        ({"train.tsv.gz": gzip.compress(b"A\tB\n")[:-9]}, {}, "train.tsv.gz: expected a whole gzip file"),
+        ({"train.tsv.gz": gzip.compress(b"")[:10] + bytes(20)}, {}, "train.tsv.gz: expected a whole gzip file"),
         ({"train.tsv": b"A\tB\n\xff\tC\n"}, {}, "train.tsv, line 2: expected UTF-8"),
     ],
 )
@@ -141,3 +142,29 @@ def test_nothing_there(tmp_path: Path) -> None:
 def test_multi30k(real_data: Path) -> None:
     train_part, test_part = open_pairs(real_data / "multi30k", limit=100)
     assert (len(train_part), len(test_part), train_part.languages) == (100, 1000, ("en", "de"))
+
+
+def sources_of(path: Path, **given: Any) -> dict[str, str]:
+    parts = open_pairs(path, **given)
+    return {one: other for part in parts for one, other in zip(part.sources, part.targets, strict=True)}
+
+
+def test_pairs_of_words_have_no_header(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("cat\tKatze\ndog\thund\nhouse\thaus\n".lower())
+    assert sources_of(tmp_path / "a.tsv") == {"cat": "katze", "dog": "hund", "house": "haus"}
+    (tmp_path / "a.tsv").write_text("english\tgerman\ncat\tkatze\ndog\thund\n")
+    assert sources_of(tmp_path / "a.tsv", target="english") == {"katze": "cat", "hund": "dog"}
+
+
+@pytest.mark.parametrize("row", ["Go {n}.\tGeh {n}.\tCC-BY 2.0 by me", "{n}\tGo {n}.\t1{n}\tGeh {n}."])
+def test_further_columns_are_left_out_and_told(tmp_path: Path, row: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.tsv").write_text("".join(row.format(n=n) + "\n" for n in range(5)))
+    assert sources_of(tmp_path / "a.tsv") == {f"Go {n}.": f"Geh {n}." for n in range(5)}
+    assert "a.tsv: pairs are taken from columns" in capsys.readouterr().err
+
+
+def test_a_bare_carriage_return_does_not_move_the_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, content in (("Train.en", "a\rb\nc\nd\n"), ("Train.de", "x\ny\n\n"), ("dev.en", "q\n"), ("dev.de", "r\n")):
+        (tmp_path / name).write_bytes(content.encode())
+    assert sources_of(tmp_path) == {"a b": "x", "c": "y", "q": "r"}
+    assert "Train.en: 1 lines are empty here or in de: left out" in capsys.readouterr().err

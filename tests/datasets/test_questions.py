@@ -77,11 +77,11 @@ def test_impossible_questions_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "line 1: expected JSON"),
+        ("{", "expected JSON .*line 1"),
         (b"\xff", "expected UTF-8"),
         ('{"data": []}', "no question with an answer"),
         ('{"rows": []}', "expected a record of SQuAD 1.1, found no 'data'"),
-        ('{"data": [{"paragraphs": [{"qas": []}]}]}', "article 1, paragraph 1: .* no 'context'"),
+        ('{"data": [{"paragraphs": [{"qas": [{"question": "a"}]}]}]}', "article 1, paragraph 1, .* no 'context'"),
         (json.dumps({"data": [article("Ann sang.", ("Bob", 0))]}), "question 1: expected the answer 'Bob' at letter 0"),
         (json.dumps({"data": [article("Ann sang.")]}), "question 1: expected at least one answer"),
         (json.dumps({"data": [article("Ann sang.", ("Ann", 0))]}), "a single paragraph"),
@@ -123,3 +123,43 @@ def test_real_set(real_data: Path) -> None:
     train_part, test_part = open_questions(real_data / "squadshifts_new_wiki")
     assert len(test_part) > 1000
     assert len(train_part) > 3 * len(test_part)
+
+
+def flat(number: int, **changed: object) -> dict[str, object]:
+    answers = {"text": ["Rome"], "answer_start": [3]}
+    return {
+        "title": f"T{number % 6}",
+        "context": "In Rome.",
+        "question": f"Where {number}?",
+        "answers": answers,
+    } | changed
+
+
+@pytest.mark.parametrize("kind", ["array", "data", "lines"])
+def test_flat_records(tmp_path: Path, kind: str) -> None:
+    """As the Hugging Face hub has them; one without an answer is left out, and no title is on both sides."""
+    records = [flat(n) for n in range(12)] + [flat(12, answers={"text": [], "answer_start": []})]
+    file = tmp_path / ("a.jsonl" if kind == "lines" else "a.json")
+    file.write_text("\n".join(map(json.dumps, records)) if kind == "lines" else json.dumps(records))
+    if kind == "data":
+        file.write_text(json.dumps({"data": records}))
+    train, test = open_questions(file)
+    assert len(train) + len(test) == 12
+    assert not set(train.articles) & set(test.articles)
+    assert train.answers[0] == [("Rome", 3)]
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (flat(1, answers={"text": ["Rome"], "answer_start": [4]}), "record 1: expected the answer 'Rome' at letter 4"),
+        (flat(1, answers={"text": ["Rome"], "answer_start": ["3"]}), "record 1: expected the answer 'Rome'"),
+        (flat(1, answers={"text": ["Rome"]}), "record 1: .* found no 'answer_start'"),
+        (flat(1, context=None), "record 1: .* found something else"),
+        ([], "record 1: .* found something else"),
+    ],
+)
+def test_flat_records_that_cannot_be(tmp_path: Path, record: object, message: str) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([record]))
+    with pytest.raises(InputError, match=message):
+        open_questions(tmp_path / "a.json")

@@ -83,7 +83,7 @@ def test_pairs_of_one_sentence_stay_together(tmp_path: Path) -> None:
         ("a\tb\t1\nc\td\thigh\n", "mine.tsv, row 2: expected two sentences and a number, got 'high'"),
         ("a\tb\t1\nc\td\tnan\n", "mine.tsv, row 2: expected two sentences and a number"),
         ("a\tb\t1\n\t\t\nc\t \t2\n", "mine.tsv, row 3: expected two sentences"),
-        ("a\tb\t1\nc\td\n", "mine.tsv, row 2: 2 fields between tabs, expected 3"),
+        ("a\tb\t1\nc\td\n", "mine.tsv, row 2: 2 fields, expected 3"),
         ("sentence1\tsentence2\tscore\n", "mine.tsv: no row below the header"),
         ("a\tb\t1\na\tc\t2\n", "a single first sentence"),
         ("a\tb\t1\nc\td\t1\ne\tf\t1\n", "all train pairs have the score 1"),
@@ -109,3 +109,20 @@ def test_sts_benchmark(real_data: Path) -> None:
     assert (len(train_part), len(test_part)) == (5749, 1500)
     assert train_part.firsts[0] == "A plane is taking off."
     assert test_part.scores.max() == 5
+
+
+@pytest.mark.parametrize(("file", "row"), [("a.csv", "cat{n},the dog,{n}.5"), ("a.txt", "cat{n} dog {n}.5")])
+def test_pairs_of_words_without_header(tmp_path: Path, file: str, row: str) -> None:
+    (tmp_path / file).write_text("".join(row.format(n=n) + "\n" for n in range(10)))
+    train, test = open_scored_pairs(tmp_path / file)
+    found = dict(zip(train.firsts + test.firsts, train.scores.tolist() + test.scores.tolist(), strict=True))
+    assert found == {f"cat{n}": n + 0.5 for n in range(10)}
+
+
+def test_a_test_part_without_scores_gives_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "".join(f"{n}\tone {n}\tother\t{n}\n" for n in range(5))
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.tsv").write_text("index\tsentence1\tsentence2\tscore\n" + rows)
+    (tmp_path / "test.tsv").write_text("index\tsentence1\tsentence2\n0\tone\tother\n")
+    assert [len(part) for part in open_scored_pairs(tmp_path)] == [5, 5]
+    assert "test.tsv: has no labels; dev.tsv is taken instead" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from PIL import Image
 
 from recipes.core.errors import InputError
 from recipes.datasets.bundled import bundled
+from recipes.datasets.plain import sequences_otb
 from recipes.datasets.sequences import TRUTH, FrameSequence, open_sequences, read_start
 
 DATA = Path(__file__).parents[2] / "data"
@@ -84,7 +85,7 @@ def test_spellings_of_a_box(tmp_path: Path, line: str) -> None:
 
 def test_own_train_part(tmp_path: Path) -> None:
     save(tmp_path / "train" / "a", ["1,1,5,5"] * 3)
-    with pytest.raises(InputError, match="test: found no sequence"):
+    with pytest.raises(InputError, match="train alone: expected test or val"):
         open_sequences(tmp_path)
     save(tmp_path / "test" / "b", ["1,1,5,5"] * 3)
     train, test = open_sequences(tmp_path)
@@ -100,7 +101,10 @@ def test_own_train_part(tmp_path: Path) -> None:
         (["a,1,5,5"] * 3, "line 1: expected left, top"),
         (["nan,1,5,5"] * 3, "line 1: expected finite"),
         (["1,1,0,5"] * 3, "line 1: expected finite numbers and a size above 0"),
-        (["1,1,5,5"] * 2, "2 boxes for 3 frames"),
+        (["1,1,5,5"] * 4, "4 boxes for 3 frames"),
+        (["1,1,5,5"], "1 boxes for 3 frames"),
+        (["0,0,0,0", "1,1,5,5", "nan,nan,nan,nan"], "1 frames show the object"),
+        (["1e39,1,5,5"] * 3, "line 1: expected left, top"),
         (["1,1,5,5", "1,1,5,5", "31,1,5,5"], "box 3 lies outside"),
         (["-9,1,5,5"] * 3, "box 1 lies outside"),
     ],
@@ -128,8 +132,77 @@ def test_refused_folders_and_frames(tmp_path: Path) -> None:
     (home / TRUTH).write_bytes(b"\xff\xfe")
     save(tmp_path / "img2", ["1,1,5,5"])
     (home / "img" / "0002.png").unlink()
-    with pytest.raises(InputError, match="expected a text file"):
+    with pytest.raises(InputError, match=r"groundtruth_rect\.txt, line 1: expected UTF-8"):
         open_sequences(tmp_path)
+
+
+def test_unpadded_frames_are_in_natural_order(tmp_path: Path) -> None:
+    """The object is red and moves by 4 pixels a frame."""
+    (tmp_path / "img").mkdir()
+    for i in range(12):
+        picture = Image.new("RGB", (64, 64), (30, 30, 30))
+        picture.paste((250, 30, 30), (2 + 4 * i, 20, 12 + 4 * i, 30))
+        picture.save(tmp_path / "img" / f"{i + 1}.PNG")
+    (tmp_path / "img" / "._1.png").write_bytes(b"left by a Mac")
+    (tmp_path / TRUTH).write_text("".join(f"{3 + 4 * i},21,10,10\n" for i in range(12)))
+    (one,) = open_sequences(tmp_path)[1]
+    for i, (left, top, right, bottom) in enumerate(one.boxes.int().tolist()):
+        assert (one.frame(i)[0, top:bottom, left:right] == 250).all()
+    (lean,) = sequences_otb.open_sequences(str(put_into_parts(tmp_path)))[1]
+    assert [file.name for file in lean.files] == [f"{i}.PNG" for i in range(1, 13)]
+
+
+def put_into_parts(home: Path) -> Path:
+    """The sequence as the only one of a train and a test part, without what a Mac left."""
+    (home / "img" / "._1.png").unlink()
+    for part in ("train", "test"):
+        for name in ("img", TRUTH):
+            target = home / "parts" / part / "walk" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(home / name)
+    return home / "parts"
+
+
+@pytest.mark.parametrize(("name", "first"), [("David", 299), ("Football1", 0)])
+def test_fewer_boxes_than_frames(tmp_path: Path, name: str, first: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """David's 471 boxes are those of frames 300 to 770; where nothing is known, they are those of the first frames."""
+    save(tmp_path / name, ["1,1,5,5"] * 20, frames=330, size=(8, 8))
+    (one,) = open_sequences(tmp_path)[1]
+    assert isinstance(one.files, list)
+    assert [file.name for file in one.files] == [f"{i + 1:04}.png" for i in range(first, first + 20)]
+    assert "20 boxes for 330 frames in img/, taken as those of" in capsys.readouterr().err
+    start = read_start(tmp_path / name)
+    assert isinstance(start.files, list)
+    assert start.files[0].name == f"{first + 1:04}.png"
+
+
+def test_several_targets(tmp_path: Path) -> None:
+    home = save(tmp_path / "Jogging", ["1,1,5,5"] * 3)
+    (home / TRUTH).rename(home / "groundtruth_rect.1.txt")
+    (home / "groundtruth_rect.2.txt").write_text("6,6,5,5\n" * 3)
+    (home / "groundtruth_rect.txt~").write_text("what an editor left")
+    one, other = open_sequences(tmp_path)[1]
+    assert (one.name, other.name) == ("Jogging.1", "Jogging.2")
+    assert other.boxes[2].tolist() == [5, 5, 10, 10]
+    assert read_start(home).boxes.tolist() == [[0, 0, 5, 5]]
+
+
+def test_frames_without_the_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path, ["1,1,5,5", "0,0,0,0", "NaN,NaN,NaN,NaN", "2,2,5,5,"], frames=4)
+    (one,) = open_sequences(tmp_path)[1]
+    assert isinstance(one.files, list)
+    assert [file.name for file in one.files] == ["0001.png", "0004.png"]
+    assert one.boxes.tolist() == [[0, 0, 5, 5], [1, 1, 6, 6]]
+    assert "2 frames without the object left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("names", [("Training", "Testing"), ("train", "val"), ("TRAIN", "dev")])
+def test_names_of_parts(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        save(tmp_path / name / "walk 10", ["1,1,5,5"] * 3)
+        save(tmp_path / name / "walk 9", ["1,1,5,5"] * 3)
+    train, test = open_sequences(tmp_path)
+    assert [one.name for one in train + test] == ["walk 9", "walk 10"] * 2
 
 
 def test_damaged_frame_is_named_when_it_is_read(tmp_path: Path) -> None:

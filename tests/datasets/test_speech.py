@@ -3,9 +3,11 @@
 import importlib.util
 import math
 import shutil
+import struct
 import subprocess
 import wave
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -156,6 +158,104 @@ def test_what_cannot_be_used_is_named_in_one_line(named: Path, tmp_path: Path) -
     victim.write_bytes(whole)
     record(named / "readme.wav")
     refused(named, "readme.wav", "CLASS_SPEAKER_NUMBER.wav")
+
+
+def stored(path: Path, content: bytes, encoding: int, bits: int, *, extended: bool = False, size: int = -1) -> Path:
+    """Writes a WAV file part by part."""
+    form = struct.pack("<HHIIHH", 0xFFFE if extended else encoding, 1, 8000, 1000 * bits, bits // 8, bits)
+    if extended:
+        form += struct.pack("<HHIH", 22, bits, 0, encoding) + bytes(14)
+    size = len(content) if size < 0 else size
+    parts = b"WAVE" + b"LIST" + struct.pack("<I", 3) + b"abc\0" + b"fmt " + struct.pack("<I", len(form)) + form
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"RIFF" + struct.pack("<I", 0xFFFFFFFF) + parts + b"data" + struct.pack("<I", size) + content)
+    return path
+
+
+WAVE = tone(8000).numpy() * 0.5
+STORED: dict[str, tuple[bytes, int, int, dict[str, Any]]] = {
+    "8 bits": ((WAVE * 128 + 128).astype("<u1").tobytes(), 1, 8, {}),
+    "16 bits": ((WAVE * 2**15).astype("<i2").tobytes(), 1, 16, {}),
+    "24 bits": ((WAVE * 2**31).astype("<i4").view("<u1").reshape(-1, 4)[:, 1:].tobytes(), 1, 24, {}),
+    "32 bits": ((WAVE * 2**31).astype("<i4").tobytes(), 1, 32, {}),
+    "floats": (WAVE.astype("<f4").tobytes(), 3, 32, {}),
+    "floats of 64 bits": (WAVE.astype("<f8").tobytes(), 3, 64, {}),
+    "extensible": ((WAVE * 2**15).astype("<i2").tobytes(), 1, 16, {"extended": True}),
+    "extensible floats": (WAVE.astype("<f4").tobytes(), 3, 32, {"extended": True}),
+    "streamed": ((WAVE * 2**15).astype("<i2").tobytes(), 1, 16, {"size": 0xFFFFFFFF}),
+    "an odd byte": ((WAVE * 2**15).astype("<i2").tobytes() + b"\1", 1, 16, {}),
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_every_way_to_store_a_sound(tmp_path: Path, name: str) -> None:
+    content, encoding, bits, given = STORED[name]
+    found = read_wav(stored(tmp_path / "a.wav", content, encoding, bits, **given), 8000)
+    torch.testing.assert_close(found / 2**15, torch.from_numpy(WAVE), rtol=0, atol=2**-7 if bits == 8 else 2**-14)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "bits", "size", "content", "message"),
+    [
+        (7, 8, -1, bytes(100), "found encoding 7 of 8 bits"),
+        (1, 12, -1, bytes(100), "found encoding 1 of 12 bits"),
+        (1, 16, 200, bytes(100), r"its part 'data' has 100 of 200 bytes: the file is cut"),
+        (1, 16, -1, b"", "expected sound, found no sample"),
+        (3, 32, -1, struct.pack("<f", math.nan) * 9, "expected samples in -1 to 1, found what is no number"),
+    ],
+)
+def test_sounds_that_cannot_be(
+    tmp_path: Path, encoding: int, bits: int, size: int, content: bytes, message: str
+) -> None:
+    with pytest.raises(InputError, match=rf"a\.wav: .*{message}"):
+        read_wav(stored(tmp_path / "a.wav", content, encoding, bits, size=size), 8000)
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.1])
+def test_what_is_longer_is_cut_as_the_whole_would_be(tmp_path: Path, seconds: float) -> None:
+    path = record(tmp_path / "a.wav", tone(11025, seconds=3), rate=11025)
+    assert torch.equal(read_wav(path, 8000, seconds), read_wav(path, 8000)[: round(8000 * seconds)])
+
+
+def test_folders_within_class_folders_are_speakers(tmp_path: Path) -> None:
+    for word in ("yes", "no"):
+        for name in ("ann", "bob", "cid"):
+            record(tmp_path / word / name / "1.WAV")
+    record(tmp_path / "_background_noise_" / "a.wav")
+    (tmp_path / "__MACOSX").mkdir()
+    train, test = open_speech(tmp_path)
+    assert train.classes == ["no", "yes"]
+    assert (set(train.speakers) | set(test.speakers), len(test)) == ({"ann", "bob", "cid"}, 2)
+    assert not set(train.speakers) & set(test.speakers)
+
+
+def test_lists_of_speech_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("yes", "no"):
+        for number in range(4):
+            record(tmp_path / word / f"{number}_nohash_0.wav")
+    (tmp_path / "testing_list.txt").write_text("yes/0_nohash_0.wav\nno/1_nohash_0.wav\nno/9_nohash_0.wav\n")
+    (tmp_path / "validation_list.txt").write_text("yes/1_nohash_0.wav\n")
+    train, test = open_speech(tmp_path)
+    assert (len(train), len(test)) == (5, 2)
+    assert sorted(test.speakers) == ["0", "1"]
+    assert "testing_list.txt: 1 recordings that are not there" in capsys.readouterr().err
+    (tmp_path / "testing_list.txt").unlink()
+    (tmp_path / "testing_list.txt").symlink_to("nowhere")  # there, and not to be read
+    with pytest.raises(InputError, match=r"testing_list\.txt: cannot be read"):
+        open_speech(tmp_path)
+
+
+@pytest.mark.parametrize("within", ["", "audio"])
+def test_folds_of_urban_sounds(tmp_path: Path, within: str) -> None:
+    for fold in range(1, 11):
+        for kind in (1, 8):
+            record(tmp_path / within / f"fold{fold}" / f"{fold}00-{kind}-0-0.wav")
+    if within:
+        (tmp_path / "metadata").mkdir()
+    train, test = open_speech(tmp_path)
+    assert train.classes == ["car_horn", "siren"]
+    assert (len(train), len(test)) == (16, 4)
+    assert not set(train.speakers) & set(test.speakers)
 
 
 @pytest.mark.real

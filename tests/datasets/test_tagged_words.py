@@ -148,3 +148,29 @@ def test_real_sets(real_data: Path, name: str, sizes: tuple[int, int], kinds: in
     assert (len(train_part), len(test_part)) == sizes
     assert len(train_part.kinds) == kinds
     assert sum(len(spans_of(tags)) for tags in test_part.tags) == entities
+
+
+def test_a_no_break_space_is_part_of_a_word(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("New\u00a0York B-LOC\nso O\n\nRome\u3000II B-LOC\n\n" * 3, "utf-8")
+    train, test = open_tagged_words(tmp_path / "a.txt")
+    assert {word for sentence in train.words + test.words for word in sentence} == {
+        "New\u00a0York",
+        "so",
+        "Rome\u3000II",
+    }
+
+
+@pytest.mark.parametrize("between", ["\t", " "])
+def test_numbers_before_words_are_no_words(tmp_path: Path, between: str) -> None:
+    lines = ["# of a newspaper", "1 Anna B-PER", "2 sings O", "", "1 7 O", "2 Rome B-LOC", "", "1 so O", ""] * 3
+    (tmp_path / "a.conll").write_text("\n".join(line.replace(" ", between) for line in lines))
+    train, test = open_tagged_words(tmp_path / "a.conll")
+    words = {word for sentence in train.words + test.words for word in sentence}
+    assert words == {"Anna", "sings", "7", "Rome", "so"}
+
+
+def test_files_named_as_those_of_2003(tmp_path: Path) -> None:
+    for name, word in (("eng.train", "Anna"), ("eng.testb", "Bob"), ("._eng.train", "\0"), ("README.md", "x")):
+        (tmp_path / name).write_text(f"{word} NNP I-NP B-PER\n\n" * 2)
+    train, test = open_tagged_words(tmp_path)
+    assert (train.words[0], test.words[0]) == (["Anna"], ["Bob"])

@@ -345,3 +345,84 @@ def test_a_pair_of_datasets() -> None:
 def test_a_pair_that_cannot_be(train: list[tuple[object, ...]], message: str) -> None:
     with pytest.raises(InputError, match=message):
         open_texts((train, [("z", 0)]))
+
+
+def told_of(found: tuple[Texts, Texts]) -> dict[str, str]:
+    """The class of each text, of both parts."""
+    return {text: part.classes[label] for part in found for text, label in zip(part.texts, part.labels, strict=True)}
+
+
+TREC = "".join(f"{'DESC:manner' if n % 2 else 'NUM:date'} In which café {n} ?\n" for n in range(20))
+WITHOUT_HEADER = {
+    "news: class, title, description": (
+        "a.csv",
+        "".join(f'"{n % 4}","Title {n} of news","A text, {n}."\n' for n in range(40)),
+        ("Title 5 of news A text, 5.", "1"),
+    ),
+    "class and text": ("a.csv", "".join(f'"{n % 2}","Nice place {n}"\n' for n in range(40)), ("Nice place 5", "1")),
+    "source, label, mark and text, as in CoLA": (
+        "a.tsv",
+        "".join(f"gj04\t{n % 2}\t{'*' * (n % 2)}\tSentence {n} is here.\n" for n in range(20)),
+        ("Sentence 5 is here.", "1"),
+    ),
+    "LABEL:sub": ("a.label", TREC, ("In which café 5 ?", "DESC")),
+    "fastText's": ("a.txt", "".join(f"__label__{n % 2} some text {n}\n" for n in range(20)), ("some text 5", "1")),
+    "JSON array": ("a.json", json.dumps([{"text": f"t {n}", "label": n % 2} for n in range(20)]), ("t 5", "1")),
+    "a bare carriage return": ("a.csv", "text,label\n" + "".join(f"a\r{n},{n % 2}\n" for n in range(10)), ("a 5", "1")),
+    "lines of the first Macs": ("a.csv", "text,label\r" + "".join(f"a {n},{n % 2}\r" for n in range(10)), ("a 5", "1")),
+    "a cell of 180,000 characters": (
+        "a.csv",
+        "text,label\n" + "".join(f"{'long ' * 36_000}{n},{n % 2}\n" for n in range(4)),
+        ("long " * 36_000 + "1", "1"),
+    ),
+    "half a character": (
+        "a.jsonl",
+        "".join(f'{{"text": "a\\ud800 {n}", "label": {n % 2}}}\n' for n in range(10)),
+        ("a� 5", "1"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_HEADER)
+def test_what_people_have(tmp_path: Path, name: str) -> None:
+    file, content, (text, label) = WITHOUT_HEADER[name]
+    (tmp_path / file).write_bytes(content.encode())
+    assert told_of(open_texts(tmp_path / file))[text] == label
+
+
+def test_another_encoding_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "a.label").write_bytes(TREC.encode("latin-1"))
+    with pytest.raises(InputError, match=r"a\.label, row 1: expected UTF-8 text; .* --encoding latin-1"):
+        open_texts(tmp_path / "a.label")
+    assert "In which café 5 ?" in told_of(open_texts(tmp_path / "a.label", encoding="latin-1"))
+    with pytest.raises(InputError, match=r"row 1: expected text in ascii"):
+        open_texts(tmp_path / "a.label", encoding="ascii")
+    for encoding in ("latin-0", "utf-16", ""):
+        with pytest.raises(InputError, match="option encoding: expected one such as utf-8, latin-1"):
+            open_texts(tmp_path / "a.label", encoding=encoding)
+
+
+def test_a_test_part_without_labels_gives_way_to_the_validation_part(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "Training.TSV").write_text("sentence\tlabel\n" + "".join(f"a film {n}\t{n % 2}\n" for n in range(20)))
+    (tmp_path / "test.tsv").write_text("index\tsentence\n0\tunknown\n")
+    with pytest.raises(InputError, match=r"test\.tsv: no column of labels among index, sentence"):
+        open_texts(tmp_path)
+    (tmp_path / "Dev.tsv").write_text("sentence\tlabel\nanother film\t0\n")
+    assert open_texts(tmp_path)[1].texts == ["another film"]
+    assert capsys.readouterr().err == f"{tmp_path / 'test.tsv'}: has no labels; Dev.tsv is taken instead\n"
+    (tmp_path / "test.tsv").write_text("sentence\tlabel\nhidden\t-1\nhidden too\t-1\n")
+    assert open_texts(tmp_path)[1].texts == ["another film"]
+
+
+def test_a_small_test_part_without_header_has_the_columns_of_the_train_part(tmp_path: Path) -> None:
+    (tmp_path / "train.tsv").write_text("".join(f"text {n}\t{'good' if n % 2 else 'bad'}\n" for n in range(10)))
+    (tmp_path / "test.tsv").write_text("a b\tgood\nb a\tbad\n")
+    assert open_texts(tmp_path)[1].texts == ["a b", "b a"]
+
+
+def test_too_few_texts_to_test_on(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\nx,0\ny,1\n")
+    with pytest.raises(InputError, match=r"a\.csv: 2 different texts, expected two or more of a class"):
+        open_texts(tmp_path / "a.csv")

@@ -1,5 +1,6 @@
 """Pictures with a class from folders: train/CLASS/*.jpg and test/ or val/ alike, or the CLASS folders alone."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from recipes.core.loading import holdout
 from recipes.datasets.plain.images_idx import Images, channel_statistics
 
 ImageFiles = Images  # the pictures are held in memory
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 
 
 def open_images(data: str, *, image_size: int | None = None, seed: int = 0) -> tuple[Images, Images]:
@@ -38,10 +39,15 @@ def files_of(root: Path, classes: list[str]) -> tuple[list[Path], list[int]]:
     files: list[Path] = []
     numbers: list[int] = []
     for number, name in enumerate(classes):
-        paths = sorted(path for path in (root / name).rglob("*") if path.suffix.lower() in SUFFIXES)
-        found = [path for path in paths if path.name[0] != "."]
+        paths = [path for path in (root / name).rglob("*") if path.suffix.lower() in SUFFIXES]
+        found = sorted((path for path in paths if path.name[0] != "."), key=natural)
         files, numbers = files + found, numbers + [number] * len(found)
     return files, numbers
+
+
+def natural(path: Path) -> list[str | int]:
+    """The key to sort names by, so that 2.jpg comes before 10.jpg."""
+    return [int(word) if word.isdecimal() else word for word in re.split(r"([0-9]+)", path.name)]
 
 
 def read(files: list[Path], image_size: int | None) -> Tensor:

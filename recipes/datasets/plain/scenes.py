@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 VOID = 255  # pixels of no class, left out of loss and metric
@@ -55,6 +55,7 @@ def read_pictures(paths: Sequence[Path], side: int) -> Tensor:
     for image, path in zip(images, paths, strict=True):
         picture = Image.open(path)
         picture.draft("RGB", (side, side))  # a large JPEG is decoded smaller
+        ImageOps.exif_transpose(picture, in_place=True)  # as a phone held it
         warped = picture.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
         image.copy_(torch.from_numpy(np.array(warped)).permute(2, 0, 1))
     return images

@@ -36,6 +36,12 @@ def open_sequences(data: str | None = None) -> tuple[list[FrameSequence], list[F
             lines = [[float(word) for word in re.split(r"[,\s]+", line)] for line in truth.read_text().splitlines()]
             boxes = torch.tensor(lines)  # left and top from 1, width, height
             corners = torch.cat([boxes[:, :2] - 1, boxes[:, :2] - 1 + boxes[:, 2:]], dim=1)
-            sequences.append(FrameSequence(truth.parent.name, sorted((truth.parent / "img").iterdir()), corners))
+            frames = sorted((truth.parent / "img").iterdir(), key=natural)
+            sequences.append(FrameSequence(truth.parent.name, frames, corners))
         parts.append(sequences)
     return parts[0], parts[1]
+
+
+def natural(path: Path) -> list[str | int]:
+    """The key to sort names by, so that 2.jpg comes before 10.jpg."""
+    return [int(word) if word.isdecimal() else word for word in re.split(r"([0-9]+)", path.name)]

@@ -19,31 +19,21 @@ class Texts:
     labels: Tensor
     classes: list[str]
 
-    def __len__(self) -> int:
-        return len(self.texts)
 
-    def __getitems__(self, indices: Sequence[int]) -> tuple[list[str], Tensor]:
-        return [self.texts[index] for index in indices], self.labels[list(indices)]
-
-
-def with_classes(parts: Sequence[Sequence[tuple[str, str]]]) -> tuple[Texts, Texts]:
+def with_classes(parts: Sequence[Sequence[tuple[str, str]]]) -> list[Texts]:
     """The train and the test part from (text, label); classes are the train part's labels, sorted."""
     classes = sorted({label for _, label in parts[0]})
-    train_set, test_set = (
-        Texts([text for text, _ in part], torch.tensor([classes.index(label) for _, label in part]), classes)
-        for part in parts
-    )
-    return train_set, test_set
+    numbers = [torch.tensor([classes.index(label) for _, label in part]) for part in parts]
+    return [Texts([text for text, _ in part], labels, classes) for part, labels in zip(parts, numbers, strict=True)]
 
 
 def open_texts(
     data: str | None = None, *, text_column: str | None = None, label_column: str | None = None, seed: int = 0
-) -> tuple[Texts, Texts]:
+) -> list[Texts]:
     """The train and the test part of a folder with train.csv and test.csv."""
     folder, parts = Path(data) if data else bundled("reviews"), []
     for part in ("train", "test"):
         with (folder / f"{part}.csv").open(encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            pairs = [(row[text_column or "text"].strip(), row[label_column or "label"].strip()) for row in rows]
-        parts.append(pairs)
+            rows = list(csv.DictReader(file))
+        parts.append([(row[text_column or "text"].strip(), row[label_column or "label"].strip()) for row in rows])
     return with_classes(parts)

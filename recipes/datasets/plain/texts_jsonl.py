@@ -9,7 +9,7 @@ from recipes.datasets.plain.texts_csv import Texts, with_classes
 
 def open_texts(
     data: str | None = None, *, text_column: str | None = None, label_column: str | None = None, seed: int = 0
-) -> tuple[Texts, Texts]:
+) -> list[Texts]:
     """The train and the test part of a folder with train.jsonl and test.jsonl."""
     folder, parts = Path(data) if data else bundled("reviews"), []
     for part in ("train", "test"):

@@ -107,7 +107,7 @@ def hide_rare(dataset: SubwordTexts, known: Tensor) -> SubwordTexts:
 
 def well_known(train_set: SubwordTexts, min_freq: int) -> Tensor:
     """Which pieces (pieces,) occur `min_freq` times in the train texts, or are none of a text."""
-    counts = torch.cat(train_set.ids).bincount(minlength=len(train_set.vocabulary.words))
+    counts = torch.cat(list(train_set.ids)).bincount(minlength=len(train_set.vocabulary.words))
     ordinary = torch.isin(torch.arange(len(counts)), train_set.vocabulary.ordinary)
     return (counts >= min_freq) | ~ordinary
 

@@ -14,6 +14,7 @@ from recipes.datasets.texts import Texts
 from recipes.nlp.text_classification.encoding import EncodedTexts, Vocabulary
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+MOST_PIECES = 1_000_000  # the trainer makes room for all at once
 
 
 class Subwords(Vocabulary):
@@ -48,13 +49,13 @@ def train_subwords(texts: Sequence[str], size: int) -> Subwords:
         size: pieces at most, letters and the five special ones among them; all letters find room whatever it is.
 
     Raises:
-        InputError: the size is below 1.
+        InputError: the size is below 1, or more than any tokenizer has.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    if size < 1:
-        raise InputError(f"option pieces: expected a whole number of at least 1, got {size}")
+    if not 1 <= size <= MOST_PIECES:
+        raise InputError(f"option pieces: expected a whole number from 1 to {MOST_PIECES}, got {size}")
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -155,7 +155,7 @@ def guess_words(model: MaskedLM, dataset: SubwordTexts, device: torch.device) ->
 
 def commonest_word(train_set: SubwordTexts, test_set: SubwordTexts) -> dict[str, float]:
     """The guess that looks at nothing: how often each piece stands in the train texts."""
-    words = torch.cat(train_set.ids)
+    words = torch.cat(list(train_set.ids))
     counts = 1.0 + words[torch.isin(words, train_set.vocabulary.ordinary)].bincount(
         minlength=len(train_set.vocabulary.words)
     )

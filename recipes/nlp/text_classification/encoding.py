@@ -17,6 +17,7 @@ from recipes.core.loading import loader_by_length
 from recipes.core.options import Options, option
 from recipes.datasets.texts import Texts, open_texts
 from recipes.datasets.word_vectors import WordVectors, read_vectors
+from recipes.nlp.words import Rows, counted, numbered, renumber_
 
 PAD, UNKNOWN = 0, 1
 
@@ -26,6 +27,8 @@ SINGLE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e0
 MARKS = "\u0300-\u036f\u0591-\u05c7\u0610-\u065f\u0900-\u0963\u0966-\u0dff"
 LETTER = rf"(?![{SINGLE}])[\w{MARKS}]"
 TOKEN = re.compile(rf"[{SINGLE}]|(?:{LETTER})+(?:'(?:{LETTER})+)*")
+# Small letters, and blanks for all that is in no word: the way of most texts in English, four times as fast.
+ASCII = str.maketrans({chr(code): chr(code).lower() if re.match(r"\w", chr(code)) else " " for code in range(128)})
 
 
 def tokenize(text: str) -> list[str]:
@@ -33,25 +36,24 @@ def tokenize(text: str) -> list[str]:
 
     What is written without spaces (Chinese, Japanese, Thai …) falls into single characters.
     """
+    if text.isascii() and "'" not in text:
+        return text.translate(ASCII).split()
     return TOKEN.findall(unicodedata.normalize("NFKC", text).lower().replace("’", "'"))
-
-
-tokenise = tokenize  # as recipes of the first frame call it
 
 
 class Vocabulary:
     """The words of the train texts, commonest first, after padding (0) and the unknown word (1).
 
     Args:
-        texts: to count words in.
+        texts: to count words in, or the counts.
         min_freq: times a word must occur to be known.
 
     Raises:
         InputError: no word occurs that often.
     """
 
-    def __init__(self, texts: Sequence[str], *, min_freq: int = 2) -> None:
-        counts = Counter(word for text in texts for word in tokenize(text))
+    def __init__(self, texts: Sequence[str] | Counter[str], *, min_freq: int = 2) -> None:
+        counts = texts if isinstance(texts, Counter) else Counter(word for text in texts for word in tokenize(text))
         known = sorted((-count, word) for word, count in counts.items() if count >= min_freq)
         if not known:
             raise InputError(f"option min_freq: no word of the train texts occurs {min_freq} times")
@@ -84,6 +86,7 @@ class TextOptions(Options):
 
     text_column: str | None = option(None, "name of the column of texts, if it is not a usual one")
     label_column: str | None = option(None, "name of the column of labels, if it is not a usual one")
+    encoding: str = option("utf-8", "of the files of texts, such as latin-1")
     vectors: str | None = option(None, "text file of word vectors (GloVe's format) for the words to start from")
     min_freq: int = option(2, "times a word must occur in the train texts to be known", least=1)
     max_words: int = option(256, "words of a text that are read; the rest is left out", least=1)
@@ -103,7 +106,7 @@ class EncodedTexts:
     """
 
     texts: list[str]
-    ids: list[Tensor]
+    ids: Sequence[Tensor]
     labels: Tensor
     classes: list[str]
     vocabulary: Vocabulary
@@ -129,30 +132,25 @@ def open_words(options: TextOptions) -> tuple[EncodedTexts, EncodedTexts]:
         InputError: see `open_texts` and `read_vectors`; or no word occurs `min_freq` times.
     """
     parts = open_texts(
-        options.data, text_column=options.text_column, label_column=options.label_column, seed=options.seed
+        options.data,
+        text_column=options.text_column,
+        label_column=options.label_column,
+        encoding=options.encoding,
+        seed=options.seed,
     )
-    vocabulary = Vocabulary(parts[0].texts, min_freq=options.min_freq)
+    words, numbers, lengths = numbered((text for part in parts for text in part.texts), tokenize)
+    of_train, of_test = lengths.split([len(part) for part in parts])
+    cut = int(of_train.sum())
+    counts = counted(numbers[:cut], len(words))
+    vocabulary = Vocabulary(Counter(dict(zip(words, counts.tolist(), strict=True))), min_freq=options.min_freq)
+    renumber_(numbers, torch.tensor([vocabulary.number.get(word, UNKNOWN) for word in words], dtype=torch.int32))
     vectors = None if options.vectors is None else read_vectors(options.vectors, vocabulary.words)
 
-    def encoded(part: Texts) -> EncodedTexts:
-        ids = [vocabulary.encode(text, options.max_words) for text in part.texts]
+    def encoded(part: Texts, numbers: Tensor, lengths: Tensor) -> EncodedTexts:
+        ids = Rows(numbers, lengths, longest=options.max_words, empty=UNKNOWN)
         return EncodedTexts(part.texts, ids, part.labels, part.classes, vocabulary, vectors=vectors)
 
-    return encoded(parts[0]), encoded(parts[1])
-
-
-def open_encoded(
-    data: str | None = None,
-    *,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    min_freq: int = 2,
-    max_words: int = 256,
-    seed: int = 0,
-) -> tuple[EncodedTexts, EncodedTexts]:
-    """The same for recipes of the first frame, with the options one by one."""
-    options = TextOptions(data=data, text_column=text_column, label_column=label_column, seed=seed)
-    return open_words(options.with_changes(min_freq=min_freq, max_words=max_words))
+    return encoded(parts[0], numbers[:cut], of_train), encoded(parts[1], numbers[cut:], of_test)
 
 
 def shuffled(dataset: EncodedTexts, *, seed: int = 0) -> EncodedTexts:

@@ -1,0 +1,68 @@
+"""The words of many texts as numbers, one after the other in one tensor."""
+
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count
+
+import torch
+from torch import Tensor
+
+AT_A_TIME = 2**20  # numbers that are looked up together
+
+
+class Rows(Sequence[Tensor]):
+    """Rows of different lengths that lie in one tensor: a million tensors would take more room than what they hold.
+
+    Args:
+        numbers: int32, those of all rows.
+        lengths: int64 (N,), of the rows.
+        longest: numbers of a row that are given; the rest is left out.
+        empty: what a row without a number gives.
+    """
+
+    def __init__(self, numbers: Tensor, lengths: Tensor, *, longest: int, empty: int) -> None:
+        self.numbers, self.starts, self.empty = numbers, lengths.cumsum(0) - lengths, empty
+        self.kept = lengths.clamp(max=longest)
+
+    @property
+    def lengths(self) -> Tensor:
+        """int64 (N,), of the rows as they are given."""
+        return self.kept.clamp(min=1)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
+        """The numbers of one row, int64, at least one."""
+        start, length = int(self.starts[index]), int(self.kept[index])
+        return self.numbers[start : start + length].long() if length else torch.tensor([self.empty])
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[index] for index in range(len(self)))
+
+
+def numbered(texts: Iterable[str], tokenize: Callable[[str], list[str]]) -> tuple[list[str], Tensor, Tensor]:
+    """Reads texts once: the different words as they come, the number of each word (int32), and the texts' lengths."""
+    number: defaultdict[str, int] = defaultdict(count().__next__)
+    numbers, lengths = array("i"), array("q")
+    for text in texts:
+        words = tokenize(text)
+        lengths.append(len(words))
+        numbers.extend(map(number.__getitem__, words))
+    found = torch.frombuffer(numbers, dtype=torch.int32) if numbers else torch.empty(0, dtype=torch.int32)
+    return list(number), found, torch.tensor(lengths.tolist(), dtype=torch.int64)
+
+
+def counted(numbers: Tensor, words: int) -> Tensor:
+    """How often each number from 0 to `words` - 1 occurs: int64 (words,)."""
+    counts = torch.zeros(words, dtype=torch.int64)
+    for some in numbers.split(AT_A_TIME):
+        counts += some.bincount(minlength=words)
+    return counts
+
+
+def renumber_(numbers: Tensor, table: Tensor) -> None:
+    """Puts the number in `table` in each number's place."""
+    for some in numbers.split(AT_A_TIME):
+        some.copy_(table[some.long()])
