@@ -1,17 +1,17 @@
 """Which channels of a network must go together."""
 
-from collections.abc import Callable, Iterator
+from collections import Counter
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from recipes.compression.calls import each_tensor, named_call
+from recipes.compression.layers import CONVOLUTIONS, TRANSPOSED, is_conv1d
 from recipes.core.errors import InputError
 from recipes.core.evaluation import map_tensors
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 PRODUCERS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear, nn.Embedding)
 
@@ -59,9 +59,9 @@ class Coupling(TorchFunctionMode):
         self.layers: dict[nn.Module, Ends] = {}
         self.inside: nn.Module | None = None
         self.names = {layer: name for name, layer in model.named_modules() if is_plain(layer)}
-        holders = [id(layer._parameters.get("weight")) for layer in self.names]
-        for layer in [layer for layer in self.names if isinstance(layer, PRODUCERS)]:
-            if holders.count(id(layer.weight)) > 1:  # tied weights stay as they are
+        holders = Counter(value for layer in model.modules() for value in layer._parameters.values())
+        for layer in list(self.names):
+            if any(holders[value] > 1 for value in layer.parameters(recurse=False)):  # tied ones stay as they are
                 del self.names[layer]
         self.added: dict[nn.Parameter, tuple[nn.Module, str]] = {}  # parameters that no such layer holds, and who does
         for module in model.modules():
@@ -115,18 +115,19 @@ class Coupling(TorchFunctionMode):
         size = len(labels) // groups
         self.join(labels, labels[:size] * groups)
 
-    def enter(self, layer: nn.Module, inputs: Any) -> None:
+    def enter(self, layer: nn.Module, _: Any) -> None:
         self.inside = layer
 
-    def leave(self, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def leave(self, layer: Any, args: Any, kwargs: Any, output: Tensor) -> None:
         """What the layer's kind says of its channels; a layer called again gives the same ones."""
         self.inside = None
-        last = isinstance(layer, (nn.Linear, nn.LayerNorm, nn.Embedding))  # channels lie last, else second
-        dim = -1 if last else 1 - output.ndim
-        own = self.labels.get(inputs[0])
+        last = isinstance(layer, (nn.Linear, nn.LayerNorm, nn.Embedding)) or is_conv1d(layer)
+        dim = -1 if last else 1 - output.ndim  # channels lie last, else second
+        given = next(each_tensor([args, kwargs]))
+        own = self.labels.get(given)
         if isinstance(layer, nn.LayerNorm) and type(layer).forward is not nn.LayerNorm.forward and own is not None:
             dim = own.dim if len(own.channels) == layer.normalized_shape[0] else -1  # some norms are made for pictures
-        ins = [] if isinstance(layer, nn.Embedding) else self.read(inputs[0], dim)
+        ins = [] if isinstance(layer, nn.Embedding) else self.read(given, dim)
         before = self.layers.get(layer)
         if before is not None:
             self.join(before.ins, ins)
@@ -160,6 +161,8 @@ class Coupling(TorchFunctionMode):
                 self.labels[result] = own
             else:
                 self.keep(args[0])
+        elif name in ("chunk", "glu") and args and self.part(args[0], result):
+            pass
         elif name in MOVING and args:
             if name in ("cat", "concat"):
                 self.join_beside(args[0], *args[1:], **kwargs)
@@ -189,6 +192,17 @@ class Coupling(TorchFunctionMode):
         else:
             self.join(channels, [0] * len(channels))
 
+    def part(self, whole: Tensor, result: Any) -> bool:
+        """Whether channels became equal parts, as `chunk` makes and GLU multiplies: these then stay equally large."""
+        parts, own = list(each_tensor(result)), self.labels[whole]
+        count, sizes = max(len(parts), 2), {tensor.size(own.dim) for tensor in parts}
+        if sizes != {len(own.channels) / count}:
+            return False
+        self.tie_groups(own.channels, count)
+        for tensor in parts:
+            self.labels[tensor] = Labels(own.dim, own.channels[: tensor.size(own.dim)])
+        return True
+
     def join_beside(self, tensors: Any, dim: int = 0, **_: Any) -> None:
         """What is put one behind the other along another dimension is then one tensor, of the same channels."""
         owns = [self.labels.get(tensor) for tensor in tensors]
@@ -216,20 +230,15 @@ class Coupling(TorchFunctionMode):
                 self.labels[tensor] = Labels(varying[0], labels.movedim(varying[0], 0).flatten(1)[:, 0].tolist())
 
 
-def each_tensor(values: Any) -> Iterator[Tensor]:
-    """Tensors in nested lists, tuples and dicts."""
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, (list, tuple, dict)):
-        for value in values.values() if isinstance(values, dict) else values:
-            yield from each_tensor(value)
-
-
 def is_plain(layer: nn.Module) -> bool:
     """Whether this is a layer that can shrink, with weights of its own that nothing computes."""
     if isinstance(layer, nn.LayerNorm):
         return len(layer.normalized_shape) == 1
-    return isinstance(layer, NORMS) or (isinstance(layer, PRODUCERS) and layer._parameters.get("weight") is not None)
+    return isinstance(layer, NORMS) or (is_producer(layer) and layer._parameters.get("weight") is not None)
+
+
+def is_producer(layer: nn.Module) -> bool:
+    return isinstance(layer, PRODUCERS) or is_conv1d(layer)
 
 
 def is_depthwise(layer: Any) -> bool:
@@ -237,7 +246,7 @@ def is_depthwise(layer: Any) -> bool:
 
 
 @torch.no_grad()
-def couple(model: nn.Module, example: Tensor) -> Coupling:
+def couple(model: nn.Module, example: Any) -> Coupling:
     """Follows the channels through one forward pass.
 
     Raises:
@@ -245,39 +254,17 @@ def couple(model: nn.Module, example: Tensor) -> Coupling:
     """
     coupling, was_training = Coupling(model), model.training
     hooks = [layer.register_forward_pre_hook(coupling.enter) for layer in coupling.names]
-    hooks += [layer.register_forward_hook(coupling.leave) for layer in coupling.names]
+    hooks += [layer.register_forward_hook(coupling.leave, with_kwargs=True) for layer in coupling.names]
     model.eval()
     try:
         with coupling:
-            outputs = named_forward(model, example)
+            outputs = named_call(model, example)
         for output in each_tensor(outputs):
             coupling.keep(output)
     finally:
         for hook in hooks:
             hook.remove()
         model.train(was_training)
-    if not any(isinstance(layer, PRODUCERS) for layer in coupling.layers):
+    if not any(map(is_producer, coupling.layers)):
         raise InputError(f"model: expected linear or convolutional layers, found none in {type(model).__name__}")
     return coupling
-
-
-def named_forward(model: nn.Module, example: Tensor) -> Any:
-    """The model's answer, or an InputError that names the layer which could not give its own."""
-    place = "model"
-
-    def note(name: str) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            nonlocal place
-            place = name or "model"
-
-        return hook
-
-    hooks = [layer.register_forward_pre_hook(note(name)) for name, layer in model.named_modules()]
-    try:
-        return model(example)
-    except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"layer {place}: cannot take what it is given ({reason})") from None
-    finally:
-        for hook in hooks:
-            hook.remove()

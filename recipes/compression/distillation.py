@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.compression.calls import call, each_tensor, logits_of
 from recipes.compression.files import file_bytes, save_dense
 from recipes.compression.report import Version, compare
 from recipes.core.evaluation import predict
@@ -79,15 +80,19 @@ def similarity_loss(student_features: Tensor, teacher_features: Tensor) -> Tenso
     return (student - teacher).square().sum(dim=1).mean()
 
 
-def with_features(network: nn.Module, call: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
+def with_features(network: nn.Module, model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
     """Logits, and the features (batch, any number) that the network's last linear layer, if any, made them of."""
     seen: list[Tensor] = []
+
+    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.append(next(each_tensor([args, kwargs])))
+
     heads = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
-    hooks = [head.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for head in heads[-1:]]
-    logits = call(inputs)
+    hooks = [head.register_forward_pre_hook(keep, with_kwargs=True) for head in heads[-1:]]
+    logits = logits_of(call(model, inputs)).float()
     for hook in hooks:
         hook.remove()
-    return logits, seen[0].float() if seen else logits
+    return logits, seen[0].float().flatten(1) if seen else logits
 
 
 def distill(
@@ -96,9 +101,11 @@ def distill(
     """Trains the student by the method that the options name.
 
     Args:
-        teacher: a trained network that gives logits (batch, classes); it is not changed.
+        teacher: a trained network that gives logits (batch, classes), by themselves or among other outputs, as
+            transformers' do; it is not changed.
         student: the network to train, in place.
-        train_set: any map-style data set of (input, label); samples without a label have `UNKNOWN`.
+        train_set: any map-style data set of (input, label); the input may be a tuple, or a dict of named ones;
+            samples without a label have `UNKNOWN`.
         evaluate: as for `Loop`.
     """
     optimizer = torch.optim.AdamW(student.parameters(), lr=options.lr, weight_decay=0.05)

@@ -62,14 +62,37 @@ def load_sparse(model: nn.Module, path: str | Path) -> None:
                 tensors[name] = stored.pop(name)
                 continue
             values, bits = stored.pop(f"{name}.values"), stored.pop(f"{name}.bits")
+            require_row(values, tensor.dtype)
+            require_row(bits, torch.uint8)
             mask = torch.from_numpy(np.unpackbits(bits.numpy())[: tensor.numel()]).bool().view(tensor.shape)
+            if int(mask.sum()) != len(values):
+                raise ValueError(f"{len(values)} numbers for {int(mask.sum())} places in {name}")
             tensors[name] = torch.zeros(tensor.shape, dtype=values.dtype).masked_scatter_(mask, values)
-        if stored:
-            raise KeyError(min(stored))
-        model.load_state_dict(tensors, strict=False)  # the other names of tied tensors are not in the file
-    except (KeyError, RuntimeError) as error:
+        load_tensors(model, tensors, stored)
+    except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"{path}: expected a file of this network, saved sparsely ({reason})") from None
+
+
+def require_row(tensor: Tensor, dtype: torch.dtype) -> None:
+    """Raises ValueError unless the tensor is a row of numbers of that type."""
+    if tensor.dtype != dtype or tensor.ndim != 1:
+        raise ValueError(f"{tensor.dtype} of shape {tuple(tensor.shape)} where a row of {dtype} was expected")
+
+
+def load_tensors(model: nn.Module, tensors: dict[str, Tensor], left: dict[str, Tensor]) -> None:
+    """Loads what a file held, of the model's own types and shapes, with nothing left.
+
+    Raises:
+        KeyError, ValueError: a tensor is of another kind, or belongs to no tensor of the model.
+    """
+    if left:
+        raise KeyError(min(left))
+    for name, own in own_tensors(model).items():
+        if (tensors[name].dtype, tensors[name].shape) != (own.dtype, own.shape):
+            found = f"{tensors[name].dtype} of shape {tuple(tensors[name].shape)}"
+            raise ValueError(f"{name} is {found}, expected {own.dtype} of {tuple(own.shape)}")
+    model.load_state_dict(tensors, strict=False)  # the other names of tied tensors are not in the file
 
 
 def write_tensors(tensors: dict[str, Tensor], path: str | Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recipes.compression.files import own_tensors, read_tensors, write_tensors
+from recipes.compression.files import load_tensors, own_tensors, read_tensors, require_row, write_tensors
 from recipes.core.errors import InputError
 
 
@@ -123,11 +123,13 @@ def load_shared(model: nn.Module, path: str | Path) -> None:
                 tensors[name] = stored.pop(name)
                 continue
             values, lengths, words = (stored.pop(f"{name}.{part}") for part in ("values", "lengths", "words"))
+            for row, dtype in ((values, torch.int32), (lengths, torch.uint8), (words, torch.uint8)):
+                require_row(row, dtype)
+            if not len(values) or len(values) != len(lengths) or lengths.max() > 62:  # bits of a word
+                raise ValueError(f"{len(lengths)} lengths for {len(values)} values of {name}")
             indices = huffman_decode(words, lengths, tensor.numel())
             tensors[name] = values[indices].view(torch.float32).view(tensor.shape)
-        if stored:
-            raise KeyError(min(stored))
-        model.load_state_dict(tensors, strict=False)  # the other names of tied tensors are not in the file
-    except (KeyError, RuntimeError, IndexError, InputError) as error:
+        load_tensors(model, tensors, stored)
+    except (KeyError, RuntimeError, IndexError, ValueError, OverflowError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"{path}: expected a file of this network with shared weights ({reason})") from None

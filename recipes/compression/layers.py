@@ -1,82 +1,144 @@
-"""Layers with weights: found in any network, and replaced by ones whose weights take fewer bytes."""
+"""Weights: found in any network, and computed from what takes fewer bytes."""
 
 import copy
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.weight_norm import WeightNorm
 
-from recipes.compression.files import own_tensors, read_tensors
-from recipes.core.errors import InputError
+from recipes.compression.files import load_tensors, own_tensors, read_tensors
+from recipes.core.errors import InputError, tell
 
-WEIGHTED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-ROUNDED_LAYERS = (*WEIGHTED_LAYERS, nn.Embedding)  # in a small language model most numbers lie in the table
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+MULTIPLYING = (nn.Linear, *CONVOLUTIONS, *TRANSPOSED, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+TABLES = (nn.Embedding, nn.EmbeddingBag)  # in a small language model most numbers lie in them
 
 
-def plain_layers(model: nn.Module, kinds: tuple[type[nn.Module], ...] = ROUNDED_LAYERS) -> dict[str, nn.Module]:
-    """The model's layers of these kinds by name, one that is used twice once.
+class Weight(NamedTuple):
+    """A weight, the dimension of its output channels, and who holds it, by which name: several if it is tied."""
+
+    value: nn.Parameter
+    dim: int
+    holders: list[tuple[nn.Module, str]]
+
+
+def is_conv1d(layer: nn.Module) -> bool:
+    """Whether this is transformers' Conv1D, a linear layer whose weight is (in, out)."""
+    return type(layer).__name__ == "Conv1D" and hasattr(layer, "nf")
+
+
+def find_weights(model: nn.Module, *, tables: bool = True) -> dict[str, Weight]:
+    """Weights of the linear, convolutional and recurrent layers and of attention by name, a tied one once.
+
+    Args:
+        model: any network.
+        tables: of embeddings, too.
 
     Raises:
-        InputError: there is none, or the weight of one is no plain parameter or holds NaN; names the layer.
+        InputError: there is none, or none that is a plain parameter, or one holds NaN; names the layer.
     """
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
-    if not layers:
+    holders: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
+    for layer in model.modules():
+        for name, value in layer._parameters.items():
+            if value is not None:
+                holders.setdefault(value, []).append((layer, name))
+    weights: dict[nn.Parameter, tuple[str, Weight]] = {}
+    others = []
+    for path, layer in model.named_modules():
+        if not (isinstance(layer, MULTIPLYING) or is_conv1d(layer) or (tables and isinstance(layer, TABLES))):
+            continue
+        dim = 1 if is_conv1d(layer) or isinstance(layer, TRANSPOSED) else 0
+        plain = {name: value for name, value in layer._parameters.items() if type(value) is nn.Parameter}
+        found = [(name, value) for name, value in plain.items() if "weight" in name and value.ndim > 1]
+        for name, value in found:
+            if not value.isfinite().all():
+                raise InputError(f"layer {path or 'model'}: expected finite weights, found NaN or infinity among them")
+            weights.setdefault(value, (f"{path}.{name}".lstrip("."), Weight(value, dim, holders[value])))
+        if not found:
+            others.append(path or "model")
+    if not weights and others:
+        raise InputError(f"layer {others[0]}: expected a plain weight, not a computed or sharded one")
+    if not weights:
         raise InputError(f"model: expected linear or convolutional layers, found none in {type(model).__name__}")
-    for name, layer in layers.items():
-        weight = layer._parameters.get("weight")
-        if type(weight) is not nn.Parameter:
-            raise InputError(f"layer {name or 'model'}: expected a plain weight, not a computed or sharded one")
-        if not weight.isfinite().all():
-            raise InputError(f"layer {name or 'model'}: expected finite weights, found NaN or infinity among them")
-    return layers
+    return dict(weights.values())
 
 
-class SmallLayer(nn.Module):
-    """A layer whose weight is computed, whenever it is needed, from what takes fewer bytes."""
+def tell_reached(what: str, model: nn.Module, reached: Iterable[nn.Parameter]) -> None:
+    """Says in a line which share of the parameters that was, and which others are tables of numbers, where some are."""
+    there = set(reached)
+    every = dict(model.named_parameters())
+    left: dict[str, list[str]] = {}  # names that differ in numbers alone are told as one
+    for name, value in every.items():
+        if value not in there and sum(size > 1 for size in value.shape) > 1:
+            name = name.removesuffix(".weight")
+            left.setdefault(re.sub(r"\d+", "*", name), []).append(name)
+    if left:
+        share = sum(value.numel() for value in there) / sum(value.numel() for value in every.values())
+        names = [pattern if len(same) > 1 else same[0] for pattern, same in left.items()]
+        tell(f"{what}: reached {share:.1%} of the parameters, left {', '.join(names)}")
 
-    layer: Any  # as it was, without its weight
 
-    def __init__(self, layer: nn.Module, **tensors: Tensor) -> None:
-        """Takes the layer's weight from it; the tensors, from which it is computed, become buffers."""
-        super().__init__()
-        for name, tensor in tensors.items():
-            self.register_buffer(name, tensor)
-        self.layer = layer
-        del layer.weight
+def parametrized(layer: nn.Module, name: str, form: nn.Module) -> None:
+    """The layer's weight of that name is computed by `form` from now on, whenever it is needed; in place."""
+    parametrize.register_parametrization(layer, name, form, unsafe=True)
+    if isinstance(layer, nn.RNNBase):  # it keeps its weights in a list, too
+        layer.__dict__.pop("_flat_weights", None)
+        kept = property(lambda self: [getattr(self, each) for each in self._flat_weights_names], lambda self, _: None)
+        type(layer)._flat_weights = kept  # type: ignore[assignment]
 
-    @property
-    def weight(self) -> Tensor:
-        """The weights as numbers again."""
-        raise NotImplementedError
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        self.layer.weight = self.weight
-        outputs = self.layer(inputs)  # in its own way: some pad their inputs first, or normalize the weight
-        del self.layer.weight
-        return outputs
+def stored_as(weight: Weight, form: nn.Module) -> None:
+    """The weight is held as the tensors of `form.right_inverse`, by all its holders together; in place."""
+    weight.value.requires_grad_(False)
+    first: Any = None
+    for layer, name in weight.holders:
+        parametrized(layer, name, form)
+        stored: Any = layer.parametrizations
+        first = stored[name] if first is None else first
+        stored[name] = first
 
-    def __getattr__(self, name: str) -> Any:
-        """What else a network asks of its layer, such as the bias: attention reads it there."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("layer"), name)
+
+def with_plain_weights(model: nn.Module, kind: type[nn.Module] = nn.Module) -> nn.Module:
+    """The model with what computed its weights, as weight_norm does, gone and its last values in place; in place.
+
+    Args:
+        model: any network.
+        kind: of what computes them.
+    """
+    for layer in list(model.modules()):
+        for hook in list(layer._forward_pre_hooks.values()):
+            if isinstance(hook, WeightNorm) and kind is nn.Module:
+                nn.utils.remove_weight_norm(layer, hook.name)
+        if parametrize.is_parametrized(layer):
+            stored: Any = layer.parametrizations
+            cls = type(layer)  # which copies share, so that removing would reach them, too
+            layer.__class__ = type(cls.__name__, cls.__bases__, dict(vars(cls)))
+            for name in [name for name, forms in stored.items() if isinstance(forms[0], kind)]:
+                parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
+                frozen = layer._buffers.pop(name, None)  # where it leaves what was frozen
+                if frozen is not None:
+                    layer.register_parameter(name, nn.Parameter(frozen, requires_grad=False))
+            if isinstance(layer, nn.RNNBase):
+                layer._init_flat_weights()
+    return model
+
+
+def plain_copy(model: nn.Module) -> nn.Module:
+    """A copy whose weights are parameters, whatever computed them."""
+    tensors = [value for layer in model.modules() for value in vars(layer).values() if isinstance(value, Tensor)]
+    computed = {id(tensor): tensor.detach().clone() for tensor in tensors}  # by hooks; they could not be copied
+    return with_plain_weights(copy.deepcopy(model, computed))
 
 
 def copy_for_cpu(model: nn.Module) -> nn.Module:
-    """A copy on the CPU, for evaluation, with tensors laid out as files hold them."""
-    return copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
-
-
-def replace_layers(model: nn.Module, others: Mapping[nn.Module, nn.Module]) -> nn.Module:
-    """The model with other layers in the place of its own, wherever these are used; in place."""
-    for parent in list(model.modules()):
-        for name, child in parent._modules.items():
-            if child is not None and child in others:
-                setattr(parent, name, others[child])
-    return others.get(model, model)
+    """A copy on the CPU, for evaluation, with plain weights laid out as files hold them."""
+    return plain_copy(model).cpu().to(memory_format=torch.contiguous_format).eval()
 
 
 def load_dense(model: nn.Module, path: str | Path, kind: str) -> nn.Module:
@@ -95,8 +157,8 @@ def load_dense(model: nn.Module, path: str | Path, kind: str) -> nn.Module:
         unlike = own_tensors(model).keys() ^ tensors.keys()
         if unlike:
             raise KeyError(min(unlike))
-        model.load_state_dict(tensors, strict=False)  # the other names of tied tensors are not in the file
-    except (KeyError, RuntimeError) as error:
+        load_tensors(model, tensors, {})
+    except (KeyError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: expected {kind} ({reason})") from None
     return model

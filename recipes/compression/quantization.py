@@ -3,8 +3,8 @@
 A number becomes the nearest of 256 evenly spaced values, and is stored as that value's index: q = x / s + z,
 rounded, with a scale s and the zero point z, the index that stands for zero. Weights get a scale for every
 output channel, an embedding's for every row. Inputs of a layer get one for all: static, from the range seen
-in a few training pictures, or dynamic, from the range in the batch at hand. That needs no pictures beforehand
-and cuts nothing off when others come than were expected, but every number must be looked at first.
+in a few training pictures, or dynamic, one for each sample, from its own range. That needs no pictures beforehand
+and never clips, whatever arrives, but every number must be looked at first.
 
 Here it is written out in floating point, which shows what rounding costs and makes the file small, but gains
 no time. For that the products must be integers too: torchao finds the places in the network's graph, and the
@@ -20,28 +20,42 @@ Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a clas
 import functools
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from recipes.compression.coupling import named_forward
-from recipes.compression.files import file_bytes, save_dense
+from recipes.compression.calls import each_tensor, named_call
+from recipes.compression.files import file_bytes, read_tensors, save_dense
 from recipes.compression.inductor import accuracy_of, missing_for_integers, quiet_and_single
-from recipes.compression.layers import SmallLayer, copy_for_cpu, load_dense, plain_layers, replace_layers
+from recipes.compression.layers import (
+    CONVOLUTIONS,
+    TRANSPOSED,
+    Weight,
+    copy_for_cpu,
+    find_weights,
+    is_conv1d,
+    load_dense,
+    stored_as,
+    tell_reached,
+)
 from recipes.compression.report import Version, check_counts, compare, in_subfolder
 from recipes.compression.runtimes import installed_ways
 from recipes.core.command_line import main
 from recipes.core.device import setup
 from recipes.core.errors import InputError
+from recipes.core.evaluation import map_tensors
 from recipes.core.figures import new_figure
 from recipes.core.old import Engine, claim, old_recipe
 from recipes.core.result import Result
 from recipes.datasets.images import open_images
 from recipes.vision.classification.old import FAST, build_model, train
 from recipes.vision.classification.scoring import evaluate, majority
+
+Observer = Callable[[Tensor], tuple[Tensor, Tensor]]  # from numbers to the smallest and largest not to be clipped
+TAKING_ONE = (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)  # input, which is rounded, too
 
 
 def to_integers(values: Tensor, scale: Tensor, zero_point: Tensor | int, low: int, high: int) -> Tensor:
@@ -54,10 +68,10 @@ def to_numbers(integers: Tensor, scale: Tensor, zero_point: Tensor | int) -> Ten
     return scale * (integers - zero_point)
 
 
-def weight_scale(weight: Tensor, bits: int) -> Tensor:
-    """A scale for each output channel (out,), whose largest weight gets the largest integer; z is 0."""
-    largest = weight.flatten(1).abs().amax(dim=1)  # (out,)
-    return (largest / (2 ** (bits - 1) - 1)).clamp(min=torch.finfo(weight.dtype).tiny)
+def weight_scale(weight: Tensor, bits: int, dim: int = 0) -> Tensor:
+    """A scale for each output channel, along `dim`, whose largest weight gets the largest integer; z is 0."""
+    largest = weight.float().abs().amax([other for other in range(weight.ndim) if other != dim], keepdim=True)
+    return (largest / (2 ** (bits - 1) - 1)).clamp(min=torch.finfo(torch.float).tiny)
 
 
 def input_scale(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,77 +84,117 @@ def input_scale(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return scale, (-low / scale).round()
 
 
-class QuantizedLayer(SmallLayer):
-    """A linear or convolutional layer, or an embedding, with integer weights; inputs rounded as integers would be.
+def minmax(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """The range of all the numbers."""
+    low, high = numbers.aminmax()
+    return low, high
 
-    With integers, its sum is Σ s_x (q_x - z_x) s_w q_w = s_x s_w Σ (q_x - z_x) q_w: products of small whole
+
+def percentile(numbers: Tensor, share: float = 0.999) -> tuple[Tensor, Tensor]:
+    """The range of this share of the numbers, without as many of the smallest as of the largest."""
+    ordered = numbers.flatten().sort().values
+    cut = round((1 - share) / 2 * len(ordered))
+    return ordered[cut], ordered[len(ordered) - 1 - cut]
+
+
+def least_error(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """The range that moves the numbers least, in mean squares: a narrow one rounds less, and clips more."""
+    low, high = numbers.aminmax()
+
+    def error(part: float) -> float:
+        scale, zero_point = input_scale(part * low, part * high)
+        rounded = to_numbers(to_integers(numbers, scale, zero_point, 0, 255), scale, zero_point)
+        return float((rounded - numbers).square().mean())
+
+    part = min((twentieth / 20 for twentieth in range(20, 0, -1)), key=error)
+    return part * low, part * high
+
+
+class Integers(nn.Module):
+    """A weight as integers and a scale for each output channel.
+
+    With integers, a layer's sum is Σ s_x (q_x - z_x) s_w q_w = s_x s_w Σ (q_x - z_x) q_w: products of small whole
     numbers, and one multiplication by the scales at the end.
     """
 
-    def __init__(self, layer: nn.Module, bits: int, inputs: tuple[Tensor, Tensor] | None, dynamic: bool) -> None:
-        weight, largest = layer.get_parameter("weight").detach(), 2 ** (bits - 1) - 1
-        scale = weight_scale(weight, bits).view(-1, *[1] * (weight.ndim - 1))  # (out, 1, …)
-        integers = to_integers(weight, scale, 0, -largest, largest).to(torch.int8)
-        # A scale that is not a number is found anew for each batch; zero leaves the inputs as they are.
-        given = torch.tensor(math.nan if dynamic and not isinstance(layer, nn.Embedding) else 0.0)
-        of_inputs, zero_point = input_scale(*inputs) if inputs else (given, torch.zeros(()))
-        super().__init__(layer, scale=scale, integers=integers, input_scale=of_inputs, zero_point=zero_point)
+    def __init__(self, weight: Weight, bits: int) -> None:
+        super().__init__()
+        self.bits, self.dim, self.dtype = bits, weight.dim, weight.value.dtype
 
-    @property
-    def weight(self) -> Tensor:
-        return to_numbers(self.integers, self.scale, 0)
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        scale, largest = weight_scale(weight, self.bits, self.dim), 2 ** (self.bits - 1) - 1
+        return to_integers(weight.float(), scale, 0, -largest, largest).to(torch.int8), scale
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        scale, zero_point = self.input_scale, self.zero_point
-        if scale.isnan():
-            scale, zero_point = input_scale(*inputs.aminmax())
-        if scale > 0:
-            inputs = to_numbers(to_integers(inputs, scale, zero_point, 0, 255), scale, zero_point)
-        return super().forward(inputs)
+    def forward(self, integers: Tensor, scale: Tensor) -> Tensor:
+        return to_numbers(integers, scale, 0).to(self.dtype)
 
 
-def quantize(model: nn.Module, inputs: Tensor | None = None, *, bits: int = 8, dynamic: bool = False) -> nn.Module:
+def round_inputs(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Before a layer is called: its input becomes the numbers that 8-bit integers stand for."""
+    given = args[0] if args else next(iter(kwargs.values()))
+    numbers, scale, zero_point = given.float(), layer.input_scale, layer.zero_point
+    if not scale.numel():  # found anew, for each sample
+        dims = list(range(min(1, given.ndim - 1), given.ndim))
+        scale, zero_point = input_scale(numbers.amin(dims, keepdim=True), numbers.amax(dims, keepdim=True))
+    rounded = to_numbers(to_integers(numbers, scale, zero_point, 0, 255), scale, zero_point).to(given.dtype)
+    return ((rounded, *args[1:]), kwargs) if args else (args, kwargs | {next(iter(kwargs)): rounded})
+
+
+def with_rounded_inputs(layer: nn.Module, scale: Tensor, zero_point: Tensor) -> None:
+    """The layer's inputs are rounded from now on; in place. An empty scale is found anew for each sample."""
+    layer.register_buffer("input_scale", scale)
+    layer.register_buffer("zero_point", zero_point)
+    layer.register_forward_pre_hook(round_inputs, with_kwargs=True)
+
+
+def quantize(
+    model: nn.Module, inputs: Any = None, *, bits: int = 8, dynamic: bool = False, observer: Observer = minmax
+) -> nn.Module:
     """A copy of the model on the CPU with integer weights, for evaluation.
 
     Args:
-        model: any network with linear or convolutional layers or embeddings; other parts stay in floating point.
-        inputs: a batch it can take, whose ranges set the scales of the layers' inputs; these get 8 bits. If
-            not given, only weights are quantized.
+        model: any network; weights of linear, convolutional and recurrent layers, of attention and embeddings
+            become integers, other parts stay in floating point.
+        inputs: a batch it can take, a tuple of them or a dict of named ones, whose ranges set the scales of the
+            inputs of linear and convolutional layers; these get 8 bits. If not given, only weights are quantized.
         bits: of a weight, 2 to 8; each is stored in a byte.
-        dynamic: each layer's inputs get 8 bits by the range they have in the batch at hand; none is fixed.
+        dynamic: these inputs get 8 bits by the range they have in the sample at hand; none is fixed.
+        observer: what range the inputs set: `minmax`, `percentile` or `least_error`.
 
     Raises:
-        InputError: an option is out of range, inputs are given for dynamic ranges, there is no such layer, one
-            has no plain weight, or one cannot take what it is given; names the layer.
+        InputError: an option is out of range, inputs are given for dynamic ranges, there is no such layer, none
+            has a plain weight, or one cannot take what it is given; names the layer.
     """
     if bits not in range(2, 9):
         raise InputError(f"option bits: expected a whole number from 2 to 8, got {bits!r}")
     if dynamic and inputs is not None:
         raise InputError("option dynamic: expected no inputs beside it, as it takes the ranges from each batch")
     model = copy_for_cpu(model)
-    layers = plain_layers(model)
-    ranges = {} if inputs is None else input_ranges(model, layers, inputs.cpu())
-    return replace_layers(
-        model, {layer: QuantizedLayer(layer, bits, ranges.get(name), dynamic) for name, layer in layers.items()}
-    )
+    weights = find_weights(model)
+    tell_reached("quantize", model, (weight.value for weight in weights.values()))
+    layers = [layer for layer in model.modules() if isinstance(layer, TAKING_ONE) or is_conv1d(layer)]
+    ranges = {} if inputs is None else input_ranges(model, layers, map_tensors(Tensor.cpu, inputs), observer)
+    for weight in weights.values():
+        stored_as(weight, Integers(weight, bits))
+    for layer in layers if dynamic else ranges:
+        with_rounded_inputs(layer, *(input_scale(*ranges[layer]) if ranges else torch.empty(2, 0)))
+    return model
 
 
 @torch.no_grad()
-def input_ranges(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """Smallest and largest number that each of the layers is given while the model answers."""
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
+def input_ranges(
+    model: nn.Module, layers: list[nn.Module], inputs: Any, observer: Observer
+) -> dict[nn.Module, tuple[Tensor, Tensor]]:
+    """The range of what each of the layers is given while the model answers."""
+    seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
-    def observe(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            if arguments[0].is_floating_point():  # an embedding is given places in its table
-                low, high = arguments[0].aminmax()
-                before = seen.get(name, (low, high))
-                seen[name] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
+    def observe(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        low, high = observer(next(each_tensor([args, kwargs])).float())
+        before = seen.get(layer, (low, high))
+        seen[layer] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
 
-        return hook
-
-    hooks = [layer.register_forward_pre_hook(observe(name)) for name, layer in layers.items()]
-    named_forward(model, inputs)
+    hooks = [layer.register_forward_pre_hook(observe, with_kwargs=True) for layer in layers]
+    named_call(model, inputs)
     for hook in hooks:
         hook.remove()
     return seen
@@ -156,7 +210,13 @@ def load_quantized(model: nn.Module, path: str | Path) -> nn.Module:
     Raises:
         InputError: the file is no safetensors file, or is another network's.
     """
-    return load_dense(quantize(model), path, "a quantized file of this network")
+    model = quantize(model)
+    layers = dict(model.named_modules())
+    for name, tensor in read_tensors(path).items():
+        owner, _, last = name.rpartition(".")
+        if last == "input_scale" and owner in layers:
+            with_rounded_inputs(layers[owner], torch.empty_like(tensor), torch.empty_like(tensor))
+    return load_dense(model, path, "a quantized file of this network")
 
 
 def draw_quantization(by_bits: dict[int, float], dense: float, rows: list[dict[str, Any]]) -> Any:

@@ -19,6 +19,7 @@ Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a clas
 
 import copy
 import functools
+import math
 import tempfile
 from pathlib import Path
 from typing import Any, Unpack
@@ -26,16 +27,17 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrize
 
 from recipes.compression.files import file_bytes, save_dense
 from recipes.compression.layers import (
-    ROUNDED_LAYERS,
-    SmallLayer,
+    Weight,
     copy_for_cpu,
+    find_weights,
     load_dense,
-    plain_layers,
-    replace_layers,
+    parametrized,
+    stored_as,
+    tell_reached,
+    with_plain_weights,
 )
 from recipes.compression.report import Version, check_counts, compare, in_subfolder
 from recipes.core.command_line import main
@@ -50,17 +52,27 @@ from recipes.vision.classification.scoring import evaluate, majority
 from recipes.vision.classification.task import SmallCNN
 
 
-def in_groups(weight: Tensor, size: int) -> Tensor:
-    """An output channel's weights in groups of `size`, the last one filled up with zeros: (out, groups, size)."""
-    rows = weight.flatten(1)  # (out, in)
+def in_groups(weight: Tensor, size: int, dim: int = 0) -> Tensor:
+    """Weights of the output channels, along `dim`, in groups of `size`, the last one filled up with zeros.
+
+    Returns:
+        (out, groups, size).
+    """
+    rows = weight.float().movedim(dim, 0).flatten(1)  # (out, in)
     return F.pad(rows, (0, -rows.shape[1] % size)).unflatten(1, (-1, size))
+
+
+def out_of_groups(groups: Tensor, shape: torch.Size, dim: int) -> Tensor:
+    """The weight of that shape which `in_groups` was given."""
+    sizes = [shape[dim], *shape[:dim], *shape[dim + 1 :]]
+    return groups.flatten(1)[:, : math.prod(sizes[1:])].view(sizes).movedim(0, dim)
 
 
 def group_scales(groups: Tensor, bits: int) -> Tensor:
     """A scale for each group (out, groups, 1): its largest weight gets the largest integer, 2^(bits-1) - 1."""
     largest = groups.abs().amax(dim=2, keepdim=True)
-    scales = (largest / (2 ** (bits - 1) - 1)).half()  # as the file will hold them
-    return scales.clamp(min=torch.finfo(torch.half).tiny).float()
+    scales = (largest / (2 ** (bits - 1) - 1)).bfloat16()  # as the file will hold them: as far as float32 reaches
+    return scales.clamp(min=torch.finfo(torch.bfloat16).tiny).float()
 
 
 def to_integers(groups: Tensor, scales: Tensor, bits: int) -> Tensor:
@@ -72,48 +84,48 @@ def to_integers(groups: Tensor, scales: Tensor, bits: int) -> Tensor:
 class Rounding(nn.Module):
     """Gives the rounded weight, and to the weight beneath it the gradient of the rounded one."""
 
-    def __init__(self, bits: int, group: int) -> None:
+    def __init__(self, bits: int, group: int, dim: int = 0) -> None:
         super().__init__()
-        self.bits, self.group = bits, group
+        self.bits, self.group, self.dim = bits, group, dim
 
     def forward(self, weight: Tensor) -> Tensor:
         with torch.no_grad():
-            groups = in_groups(weight, self.group)
+            groups = in_groups(weight, self.group, self.dim)
             scales = group_scales(groups, self.bits)
-            rounded = to_integers(groups, scales, self.bits) * scales
-            rounded = rounded.flatten(1)[:, : weight[0].numel()].view_as(weight)
+            rounded = out_of_groups(to_integers(groups, scales, self.bits) * scales, weight.shape, self.dim)
+            rounded = rounded.to(weight.dtype)
         # w + (round(w) - w): the value of the rounded weight, and the slope of w.
         return weight + (rounded - weight).detach()
 
 
 def with_rounding(model: nn.Module, bits: int, group: int = 32) -> nn.Module:
-    """A copy of the model whose linear, convolutional and embedding layers round their weights when called.
+    """A copy of the model whose layers, embeddings too, round their weights when called.
 
     Train it as any model; `without_rounding` ends it.
 
     Args:
-        model: any network with such layers.
+        model: any network with layers that `find_weights` knows.
         bits: of a weight, 2 to 8.
         group: neighbouring weights of an output channel that share a scale.
 
     Raises:
-        InputError: an option is out of range, or a layer has no plain weight; names it.
+        InputError: an option is out of range, or no layer has a plain weight; names one.
     """
     check_counts(group=group)
     if bits not in range(2, 9):
         raise InputError(f"option bits: expected a whole number from 2 to 8, got {bits!r}")
     model = copy.deepcopy(model)
-    for layer in plain_layers(model).values():
-        parametrize.register_parametrization(layer, "weight", Rounding(bits, group))
+    weights = find_weights(model).values()
+    tell_reached("with_rounding", model, (weight.value for weight in weights))
+    for weight in weights:
+        for layer, name in weight.holders:
+            parametrized(layer, name, Rounding(bits, group, weight.dim))
     return model
 
 
 def without_rounding(model: nn.Module) -> nn.Module:
     """The same model from `with_rounding`, its rounded weights now plain ones."""
-    for layer in model.modules():
-        if isinstance(layer, ROUNDED_LAYERS):
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
-    return model
+    return with_plain_weights(model, Rounding)
 
 
 def pack(integers: Tensor) -> Tensor:
@@ -127,37 +139,40 @@ def unpack(packed: Tensor) -> Tensor:
     return torch.stack([packed % 16, packed // 16], dim=-1).flatten(-2).float() - 8
 
 
-class PackedLayer(SmallLayer):
-    """A layer, or an embedding, that holds its weights in four bits each, and a scale for each group."""
+class FourBits(nn.Module):
+    """A weight as integers of four bits, two to a byte, and a scale for each group."""
 
-    def __init__(self, layer: nn.Module, group: int) -> None:
-        weight = layer.get_parameter("weight").detach()
-        groups = in_groups(weight, group)
+    def __init__(self, weight: Weight, group: int) -> None:
+        super().__init__()
+        self.group, self.dim, self.dtype, self.shape = group, weight.dim, weight.value.dtype, weight.value.shape
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        groups = in_groups(weight, self.group, self.dim)
         scales = group_scales(groups, bits=4)
-        packed = pack(to_integers(groups, scales, bits=4))  # (out, groups, group / 2)
-        super().__init__(layer, packed=packed, scales=scales.half())
-        self.shape = weight.shape
+        return pack(to_integers(groups, scales, bits=4)), scales.bfloat16()  # (out, groups, group / 2)
 
-    @property
-    def weight(self) -> Tensor:
-        numbers = unpack(self.packed) * self.scales.float()  # (out, groups, group)
-        return numbers.flatten(1)[:, : self.shape[1:].numel()].view(self.shape)
+    def forward(self, packed: Tensor, scales: Tensor) -> Tensor:
+        return out_of_groups(unpack(packed) * scales.float(), self.shape, self.dim).to(self.dtype)
 
 
 def packed_model(model: nn.Module, group: int = 32) -> nn.Module:
     """A copy of the model on the CPU, for evaluation, whose layers hold weights of four bits.
 
     Args:
-        model: any network with linear or convolutional layers or embeddings; other parts stay as they are.
+        model: any network with layers that `find_weights` knows; other parts stay as they are.
         group: an even number of weights that share a scale.
 
     Raises:
-        InputError: the group is out of range, or a layer has no plain weight; names it.
+        InputError: the group is out of range, or no layer has a plain weight; names one.
     """
     if group < 2 or group % 2:
         raise InputError(f"option group: expected an even number of at least 2, got {group!r}")
     model = copy_for_cpu(model)
-    return replace_layers(model, {layer: PackedLayer(layer, group) for layer in plain_layers(model).values()})
+    weights = find_weights(model).values()
+    tell_reached("packed_model", model, (weight.value for weight in weights))
+    for weight in weights:
+        stored_as(weight, FourBits(weight, group))
+    return model
 
 
 def load_packed(model: nn.Module, path: str | Path, group: int = 32) -> nn.Module:

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.compression.calls import call, logits_of
 from recipes.compression.files import file_bytes, load_sparse, save_dense, save_sparse
-from recipes.compression.layers import WEIGHTED_LAYERS, plain_layers
+from recipes.compression.layers import find_weights, tell_reached
 from recipes.compression.report import Version, check_counts, compare, in_subfolder, logarithmic
 from recipes.core.command_line import main
 from recipes.core.device import rank_and_world, setup
@@ -33,26 +34,19 @@ from recipes.core.figures import new_figure
 from recipes.core.loop import one_cycle
 from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
 from recipes.core.result import Result
-from recipes.datasets.images import ImageFiles, Images, open_images
+from recipes.datasets.images import ImageFiles, open_images
 from recipes.vision.classification.old import FAST, train
 from recipes.vision.classification.scoring import evaluate
 from recipes.vision.classification.task import SmallCNN
 
-PRUNED_LAYERS = (*WEIGHTED_LAYERS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Weights of the linear and convolutional layers by name, one that layers share once.
+    """Weights of all layers but embeddings by name, one that layers share once.
 
     Raises:
-        InputError: there is no such layer, or the weight of one is no plain parameter; names the layer.
+        InputError: there is no such layer, or none whose weight is a plain parameter; names the layer.
     """
-    weights: dict[str, nn.Parameter] = {}
-    for name, layer in plain_layers(model, PRUNED_LAYERS).items():
-        weight = layer.get_parameter("weight")
-        if all(weight is not other for other in weights.values()):
-            weights[f"{name}.weight".lstrip(".")] = weight
-    return weights
+    return {name: weight.value for name, weight in find_weights(model, tables=False).items()}
 
 
 @torch.no_grad()
@@ -60,10 +54,11 @@ def prune(model: nn.Module, sparsity: float) -> dict[str, Tensor]:
     """Sets the weights of smallest magnitude to zero, in place, by one threshold for all layers.
 
     Biases, norms and embeddings stay as they are. Weights that were zero before are the first to go, so
-    pruning the same model again and further only adds zeros.
+    pruning the same model again and further only adds zeros. Of equally large ones as many go as are due,
+    at even distances.
 
     Args:
-        model: any network with linear or convolutional layers.
+        model: any network with linear, convolutional or recurrent layers, or attention.
         sparsity: share of the weights that are zero afterwards, at least 0 and below 1.
 
     Returns:
@@ -75,10 +70,16 @@ def prune(model: nn.Module, sparsity: float) -> dict[str, Tensor]:
     if not 0 <= sparsity < 1:
         raise InputError(f"option sparsity: expected a share of at least 0 and below 1, got {sparsity!r}")
     weights = prunable(model)
-    magnitudes = torch.cat([weight.abs().flatten() for weight in weights.values()])  # (weights of all layers,)
+    tell_reached("prune", model, weights.values())
+    magnitudes = torch.cat([weight.abs().flatten().float() for weight in weights.values()])  # (weights of all layers,)
     count = round(sparsity * len(magnitudes))
     threshold = magnitudes.kthvalue(count).values if count else -1.0
-    masks = {name: weight.abs() > threshold for name, weight in weights.items()}
+    kept = magnitudes > threshold
+    equal = (magnitudes == threshold).nonzero().flatten()
+    due = len(kept) - count - int(kept.sum())  # of the equal ones stay
+    kept[equal[torch.arange(due, device=equal.device) * len(equal) // max(due, 1)]] = True
+    parts = kept.split([weight.numel() for weight in weights.values()])
+    masks = {name: part.view_as(weight) for (name, weight), part in zip(weights.items(), parts, strict=True)}
     apply_masks(model, masks)
     return masks
 
@@ -109,7 +110,7 @@ def gradual(progress: float, sparsity: float) -> float:
 
 def fine_tune(
     model: nn.Module,
-    train_set: Images | ImageFiles,
+    train_set: Any,
     sparsity: float,
     *,
     schedule: Callable[[float, float], float] = gradual,
@@ -123,8 +124,8 @@ def fine_tune(
     """Trains on while weights are pruned, in place; the pruned ones stay zero.
 
     Args:
-        model: a trained network that gives logits (batch, classes).
-        train_set: pictures with a class.
+        model: a trained network that gives logits (batch, classes), by themselves or among other outputs.
+        train_set: any map-style data set of (input, label); the input may be a tuple, or a dict of named ones.
         sparsity: share of the weights that are zero at the end.
         schedule: from the share of training done and the sparsity at the end to the sparsity so far.
     """
@@ -134,10 +135,10 @@ def fine_tune(
     steps = epochs * -(-len(loader) // loop.options.accumulate)
     every = max(1, steps // 20)  # the network gets some steps to adapt before it is pruned again
     masks: dict[str, Tensor] = {}
-    for images, labels in loop:
+    for inputs, labels in loop:
         if not masks or loop.steps % every == 0:
             masks = prune(model, schedule(loop.steps // every * every / steps, sparsity))
-        loss = F.cross_entropy(loop.model(images), labels)
+        loss = F.cross_entropy(logits_of(call(loop.model, inputs)), labels)
         loop.step(loss)
         apply_masks(model, masks)  # the optimizer's momentum moves zeros too
     prune(model, sparsity)  # where the steps were too few for the schedule to end

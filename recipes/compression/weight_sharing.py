@@ -13,7 +13,6 @@ Paper: Han, Mao, Dally (2015), "Deep Compression: Compressing Deep Neural Networ
 Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, or torchvision:NAME.
 """
 
-import copy
 import functools
 import tempfile
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch.nn import functional as F
 
 from recipes.compression.files import file_bytes, save_dense
 from recipes.compression.huffman import load_shared, save_shared
+from recipes.compression.layers import plain_copy, tell_reached
 from recipes.compression.report import Version, check_counts, compare, in_subfolder, logarithmic
 from recipes.compression.weight_pruning import prunable
 from recipes.core.command_line import main
@@ -44,7 +44,7 @@ def cluster(numbers: Tensor, count: int, rounds: int = 50) -> Tensor:
 
     Every number belongs to the nearest mean, and every mean is moved to the middle of its numbers, in turn.
     In sorted order a cluster is a stretch that ends halfway to the next mean, and sums of stretches are
-    differences of running sums.
+    differences of running sums. A mean without numbers starts again at one that is far from its own mean.
     """
     ordered = numbers.double().sort().values
     sums = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])  # (N + 1,)
@@ -54,26 +54,33 @@ def cluster(numbers: Tensor, count: int, rounds: int = 50) -> Tensor:
         ends = torch.cat([inner.new_zeros(1), inner, inner.new_full((1,), len(ordered))])
         sizes = ends.diff()
         means = torch.where(sizes > 0, sums[ends].diff() / sizes.clamp(min=1), means)
+        empty = (sizes == 0).nonzero().flatten()
+        if len(empty):
+            far = (ordered - means.repeat_interleave(sizes)).abs().topk(min(len(empty), len(ordered))).indices
+            means[empty[: len(far)]] = ordered[far]
+            means = means.sort().values
     return means.to(numbers.dtype)
 
 
 @torch.no_grad()
 def share_weights(model: nn.Module, count: int = 16) -> nn.Module:
-    """A copy of the model whose linear and convolutional layers have `count` different weights each.
+    """A copy of the model whose layers have `count` different weights each.
 
     Zeros, as pruning leaves them, stay zeros and do not count.
 
     Args:
-        model: any network with such layers; biases, norms and embeddings stay as they are.
+        model: any network with layers that `prune` knows; biases, norms and embeddings stay as they are.
         count: values a layer, 2 to 255.
 
     Raises:
-        InputError: the count is out of range, or the model has no such layer, or one without plain weights.
+        InputError: the count is out of range, or the model has no such layer, or none with a plain weight.
     """
     if count not in range(2, 256):
         raise InputError(f"option count: expected a whole number from 2 to 255, got {count!r}")
-    model = copy.deepcopy(model)
-    for weight in prunable(model).values():
+    model = plain_copy(model)
+    weights = prunable(model)
+    tell_reached("share_weights", model, weights.values())
+    for weight in weights.values():
         others = weight[weight != 0]
         if len(others):
             means = cluster(others, count)

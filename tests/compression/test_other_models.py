@@ -2,22 +2,29 @@
 
 import copy
 import functools
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from recipes.compression.calls import call, logits_of
 from recipes.compression.channels import channel_groups, prune_channels
 from recipes.compression.coupling import NORMS, PRODUCERS
+from recipes.compression.distillation import DistillationOptions, distill
 from recipes.compression.files import file_bytes, load_sparse, save_dense, save_sparse
+from recipes.compression.huffman import load_shared, save_shared
 from recipes.compression.quantization import load_quantized, quantize
-from recipes.compression.quantization_aware import load_packed, packed_model
+from recipes.compression.quantization_aware import load_packed, packed_model, with_rounding
 from recipes.compression.structured_pruning import prune_by_library
-from recipes.compression.weight_pruning import prunable, prune
+from recipes.compression.weight_pruning import fine_tune, prunable, prune
 from recipes.compression.weight_sharing import share_weights
-from recipes.core.errors import InputError
+from recipes.core.errors import InputError, tell
 from recipes.core.measure import macs, parameter_count
 
 # Shares of the dense file with weights of 8 and of 4 bits. Biases, norms and names of tensors stay as they are,
@@ -71,9 +78,8 @@ def network(name: str) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 @torch.no_grad()
-def answer(model: nn.Module, inputs: Tensor) -> Tensor:
-    answers: Any = model(inputs)
-    return answers if isinstance(answers, Tensor) else answers.logits
+def answer(model: nn.Module, inputs: Any) -> Tensor:
+    return logits_of(call(model, inputs))
 
 
 def likeness(answers: Tensor, exact: Tensor) -> float:
@@ -175,10 +181,10 @@ def test_layers_of_other_libraries_keep_their_own_ways() -> None:
 def test_what_does_not_fit_names_the_layer() -> None:
     model, _, _ = network("vit_tiny_patch16_224")
     words, few = torch.zeros(1, 3, 64, 64, dtype=torch.long), torch.zeros(1, 1, 64, 64)
-    for call in (lambda inputs: quantize(model, inputs), lambda inputs: prune_channels(model, inputs, 0.5)):
+    for compress in (lambda inputs: quantize(model, inputs), lambda inputs: prune_channels(model, inputs, 0.5)):
         for inputs in (words, few):
             with pytest.raises(InputError, match=r"layer patch_embed\.proj: cannot take what it is given"):
-                call(inputs)
+                compress(inputs)
 
 
 def test_weights_that_are_no_numbers_are_refused() -> None:
@@ -189,3 +195,316 @@ def test_weights_that_are_no_numbers_are_refused() -> None:
     for compress in (quantize, packed_model, functools.partial(prune, sparsity=0.5), share_weights):
         with pytest.raises(InputError, match="layer 1: expected finite weights"):
             compress(model)
+
+
+class UNet(nn.Module):
+    """A concatenation of what was before pooling and what is after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.inner = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)
+        self.up, self.join = nn.ConvTranspose2d(64, 32, 2, stride=2), nn.Conv2d(64, 32, 3, padding=1, groups=2)
+        self.head = nn.Conv2d(32, 2, 1)
+
+    def forward(self, pictures: Tensor) -> Tensor:  # (batch, 3, height, width)
+        x = F.relu(self.down(pictures))
+        y = self.up(F.relu(self.inner(F.max_pool2d(x, 2))))
+        return self.head(F.relu(self.join(torch.cat([x, y], dim=1))))
+
+
+class Gated(nn.Module):
+    """Channels in equal parts that are multiplied, and weights that are computed, both ways that torch has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.utils.parametrizations.weight_norm(nn.Linear(32, 128))
+        self.second, self.last = nn.Linear(64, 128), nn.Linear(64, 8)
+        with pytest.warns(FutureWarning):
+            self.conv = nn.utils.weight_norm(nn.Conv1d(8, 8, 3))
+
+    def forward(self, x: Tensor) -> Tensor:  # (batch, words, 32)
+        left, right = self.second(F.glu(self.first(x))).chunk(2, dim=-1)
+        return self.conv(input=self.last(input=left * right.sigmoid()).transpose(1, 2))
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(32, 96, 2, batch_first=True, bidirectional=True), nn.Linear(192, 8)
+
+    def forward(self, words: Tensor, lengths: Tensor) -> Tensor:
+        return self.head(self.lstm(words)[0][torch.arange(len(words)), lengths])
+
+
+def tiny(name: str) -> tuple[nn.Module, Any]:
+    """A small network, most of them as dicts and tuples are taken, and inputs."""
+    words, ids = torch.randn(4, 9, 32), torch.randint(0, 100, (4, 9))
+    if name == "lstm":
+        return Recurrent(), (words, torch.tensor([8, 3, 5, 7]))
+    if name == "encoder":
+        layer = nn.TransformerEncoderLayer(64, 4, 256, batch_first=True)
+        return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), torch.randn(4, 9, 64)
+    if name in ("unet", "gated"):
+        return (UNet(), torch.randn(4, 3, 16, 16)) if name == "unet" else (Gated(), {"x": words})
+    import transformers
+
+    sizes: Any = {"num_hidden_layers": 2, "num_attention_heads": 4}
+    small = sizes | {"hidden_size": 64, "intermediate_size": 256}
+    if name == "gpt2":
+        options: Any = {"n_positions": 32, "bos_token_id": 0, "eos_token_id": 0}
+        config: Any = transformers.GPT2Config(vocab_size=100, n_embd=64, n_layer=2, n_head=4, **options)
+        return transformers.GPT2LMHeadModel(config), {"input_ids": ids}
+    if name == "llama":
+        config = transformers.LlamaConfig(vocab_size=100, num_key_value_heads=2, **small)
+        return transformers.LlamaForCausalLM(config), {"input_ids": ids}
+    if name == "t5":
+        options = {"d_kv": 16, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
+        config = transformers.T5Config(vocab_size=100, d_model=64, d_ff=256, **options)
+        return transformers.T5ForConditionalGeneration(config), {"input_ids": ids, "decoder_input_ids": ids}
+    if name == "vit":
+        config = transformers.ViTConfig(image_size=32, patch_size=8, num_labels=5, **small)
+        return transformers.ViTForImageClassification(config), {"pixel_values": torch.randn(4, 3, 32, 32)}
+    config = transformers.BertConfig(vocab_size=100, max_position_embeddings=32, **small)
+    return transformers.BertForMaskedLM(config), {"input_ids": ids, "attention_mask": (ids > 20).long()}
+
+
+def large(name: str) -> tuple[nn.Module, Any]:
+    if name.partition("_")[0] in ("regnety", "convnextv2", "mobilenetv4"):
+        import timm
+
+        return timm.create_model(name, pretrained=False), torch.randn(4, 3, 64, 64)
+    from torchvision import models
+
+    options: Any = {"googlenet": {"init_weights": False}, "vit_b_16": {"image_size": 64}}.get(name, {})
+    if name.startswith("deeplab"):
+        options = {"weights_backbone": None, "num_classes": 5}
+    model, inputs = models.get_model(name, weights=None, **options), torch.randn(4, 3, 64, 64)
+    if name == "vit_b_16":
+        nn.init.normal_(model.heads.head.weight)  # which is zero before training
+    return model, inputs
+
+
+TINY = ("gpt2", "llama", "t5", "vit", "masked_bert", "lstm", "encoder", "unet", "gated")
+LARGE = (
+    *("resnet50", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny", "swin_t", "vit_b_16", "densenet121"),
+    *("googlenet", "shufflenet_v2_x1_0", "deeplabv3_mobilenet_v3_large", "regnety_002", "convnextv2_atto"),
+    "mobilenetv4_conv_small",
+)
+every_other = pytest.mark.parametrize("name", [*TINY, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
+
+
+def other(name: str, seed: int) -> tuple[nn.Module, Any]:
+    torch.manual_seed(seed)
+    model, inputs = tiny(name) if name in TINY else large(name)
+    return model.eval(), inputs
+
+
+@functools.lru_cache(2)
+def known(name: str) -> tuple[nn.Module, Any, Tensor]:
+    model, inputs = other(name, 0)
+    return model, inputs, answer(model, inputs)
+
+
+def off(answers: Tensor, exact: Tensor) -> float:
+    """The relative error."""
+    return float((answers - exact).norm() / exact.norm())
+
+
+@every_other
+def test_int8_and_int4_of_any_network(name: str, tmp_path: Path) -> None:
+    model, inputs, exact = known(name)
+    dense, path = file_bytes(model, save_dense), tmp_path / "model.safetensors"
+    for small in (quantize(model), quantize(model, inputs), quantize(model, dynamic=True), packed_model(model)):
+        answers, four = answer(small, inputs), "FourBits" in str(small)
+        save_dense(small, path)
+        assert off(answers, exact) <= (0.5 if four else 0.1)
+        assert path.stat().st_size <= (0.19 if four else 0.31) * dense
+        assert torch.equal(answer((load_packed if four else load_quantized)(other(name, 1)[0], path), inputs), answers)
+
+
+@every_other
+def test_zeros_and_few_values_in_any_network(name: str, tmp_path: Path) -> None:
+    model, inputs, _ = known(name)
+    pruned, path = prune_channels(model, inputs, 0.0) if name == "gated" else copy.deepcopy(model), tmp_path / "model"
+    prune(pruned, 0.8)
+    weights = list(prunable(pruned).values())
+    assert sum(int((weight == 0).sum()) for weight in weights) == round(0.8 * sum(map(Tensor.numel, weights)))
+    if name in TINY:
+        shared, again = share_weights(pruned, 16), share_weights(model, 16)
+        save_shared(shared, path)
+        load_shared(again, path)
+        assert torch.equal(answer(again, inputs), answer(shared, inputs))
+        assert all(len(weight.unique()) <= 17 for weight in prunable(shared).values())
+    save_sparse(pruned, path)
+    load_sparse(model := copy.deepcopy(pruned).apply(forget), path)
+    assert torch.equal(answer(model, inputs), answer(pruned, inputs))
+
+
+def forget(layer: nn.Module) -> None:
+    for value in layer.parameters(recurse=False):
+        nn.init.ones_(value)
+
+
+@every_other
+def test_half_the_channels_of_any_network(name: str) -> None:
+    model, inputs, exact = known(name)
+    if name == "lstm":
+        return
+    same, small = prune_channels(model, inputs, 0.0), prune_channels(model, inputs, 0.5)
+    torch.testing.assert_close(answer(same, inputs), exact)
+    assert answer(small, inputs).shape == exact.shape
+    assert answer(small, inputs).isfinite().all()
+    assert parameter_count(small) < 0.85 * parameter_count(same) <= parameter_count(model)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "t5", "vit", "masked_bert"])
+def test_pruned_networks_of_transformers_are_read_by_from_pretrained(name: str, tmp_path: Path) -> None:
+    model, inputs, _ = known(name)
+    small: Any = prune_channels(model, inputs, 0.5, keep=["vit.embeddings"])
+    small.save_pretrained(tmp_path)
+    again = type(small).from_pretrained(tmp_path).eval()
+    assert torch.equal(answer(again, inputs), answer(small, inputs))
+    assert parameter_count(again) < 0.85 * parameter_count(model)
+
+
+def test_sizes_that_no_config_tells_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    tell.cache_clear()
+    prune_channels(*known("vit")[:2], 0.5)
+    assert "from_pretrained cannot build this network, as no config tells the size of vit." in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_another_process_reads_every_file_to_the_bit(tmp_path: Path) -> None:
+    answers = {}
+    for name in (*TINY, *LARGE):
+        model, inputs, _ = known(name)
+        small = quantize(model, inputs)
+        save_dense(small, tmp_path / f"{name}.safetensors")
+        answers[name] = answer(small, inputs)
+    torch.save(answers, tmp_path / "answers.pt")
+    script = (
+        "import sys, torch\n"
+        "from tests.compression.test_other_models import answer, load_quantized, other\n"
+        "torch.set_num_threads(1)\n"
+        "for name, expected in torch.load(sys.argv[1] + '/answers.pt').items():\n"
+        "    model = load_quantized(other(name, 1)[0], f'{sys.argv[1]}/{name}.safetensors')\n"
+        "    assert torch.equal(answer(model, other(name, 0)[1]), expected), name\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=Path(__file__).parents[2], check=True)
+
+
+def tied() -> Any:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(300, 64), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 300, bias=False))
+    model[3].weight = model[0].weight
+    return model
+
+
+def test_tied_weights_stay_tied_and_are_stored_once(tmp_path: Path) -> None:
+    model, ids = tied(), torch.randint(300, (4, 5))
+    for small, share in ((quantize(model, ids), 0.28), (packed_model(model), 0.19), (prune_channels(model, ids, 0), 1)):
+        assert file_bytes(small, save_dense) <= share * file_bytes(model, save_dense)
+        small.get_parameter("0.weight" if share == 1 else "0.parametrizations.weight.original1").data.zero_()
+        assert not answer(small, ids).any()
+
+
+def test_what_was_left_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    tell.cache_clear()
+    model = Recurrent()
+    quantize(model)
+    assert capsys.readouterr().err == ""
+    prune_channels(model, (torch.randn(1, 9, 32), torch.tensor([3])), 0.5)
+    told = capsys.readouterr().err
+    assert told.startswith("prune_channels: reached 0.0% of the parameters, left lstm.weight_ih_l*, lstm.weight_hh_l*")
+    assert told.count("\n") == 1
+
+
+def test_compressed_networks_answer_in_threads() -> None:
+    model, inputs = other("encoder", 0)
+    for small in (quantize(model, inputs), quantize(model, dynamic=True), packed_model(model)):
+        exact = answer(small, inputs)
+        with ThreadPoolExecutor(4) as threads:
+            answers = list(threads.map(lambda _: answer(small, inputs), range(100)))  # noqa: B023
+        assert all(torch.equal(one, exact) for one in answers)
+
+
+def test_compressed_networks_are_exported_and_compiled_whole() -> None:
+    model, pictures = other("unet", 0)
+    for small in (quantize(model, pictures), quantize(model, dynamic=True), packed_model(model)):
+        exact = answer(small, pictures)
+        program = torch.export.export(small, (pictures,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+        whole = torch.compile(small, fullgraph=True, backend="eager")
+        for other_form in (program, whole):
+            torch.testing.assert_close(answer(other_form, pictures), exact)
+
+
+@pytest.mark.slow
+def test_compressed_networks_become_onnx_files(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model, pictures = other("unet", 0)
+    for small in (quantize(model, pictures), quantize(model, dynamic=True), packed_model(model)):
+        path = str(tmp_path / "model.onnx")
+        torch.onnx.export(small, (pictures,), path, input_names=["pictures"], dynamo=True, verbose=False)
+        answers = onnxruntime.InferenceSession(path).run(None, {"pictures": pictures.numpy()})[0]
+        torch.testing.assert_close(torch.from_numpy(answers), answer(small, pictures), rtol=1e-3, atol=1e-3)
+
+
+def test_half_precision_stays_half_precision() -> None:
+    model, words = other("encoder", 0)
+    model, words = model.bfloat16(), words.bfloat16()
+    exact = answer(model, words)
+    small = [quantize(model, words), quantize(model, dynamic=True), packed_model(model), share_weights(model, 64)]
+    prune(pruned := copy.deepcopy(model), 0.01)
+    for one in (*small, with_rounding(model, 8), pruned, prune_channels(model, words, 0.0)):
+        assert answer(one, words).dtype == torch.bfloat16
+        assert off(answer(one, words).float(), exact.float()) < (0.2 if one is small[2] else 0.1)
+
+
+def test_what_computed_the_weights_may_be_frozen_and_copies_keep_it() -> None:
+    model, inputs = other("gated", 0)
+    exact, again = answer(model.requires_grad_(False), inputs), copy.deepcopy(model)
+    small = quantize(model, inputs)
+    assert "FourBits" in str(packed := packed_model(small))
+    assert off(answer(packed, inputs), exact) < 0.5
+    assert off(answer(small, inputs), exact) < 0.1
+    assert torch.equal(answer(model, inputs), exact)
+    assert torch.equal(answer(again, inputs), exact)
+
+
+def test_tiny_weights_do_not_become_zeros() -> None:
+    layer, inputs = nn.Linear(64, 8, bias=False), torch.randn(4, 64)
+    nn.init.normal_(layer.weight, std=1e-6)
+    assert off(answer(packed_model(layer), inputs), answer(layer, inputs)) < 0.2
+
+
+def test_of_equal_weights_as_many_go_as_are_due_in_all_layers() -> None:
+    model = nn.Sequential(nn.Linear(100, 10), nn.Linear(10, 10))
+    for layer in model:
+        layer.weight.data = layer.weight.detach().sign()
+    prune(model, 0.3)
+    assert [int((layer.weight == 0).sum()) for layer in model] == [300, 30]
+
+
+class Samples(torch.utils.data.Dataset[Any]):
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> Any:
+        ids = torch.randint(2, 50, (8,), generator=torch.Generator().manual_seed(index))
+        ids[0] = index % 2
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, index % 2
+
+
+def test_networks_of_transformers_are_trained_on_dicts() -> None:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    sizes: Any = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    teacher, student = (BertForSequenceClassification(BertConfig(vocab_size=50, **sizes)) for _ in range(2))
+    for method in ("soft", "features"):
+        options = DistillationOptions(device="cpu", method=method, epochs=2, batch_size=16, precision="fp32")  # type: ignore[arg-type]
+        assert distill(teacher, student, Samples(), options).history[-1]["loss"] < 10
+    fine_tune(student, Samples(), 0.5, epochs=8, batch_size=16, lr=5e-3, device=torch.device("cpu"))
+    weights = list(prunable(student).values())
+    assert sum(int((weight == 0).sum()) for weight in weights) == round(0.5 * sum(map(Tensor.numel, weights)))

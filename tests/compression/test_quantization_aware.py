@@ -35,7 +35,7 @@ def test_rounds_as_torch_does(bits: int) -> None:
     """One group a row: torch's fake quantization by channel, with the same scales."""
     weight = torch.randn(6, 32)
     largest = 2 ** (bits - 1) - 1
-    scales = (weight.abs().amax(dim=1) / largest).half().float()
+    scales = (weight.abs().amax(dim=1) / largest).bfloat16().float()
     expected = torch.fake_quantize_per_channel_affine(
         weight, scales, torch.zeros(6, dtype=torch.int32), 0, -largest, largest
     )

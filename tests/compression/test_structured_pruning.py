@@ -158,7 +158,7 @@ def test_what_must_stay_stays() -> None:
             self.first, self.last = nn.Linear(6, 8), nn.Linear(4, 2)
 
         def forward(self, x: Tensor) -> Tensor:
-            left, right = self.first(x).chunk(2, dim=-1)
+            left, right = self.first(x).split(4, dim=-1)
             return self.last(left * right)
 
     assert channel_groups(Split(), torch.zeros(1, 6)) == []

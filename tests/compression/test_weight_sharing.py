@@ -39,6 +39,14 @@ def test_clusters_are_those_of_scikit_learn() -> None:
     )
 
 
+def test_clusters_without_numbers_are_filled() -> None:
+    numbers = torch.cat([torch.randn(1000, generator=torch.Generator().manual_seed(0)), torch.tensor([1000.0])])
+    means = cluster(numbers, 8)
+    nearest = (numbers[:, None] - means).abs().argmin(dim=1)
+    assert len(nearest.unique()) == 8
+    assert len(cluster(torch.tensor([1.0, 2.0, 2.0]), 8).unique()) <= 3
+
+
 def test_each_layer_has_so_many_values_and_each_weight_the_nearest() -> None:
     model = network()
     shared = share_weights(model, 16)
