@@ -46,7 +46,7 @@ def networks() -> list[Network]:
     separable = {"width": 0.5, "last": 128, **small}
     scaled = {"stem": 8, "by": 2, "dropout": 0.1, "stochastic_depth": 0.1, **small}
     tokens = {"width": 48, "depth": 3, "heads": 4, "dropout": 0.1, **grey}
-    convolutions = {"width": 16, "hidden": 128, "places": 1, "dropout": 0.2, "batch_norm": True, **grey}
+    convolutions = {"width": 16, "hidden": 128, "grid": 1, "dropout": 0.2, "batch_norm": True, **grey}
     return [
         (lenet, "LeNet-5, 32×32 pixels", lambda: lenet.LeNet(1, CLASSES)),
         (alexnet, "AlexNet, width 12", lambda: alexnet.AlexNet(width=12, **small)),
@@ -60,7 +60,7 @@ def networks() -> list[Network]:
         ),
         (
             efficientnet,
-            "3 blocks of EfficientNet, width 8",
+            "5 blocks of EfficientNet, width 8",
             lambda: efficientnet.EfficientNet(efficientnet.SMALL_SETTINGS, **scaled),
         ),
         (vit, "3 blocks of ViT, width 48, patches of 4×4", lambda: vit.VisionTransformer((28, 28), 4, **tokens)),
@@ -70,7 +70,7 @@ def networks() -> list[Network]:
 
 def line(folder: Path, recipe: ModuleType, name: str, build: Callable[[], nn.Module]) -> list[str]:
     """Trains one network; gives its cells of the table."""
-    train_set, test_set = open_images(folder, image_size=lenet.SIDE if recipe is lenet else None)
+    train_set, test_set = open_images(folder, image_size=32 if recipe is lenet else None)
     few = train_set.subset(holdout(train_set.labels, PICTURES / len(train_set))[1])
     torch.manual_seed(0)
     model, lr = build(), inspect.signature(recipe.run).parameters["lr"].default
