@@ -229,3 +229,14 @@ def test_torchrun_gives_one_result(
     first = next(iter(one.metrics))
     assert two["metrics"][first] == pytest.approx(one.metrics[first], abs=apart)
     assert json.loads((tmp_path / "result.json").read_text())["metrics"] == two["metrics"]
+
+
+def test_torchrun_tells_what_cannot_be_used_in_one_line_once(tmp_path: Path) -> None:
+    given = ["run", "nlp.text_classification", "--data", str(tmp_path / "nowhere"), "--device", "cpu"]
+    two_of = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "recipes", *given]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, *two_of], capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line == f"error: {tmp_path / 'nowhere'}: no such file or folder"
+    assert "exitcode  : 2" in done.stderr

@@ -29,6 +29,7 @@ MOVED = [entry.name for entry in entries() if is_new(Source(entry.module, entry.
 SHARED = {"data": None, "device": "auto", "seed": 0, "out": None}
 LEAST = dict.fromkeys(("epochs", "seeds", "repeats", "trainings", "workers"), 1) | {"libraries": False}
 every_recipe = pytest.mark.parametrize("name", NAMES)
+TRAINED = [name for name in MOVED if " Loop(" in find(name).source]  # by gradient
 every_moved_recipe = pytest.mark.parametrize("name", MOVED)
 
 
@@ -111,7 +112,7 @@ def test_learned(name: str, default_run: Callable[[str], Result]) -> None:
 
 
 @pytest.mark.slow
-@every_moved_recipe
+@pytest.mark.parametrize("name", TRAINED)
 def test_null_run(name: str) -> None:
     """At a learning rate of 1e-9 nothing is learned: the bar is missed, and no learned claim's numbers hold."""
     result = recipes.run(name, device="cpu", lr=1e-9)

@@ -10,7 +10,7 @@ from recipes.datasets.loading import few_of_each
 from recipes.datasets.word_vectors import WordVectors, start_from
 from recipes.nlp.text_classification.encoding import EncodedTexts, Vocabulary, tokenize
 from recipes.nlp.text_classification.scoring import evaluate
-from recipes.nlp.text_classification.task import MeanOfWords, train
+from recipes.nlp.text_classification.task import MeanOfWords, MeanOfWordsOptions, train
 
 
 def held_out_passages(
@@ -76,11 +76,12 @@ def with_few_labels(
         few = EncodedTexts(texts, ids, train_set.labels[shown], train_set.classes, train_set.vocabulary)
         for name, (start, kept) in starts.items():
             torch.manual_seed(number)
-            model = MeanOfWords(len(few.vocabulary), len(few.classes), width=table.shape[1])
+            model = MeanOfWords(len(few.vocabulary), len(few.classes), embedding_size=table.shape[1])
             if start is not None:
                 start_from(model.embedding, few.vocabulary.words, start)
             model.embedding.weight.requires_grad_(not kept)
             lr = 5e-2 if kept else 1e-2
-            train(model, few, few, epochs=epochs, batch_size=20, lr=lr, device=device, seed=number)
+            options = MeanOfWordsOptions(epochs=epochs, batch_size=20, lr=lr, device=device, seed=number)
+            train(model.to(device), few, few, options)
             accuracies[name].append(evaluate(model, test_set, device)["accuracy"])
     return accuracies

@@ -6,32 +6,29 @@ loads and preprocesses, a sampler decides on the order, a collate function makes
 joins the three.
 
 Here a sample is the list of a digit's inked pixels, so samples differ in length and the collate function has to
-pad them. Half of the digits are made rare: with a plain shuffle a network hardly meets them, with a sampler that
-draws every class equally often it learns them too.
+pad them. Half of the classes are made rare: with a plain shuffle a network hardly meets them, with a sampler that
+draws every class equally often it learns them too. Without any shuffling, class after class, it forgets each one
+while it learns the next.
 
 Notes: 82
 Paper: Qi, Su, Mo, Guibas (2017), "PointNet: Deep Learning on Point Sets for 3D Classification and Segmentation",
     https://arxiv.org/abs/1612.00593, for the network
-Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, or torchvision:NAME.
+Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, torchvision:NAME, or Datasets.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Unpack
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from recipes.core.command_line import main
-from recipes.core.device import rank_and_world, setup
-from recipes.core.errors import InputError
-from recipes.core.evaluation import predict
+from recipes.core.device import rank_and_world
 from recipes.core.figures import new_figure, show_picture
-from recipes.core.loop import one_cycle
+from recipes.core.frame import Claim, InputError, Loop, Options, Result, main, option, recipe
 from recipes.core.measure import interleaved, ratio
-from recipes.core.old import Engine, OldLoop, claim, old_recipe
-from recipes.core.result import Result
 from recipes.datasets.images import Images, open_images
 
 Sample = tuple[Tensor, int]  # inked pixels (n, 3) as row, column and ink, all from 0 to 1, and the class
@@ -39,27 +36,33 @@ Batch = tuple[tuple[Tensor, Tensor], Tensor]  # padded pixels (B, longest, 3), w
 
 
 class InkedPixels(Dataset):
-    """Each picture as the list of its pixels that are not black: the jobs of loading and preprocessing."""
+    """Each picture as the list of its pixels that are not black: the jobs of loading and preprocessing.
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images, self.labels = images, labels  # (N, height, width) from 0 to 1, (N,)
+    With `moved`, a share of the picture's side, each sample comes shifted, turned and stretched at random by about as
+    much, and otherwise every time it is asked for.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, *, moved: float = 0.0) -> None:
+        self.images, self.labels, self.moved = images, labels, moved  # (N, height, width) from 0 to 1, (N,)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        image = self.images[index]
-        places = image.nonzero()  # (n, 2)
-        size = torch.tensor(image.shape) - 1
-        return torch.cat([places / size, image[image != 0][:, None]], dim=1), int(self.labels[index])
+        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """The same for many at once, which the DataLoader prefers: one search for ink instead of one a picture."""
+        """Many at once, which the DataLoader prefers: one search for ink instead of one a picture."""
         images = self.images[indices]
-        places = images.nonzero()  # (all pixels, 3): picture, row, column
-        size = torch.tensor(images.shape[1:]) - 1
-        pixels = torch.cat([places[:, 1:] / size, images[images != 0][:, None]], dim=1)
-        counts = places[:, 0].bincount(minlength=len(images)).tolist()
+        found = images.nonzero()  # (all pixels, 3): picture, row, column
+        positions = found[:, 1:] / (torch.tensor(images.shape[1:]) - 1)
+        if self.moved:
+            number = found[:, 0]
+            turn = torch.eye(2) + 2 * self.moved * torch.randn(len(images), 2, 2)
+            shift = self.moved * torch.randn(len(images), 2)
+            positions = ((positions - 0.5)[:, None] @ turn[number])[:, 0] + 0.5 + shift[number]
+        pixels = torch.cat([positions, images[images != 0][:, None]], dim=1)
+        counts = found[:, 0].bincount(minlength=len(images)).tolist()
         return list(zip(pixels.split(counts), self.labels[indices].tolist(), strict=True))
 
 
@@ -96,6 +99,13 @@ class Shuffled(Sampler):
         yield from self.order(generator)[self.rank :: self.world][: len(self)].tolist()
 
 
+class Sorted(Shuffled):
+    """Class after class, as many data sets lie on a disk."""
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        return self.labels.argsort(stable=True)
+
+
 class Balanced(Shuffled):
     """As many draws as there are samples, each class as likely: rare ones come again and again."""
 
@@ -104,10 +114,24 @@ class Balanced(Shuffled):
         return weights.multinomial(len(self.labels), replacement=True, generator=generator)
 
 
+SAMPLERS = {"balanced": Balanced, "shuffled": Shuffled, "sorted": Sorted}
+
+
+@dataclass(kw_only=True)
+class DataLoadingOptions(Options):
+    sampler: Literal["balanced", "shuffled", "sorted"] = option("balanced", "balanced, shuffled, or sorted by class")
+    rare_samples: int = option(8, "training samples that the second half of the classes keep, each", least=1)
+    image_size: int | None = option(None, "side in pixels that pictures are resized to", least=1)
+    moved: float = option(0.08, "share of its side by which a training sample is moved at random", least=0, most=1)
+    width: int = option(96, "numbers that the network makes of a pixel, at first", least=1)
+    epochs: int = 80
+    batch_size: int = 64
+
+
 class PointNet(nn.Module):
     """The same small network for every pixel, the maximum over the real ones, and a second network for that."""
 
-    def __init__(self, num_classes: int, *, width: int = 64, waves: int = 4) -> None:
+    def __init__(self, num_classes: int, *, width: int, waves: int = 4) -> None:
         super().__init__()
         self.frequencies = nn.Buffer(torch.pi * 2.0 ** torch.arange(waves), persistent=False)
         self.pixel = nn.Sequential(
@@ -119,174 +143,127 @@ class PointNet(nn.Module):
 
     def forward(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
         pixels, real = inputs  # (B, longest, 3), (B, longest)
-        # Places as waves of several lengths, so that neighbours can be told apart
+        # Places as waves of several lengths, so that neighbors can be told apart
         angles = (pixels[:, :, :2, None] * self.frequencies).flatten(2)  # (B, longest, 2 * waves)
         features = self.pixel(torch.cat([pixels, angles.sin(), angles.cos()], dim=2))  # (B, longest, 2 * width)
         features = features.masked_fill(~real[:, :, None], -torch.inf)  # what is padding never wins
         return self.head(features.amax(dim=1))  # (B, num_classes)
 
 
-def train(
-    model: nn.Module, dataset: InkedPixels, sampler: Shuffled, *, batch_size: int, lr: float, **loop_options: Any
-) -> OldLoop:
-    """Minimises the cross-entropy over a DataLoader's batches: it joins data set, sampler and collate function."""
-    share = max(1, batch_size // sampler.world)
-    loader = DataLoader(dataset, share, sampler=sampler, collate_fn=pad, drop_last=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
-    loop = OldLoop(model, optimizer, loader, schedule=one_cycle, **loop_options)
+def build(options: DataLoadingOptions, data: Images) -> PointNet:
+    """The network for classes like these."""
+    return PointNet(len(data.classes), width=options.width)
+
+
+def train(model: nn.Module, dataset: InkedPixels, options: DataLoadingOptions) -> Loop:
+    """Minimizes the cross-entropy over a DataLoader's batches: it joins data set, sampler and collate function."""
+    sampler = SAMPLERS[options.sampler](dataset.labels, options.seed)
+    size = max(1, min(options.batch_size, len(dataset)) // sampler.world)
+    loader = DataLoader(dataset, size, sampler=sampler, collate_fn=pad, drop_last=True)
+    loop = Loop(model, torch.optim.AdamW(model.parameters(), lr=options.lr), loader, options)
     for inputs, labels in loop:
-        loss = F.cross_entropy(loop.model(inputs), labels)
-        loop.step(loss)
+        loop.step(F.cross_entropy(loop.model(inputs), labels))
     return loop
 
 
-class Padded:
-    """Whole batches of a data set, for `predict`."""
-
-    def __init__(self, dataset: InkedPixels) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        return pad(self.dataset.__getitems__(indices))
-
-
-def evaluate(model: nn.Module, dataset: InkedPixels, rare: Tensor, device: torch.device) -> dict[str, float]:
+@torch.inference_mode()
+def evaluate(model: nn.Module, dataset: InkedPixels, rare: Tensor, device: Any) -> dict[str, float]:
     """Accuracy over all held-out samples, and over those of the classes that are rare in training."""
-    right = torch.stack(predict(model, Padded(dataset), device)).argmax(dim=1) == dataset.labels  # (N,)
-    among = torch.isin(dataset.labels, rare)
+    model.eval()
+    loader = DataLoader(dataset, 256, collate_fn=pad)
+    predicted = [model((pixels.to(device), real.to(device))).argmax(dim=1).cpu() for (pixels, real), _ in loader]
+    return scores(torch.cat(predicted), dataset.labels, rare)
+
+
+def scores(predicted: Tensor, labels: Tensor, rare: Tensor) -> dict[str, float]:
+    right, among = predicted == labels, torch.isin(labels, rare)  # (N,) each
     return {"accuracy": right.double().mean().item(), "rare_accuracy": right[among].double().mean().item()}
 
 
-def draw(dataset: InkedPixels, pixels: Tensor, draws: dict[str, Tensor], classes: list[str]) -> Any:
-    """A picture and the list it becomes, a padded batch, and how often either sampler draws each class."""
-    figure, axes = new_figure(1, 4, width=3.2)
-    sample, label = dataset[0]
-    show_picture(axes[0, 0], dataset.images[:1], f"loaded: a {classes[label]}")
-    axes[0, 1].scatter(sample[:, 1], 1 - sample[:, 0], c=sample[:, 2], cmap="Greys", vmin=-0.3, edgecolor="gray")
-    axes[0, 1].set(title=f"preprocessed: {len(sample)} pixels", xticks=[], yticks=[], aspect="equal")
-    axes[0, 2].imshow(pixels[:, :, 2], cmap="Greys", aspect="auto", interpolation="nearest")
-    axes[0, 2].set(title="a batch, padded at the right", xlabel="pixel", ylabel="sample")
-    for shift, (name, counts) in zip((-0.2, 0.2), draws.items(), strict=True):
-        axes[0, 3].bar(torch.arange(len(counts)) + shift, counts, width=0.4, label=name)
-    axes[0, 3].set(title="draws of each class in an epoch")
-    axes[0, 3].set_xticks(range(len(classes)), classes, rotation=90 if max(map(len, classes)) > 2 else 0)
-    axes[0, 3].legend(frameon=False)
-    axes[0, 3].spines[["top", "right"]].set_visible(False)
-    return figure
+def nearest_neighbor(known: InkedPixels, unseen: InkedPixels) -> Tensor:
+    """The class of the training picture whose pixels differ least: (N,)."""
+    distances = torch.cdist(unseen.images.flatten(1), known.images.flatten(1))
+    return known.labels[distances.argmin(dim=1)]
 
 
-@old_recipe
-def run(
-    *,
-    data: str | None = None,
-    image_size: int | None = None,
-    rare_samples: int = 8,
-    width: int = 64,
-    epochs: int = 20,
-    batch_size: int = 32,
-    lr: float = 3e-3,
-    device: str = "auto",
-    seed: int = 0,
-    out: str | None = None,
-    **engine: Unpack[Engine],
-) -> Result:
-    """Trains with a plain and with a balancing sampler on classes of which half are rare.
-
-    Args:
-        data: folder of your pictures, or torchvision:NAME; the bundled digits if not given.
-        image_size: side in pixels that your pictures are brought to; their own size if not given.
-        rare_samples: training samples that the second half of the classes keep, each.
-        width: numbers that the network makes of a pixel, at first.
-        epochs: passes over the training samples.
-        batch_size: samples in an optimizer step, over all processes.
-        lr: highest learning rate of the one-cycle schedule.
-        device: auto, cpu, cuda or mps.
-        seed: of the weights and of the orders.
-        out: folder for result.json, figure.png and model.safetensors.
-    """
-    place = setup(device, seed)
-    train_set, test_set = open_images(data, image_size=image_size, seed=seed)
-    if not (isinstance(train_set, Images) and isinstance(test_set, Images)):
+@recipe(DataLoadingOptions)
+def run(options: DataLoadingOptions) -> Result:
+    """Trains on classes of which half are rare, in batches that a sampler draws."""
+    pictures, test_pictures = open_images(options.data, image_size=options.image_size, seed=options.seed)
+    if not (isinstance(pictures, Images) and isinstance(test_pictures, Images)):
         raise InputError("option image_size: expected a smaller one, so that all pictures fit in memory")
-    rare = torch.arange(len(train_set.classes) // 2, len(train_set.classes))
-    kept = torch.cat(
-        [
-            (train_set.labels == label).nonzero().flatten()[: rare_samples if label in rare else None]
-            for label in range(len(train_set.classes))
-        ]
-    )
-    dataset, unseen = (
-        InkedPixels(part.pixels(rows).float().mean(dim=1) / 255, part.labels[rows])
-        for part, rows in ((train_set, kept), (test_set, torch.arange(len(test_set))))
-    )
-    samplers = {"shuffled": Shuffled(dataset.labels, seed), "balanced": Balanced(dataset.labels, seed)}
-    metrics: dict[str, dict[str, float]] = {}
-    for name, sampler in samplers.items():
-        torch.manual_seed(seed)
-        model = PointNet(len(train_set.classes), width=width).to(place)
-        shared: dict[str, Any] = {"epochs": epochs, "device": place, "name": name, **engine}
-        loop = train(model, dataset, sampler, batch_size=batch_size, lr=lr, **shared)
-        metrics[name] = evaluate(model, unseen, rare, place)
-
-    plain = Shuffled(dataset.labels, seed)
-    first, again = list(plain), list(Shuffled(dataset.labels, seed))
-    plain.set_epoch(1)
-    second = list(plain)
-    same = sum(one == other for one, other in zip(first, second, strict=True)) / len(first)
-    draws = {name: dataset.labels[list(sampler)].bincount() for name, sampler in samplers.items()}
-    share = {name: counts[rare].sum().item() / counts.sum().item() for name, counts in draws.items()}
-    (pixels, real), _ = pad(dataset.__getitems__(first[:16]))
-    model.eval()
-    with torch.no_grad():
-        together = model((pixels.to(place), real.to(place)))
-        alone = [model(tuple(each.to(place) for each in pad([dataset[index]])[0])) for index in first[:16]]
-    indices = first[: 8 * batch_size]
-    seconds = interleaved(
-        {"many": lambda: dataset.__getitems__(indices), "one": lambda: [dataset[index] for index in indices]}
-    )
+    count = len(pictures.classes)
+    rare, most = torch.arange(count // 2, count), len(pictures)
+    of_class = [(pictures.labels == label).nonzero().flatten() for label in range(count)]
+    kept = torch.cat([rows[: options.rare_samples if label in rare else most] for label, rows in enumerate(of_class)])
+    gray = [part.pixels(torch.arange(len(part))).float().mean(dim=1) / 255 for part in (pictures, test_pictures)]
+    train_set = InkedPixels(gray[0][kept], pictures.labels[kept], moved=options.moved)
+    test_set = InkedPixels(gray[1], test_pictures.labels)
+    model = build(options, pictures).to(options.device)
+    loop = train(model, train_set, options)
     return Result(
-        metrics=metrics["balanced"],
-        baseline=metrics["shuffled"],
-        baseline_name="plain shuffle",
-        bars={"accuracy": 0.8},
-        claims=[
-            claim("load: samples that an epoch leaves out", len(dataset) - len(set(first)), "<=", 0),
-            claim("preprocess: the largest number in a sample", pixels.max().item(), "<=", 1),
-            claim("batch: different lengths that one batch holds", len(real.sum(dim=1).unique()), ">", 1),
-            claim(
-                "padding changes no answer: largest difference",
-                (together - torch.cat(alone)).abs().max().item(),
-                "<",
-                1e-5,
-            ),
-            claim("shuffle: share of places with the same sample in the next epoch", same, "<", 0.05),
-            claim(
-                "and the order repeats with the seed: places that differ",
-                sum(a != b for a, b in zip(first, again, strict=True)),
-                "<=",
-                0,
-            ),
-            claim(
-                "a balancing sampler evens out the classes: share of rare ones in an epoch", share["balanced"], ">", 0.4
-            ),
-            claim("where a plain shuffle has hardly any", share["shuffled"], "<", 0.1),
-            claim(
-                "and they are learned: accuracy on rare classes",
-                metrics["balanced"]["rare_accuracy"],
-                ">",
-                metrics["shuffled"]["rare_accuracy"],
-            ),
-            claim(
-                "samples fetched together: time over one by one", ratio(seconds["many"], seconds["one"])[1], "<", 0.5
-            ),
-        ],
+        metrics=evaluate(model, test_set, rare, options.device),
+        baseline=scores(nearest_neighbor(train_set, test_set), test_set.labels, rare),
+        baseline_name="nearest neighbor",
+        bars={"accuracy": 0.9},
         history=loop.history,
         model=model,
-        draw=lambda: draw(dataset, pixels, draws, train_set.classes),
+        train_set=train_set,
+        test_set=test_set,
     )
+
+
+@run.claims
+def claims(run: Any) -> Iterator[Claim]:
+    result = run()
+    ways = {name: run(sampler=name) for name in ("balanced", "shuffled", "sorted")}
+    result.rows = [{"sampler": name} | one.metrics for name, one in ways.items()]
+    balanced, plain = ways["balanced"], ways["shuffled"]
+    text = "drawing every class equally often pays: accuracy on the rare classes"
+    yield Claim(text, balanced["rare_accuracy"], ">", plain["rare_accuracy"], margin=0.04)
+    yield Claim("so does shuffling: accuracy", plain["accuracy"], ">", ways["sorted"]["accuracy"], margin=0.15)
+    text = "moving the samples at random pays: accuracy"
+    yield Claim(text, result["accuracy"], ">", run(moved=0.0)["accuracy"], margin=0.02)
+
+    dataset, model = result.train_set, result.model.cpu()
+    first, again, later = (Shuffled(dataset.labels, result.seed) for _ in range(3))
+    later.set_epoch(1)
+    differ = sum(one != other for one, other in zip(first, again, strict=True))
+    yield Claim("the order repeats with the seed: positions that differ", differ, "<=", 0, kind="fact")
+    same = sum(one == other for one, other in zip(first, later, strict=True)) / len(first)
+    yield Claim("and not in the next epoch: share of positions alike", same, "<", 0.05, kind="fact")
+    samples = result.test_set.__getitems__(range(16))
+    model.eval()
+    with torch.inference_mode():
+        alone = torch.cat([model(pad([sample])[0]) for sample in samples])
+        difference = (model(pad(samples)[0]) - alone).abs().max().item()
+    yield Claim("padding changes no answer: largest difference", difference, "<", 1e-4, kind="fact")
+    rows = list(first)[:256]
+    ways_to_fetch = {"many": lambda: dataset.__getitems__(rows), "one": lambda: [dataset[row] for row in rows]}
+    seconds = interleaved(ways_to_fetch)
+    text = "samples fetched together: time over one by one"
+    yield Claim(text, ratio(seconds["many"], seconds["one"])[1], "<", 0.5, kind="fact")
+
+
+@run.figure
+def figure(result: Result) -> Any:
+    """A picture and the list it becomes, a padded batch, and how often each sampler draws each class."""
+    dataset = result.test_set
+    drawing, axes = new_figure(1, 4, width=3.2)
+    sample, _ = dataset[0]
+    show_picture(axes[0, 0], dataset.images[:1], "loaded")
+    axes[0, 1].scatter(sample[:, 1], 1 - sample[:, 0], c=sample[:, 2], cmap="Greys", vmin=-0.3, edgecolor="gray")
+    axes[0, 1].set(title=f"preprocessed: {len(sample)} pixels", xticks=[], yticks=[], aspect="equal")
+    (pixels, _), _ = pad(dataset.__getitems__(range(16)))
+    axes[0, 2].imshow(pixels[:, :, 2], cmap="Greys", aspect="auto", interpolation="nearest")
+    axes[0, 2].set(title="a batch, padded at the right", xlabel="pixel", ylabel="sample")
+    for shift, name in ((-0.2, "shuffled"), (0.2, "balanced")):
+        labels = result.train_set.labels
+        counts = labels[list(SAMPLERS[name](labels, result.seed))].bincount()
+        axes[0, 3].bar(torch.arange(len(counts)) + shift, counts, width=0.4, label=name)
+    axes[0, 3].set(title="draws of each class in an epoch", xlabel="class")
+    axes[0, 3].legend(frameon=False)
+    return drawing
 
 
 if __name__ == "__main__":

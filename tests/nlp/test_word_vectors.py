@@ -243,5 +243,5 @@ def test_own_text_and_own_vectors(tmp_path: Path) -> None:
     assert len(saved.read_text().splitlines()[0].split(" ")) == 9
     again = word_vectors.run(vectors=str(saved), **options)
     assert again.metrics["accuracy"] > 0
-    with pytest.raises(InputError, match="options width, window, drawn, labels and trainings"):
+    with pytest.raises(InputError, match="option window: expected a whole number of at least 1, got 0"):
         word_vectors.run(device="cpu", window=0)

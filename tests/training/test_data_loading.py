@@ -4,7 +4,17 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from recipes.training.data_loading import Balanced, InkedPixels, PointNet, Shuffled, evaluate, pad, run, train
+from recipes.training.data_loading import (
+    Balanced,
+    DataLoadingOptions,
+    InkedPixels,
+    PointNet,
+    Shuffled,
+    Sorted,
+    evaluate,
+    pad,
+    train,
+)
 
 CPU = torch.device("cpu")
 
@@ -34,6 +44,16 @@ def test_many_at_once_are_the_same_as_one_by_one() -> None:
         assert label == other
 
 
+def test_moved_samples_keep_their_ink_and_differ_every_time() -> None:
+    still, samples = dataset(), dataset()
+    samples.moved = 0.05
+    torch.manual_seed(0)
+    (first, _), (second, _), (origin, _) = samples[0], samples[0], still[0]
+    assert torch.equal(first[:, 2], origin[:, 2])
+    assert not torch.equal(first, second)
+    assert 0 < (first - origin).abs().max() < 0.5
+
+
 def test_padding_is_masked() -> None:
     samples = dataset().__getitems__(range(8))
     (pixels, real), labels = pad(samples)
@@ -45,7 +65,7 @@ def test_padding_is_masked() -> None:
 
 def test_a_sample_is_answered_alike_alone_and_padded() -> None:
     torch.manual_seed(0)
-    model, samples = PointNet(4).eval(), dataset().__getitems__(range(8))
+    model, samples = PointNet(4, width=32).eval(), dataset().__getitems__(range(8))
     together = model(pad(samples)[0])
     for row, sample in enumerate(samples):
         torch.testing.assert_close(model(pad([sample])[0])[0], together[row], atol=1e-5, rtol=0)
@@ -61,6 +81,8 @@ def test_orders() -> None:
     assert list(Shuffled(labels, seed=4)) != first
     plain.set_epoch(1)
     assert list(plain) != first
+    assert labels[list(Sorted(labels.flip(0), seed=3))].tolist() != labels.tolist()
+    assert labels.flip(0)[list(Sorted(labels.flip(0), seed=3))].tolist() == labels.tolist()
     drawn = torch.cat([labels[list(Balanced(labels, seed))] for seed in range(20)])
     assert abs(drawn.double().mean() - 0.5) < 0.05
 
@@ -78,14 +100,9 @@ def test_workers_give_the_same_batches(workers: int) -> None:
 def test_every_parameter_learns_and_shuffled_labels_teach_nothing() -> None:
     samples = dataset(200)
     torch.manual_seed(0)
-    model = PointNet(4)
+    model = PointNet(4, width=32)
     before = [parameter.clone() for parameter in model.parameters()]
-    train(model, samples, Shuffled(samples.labels, 0), batch_size=20, lr=3e-3, epochs=2, device=CPU)
+    train(model, samples, DataLoadingOptions(batch_size=20, epochs=2, device=CPU))
     assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
     unseen = dataset(400)  # labels have nothing to do with the pictures
     assert evaluate(model, unseen, torch.tensor([3]), CPU)["accuracy"] < 0.4
-
-
-def test_the_default_run_learns_the_rare_classes() -> None:
-    result = run(epochs=3, device="cpu")
-    assert result.metrics["rare_accuracy"] > result.baseline["rare_accuracy"]

@@ -1,18 +1,18 @@
 """A test of memory: the first word of a text decides its class, and words that mean nothing follow it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from recipes.core.figures import draw_curves, new_figure
-from recipes.core.old import OldLoop
+from recipes.core.result import Result
 from recipes.nlp.text_classification.drawing import draw_texts
 from recipes.nlp.text_classification.encoding import EncodedTexts, Vocabulary
 from recipes.nlp.text_classification.scoring import evaluate
 
-DISTANCES = (5, 40, 100)
+DISTANCES = (5, 50, 200)
 VERDICTS = ("dreadful", "superb")
 FILLERS = ("the", "a", "of", "and", "it", "this", "that", "one", "in", "on", "at", "by", "for", "with", "from", "as")
 
@@ -31,60 +31,62 @@ def verdict_texts(distance: int, count: int, *, seed: int) -> EncodedTexts:
 
 
 def accuracy_by_distance(
-    build: Callable[[int], nn.Module],
-    train: Callable[..., OldLoop],
-    device: torch.device,
+    kind: Any,
+    build: Callable[[Any, EncodedTexts], nn.Module],
+    train: Callable[[Any, EncodedTexts, EncodedTexts, Any], Any],
+    result: Result,
     *,
-    distances: tuple[int, ...] = DISTANCES,
-    seed: int = 0,
-    name: str = "memory",
-    **options: Any,
+    distances: Sequence[int] = DISTANCES,
+    **changed: Any,
 ) -> dict[int, float]:
     """Trains a fresh network for each distance, all alike, and measures it on 500 texts that it has not seen.
 
+    It reads in one direction, and its last state has to tell the verdict.
+
     Args:
-        build: from the size of the vocabulary to a network of two classes.
+        kind: of the recipe's options.
+        build: the recipe's, from options and data to a network.
         train: the recipe's.
-        device: where to train.
+        result: of the recipe, whose options the trainings have.
         distances: words between the verdict and the end.
-        seed: of the weights and the texts.
-        name: of the trainings in a checkpoint folder.
-        options: of `train`.
+        changed: options that differ.
     """
+    device = next(result.model.parameters()).device
+    changed = {"bidirectional": False, "pool": "last", "dropout": 0.0, "epochs": 1, "batch_size": 50} | changed
+    shared = {"data": None, "vectors": None, "out": None, "steps": None, "device": device}
+    options = kind(**result.options | shared | changed)
     accuracy = {}
     for distance in distances:
-        taught, asked = (verdict_texts(distance, count, seed=2 * seed + n) for n, count in enumerate((7_500, 500)))
-        torch.manual_seed(seed)
-        model = build(len(taught.vocabulary)).to(device)
-        given = {"name": f"{name} {distance}", **options}
-        train(model, taught, asked, epochs=1, batch_size=50, lr=1e-2, device=device, seed=seed, **given)
-        accuracy[distance] = evaluate(model, asked, device)["accuracy"]
+        parts = [verdict_texts(distance, count, seed=2 * options.seed + n) for n, count in enumerate((7_500, 500))]
+        options.variant = " ".join([f"{distance} words back", *map(str, changed.values())])
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(options.seed)
+            model = build(options, parts[0]).to(device)
+            train(model, parts[0], parts[1], options)
+        accuracy[distance] = evaluate(model, parts[1], device)["accuracy"]
     return accuracy
 
 
-def draw_memory(axes: Any, curves: Mapping[str, Mapping[int, float]]) -> None:
-    """One line a network: accuracy against the distance of the deciding word."""
-    for name, accuracy in curves.items():
-        axes.plot(list(accuracy), list(accuracy.values()), marker="o", label=name)
-    axes.axhline(0.5, color="gray", linestyle=":", linewidth=1)
-    axes.set(ylim=(0.4, 1.03), xlabel="words after the one that decides", ylabel="accuracy on held-out texts")
-    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 0.2))
-    axes.spines[["top", "right"]].set_visible(False)
+def rows_of(curves: Mapping[str, Mapping[int, float]]) -> list[dict[str, float]]:
+    """A row a distance, with the accuracy of each network."""
+    distances = next(iter(curves.values()))
+    return [{"words after the one that decides": n} | {name: one[n] for name, one in curves.items()} for n in distances]
 
 
-def draw_recurrent(
-    model: nn.Module,
-    dataset: EncodedTexts,
-    device: torch.device,
-    history: list[dict[str, float]],
-    curves: Mapping[str, Mapping[int, float]],
-) -> Any:
-    """The curve, the accuracy against the distance of the deciding word, and texts in colours."""
+def draw_recurrent(result: Result) -> Any:
+    """The curve, the accuracy against the distance of the deciding word if it was measured, and texts in colors."""
     figure, axes = new_figure(2, 2, width=6.0, height=3.4)
-    draw_curves(axes[0, 0], history, ["loss", "accuracy"])
-    draw_memory(axes[0, 1], curves)
+    draw_curves(axes[0, 0], result.history, ["loss", "accuracy"])
+    for name in list(result.rows[0])[1:] if result.rows else []:
+        distances = [row["words after the one that decides"] for row in result.rows]
+        axes[0, 1].plot(distances, [row[name] for row in result.rows], marker="o", label=name)
+        axes[0, 1].legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 0.2))
+    axes[0, 1].axhline(0.5, color="gray", linestyle=":", linewidth=1)
+    axes[0, 1].set(ylim=(0.4, 1.03), xlabel="words after the one that decides", ylabel="accuracy on held-out texts")
+    axes[0, 1].spines[["top", "right"]].set_visible(False)
     grid = axes[1, 0].get_gridspec()
-    for place in axes[1]:
-        place.remove()
-    draw_texts(figure.add_subplot(grid[1, :]), model, dataset, device, columns=150)
+    for unused in axes[1]:
+        unused.remove()
+    device = next(result.model.parameters()).device
+    draw_texts(figure.add_subplot(grid[1, :]), result.model, result.test_set, device, columns=150)
     return figure

@@ -56,12 +56,12 @@ def majority(train_set: EncodedTexts | Texts, test_set: EncodedTexts | Texts) ->
     return scores(shares.argmax().expand(len(labels)), labels, len(shares)) | {"loss": loss}
 
 
-def linear_svm(train_set: EncodedTexts, test_set: EncodedTexts, *, longest: int = 2) -> dict[str, float]:
+def linear_svm(train_set: Any, test_set: Any, *, longest: int = 2) -> dict[str, float]:
     """The baseline without a network: how often `svm_answers` are right."""
     return scores(svm_answers(train_set, test_set, longest=longest), test_set.labels, len(test_set.classes))
 
 
-def svm_answers(train_set: EncodedTexts | Texts, test_set: EncodedTexts | Texts, *, longest: int = 2) -> Tensor:
+def svm_answers(train_set: Any, test_set: Any, *, longest: int = 2) -> Tensor:
     """Classes (N,) by TF-IDF of all runs of up to `longest` words, and a linear SVM."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.svm import LinearSVC

@@ -1,11 +1,12 @@
 """How trained classifiers of texts by their words are used."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
@@ -73,3 +74,32 @@ class TextClassification(Task):
 
     def dynamic(self) -> tuple[dict[int, Any], ...]:
         return ({0: "batch", 1: "words"},)
+
+
+class Scanned(nn.Module):
+    """A recurrent cell whose loop over the words stays a loop in an exported file, for texts of any length."""
+
+    def __init__(self, cell: Any) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        from torch._higher_order_ops.scan import scan  # what torch.export and the ONNX exporter know loops by
+
+        def step(carried: tuple[Tensor, ...], word: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+            after = self.cell.step(word, *carried)
+            return after, after[0].clone()
+
+        words = self.cell.from_word(vectors).transpose(0, 1)  # (words, batch, …)
+        return scan(step, self.cell.start(vectors), words)[1].transpose(0, 1)
+
+
+class WordByWord(TextClassification):
+    """The same by recurrent networks: their cells `forwards` and `backwards` have a `step`."""
+
+    def to_export(self, model: nn.Module) -> nn.Module:
+        exported: Any = copy.deepcopy(model)
+        exported.forwards = Scanned(exported.forwards)
+        if exported.backwards is not None:
+            exported.backwards = Scanned(exported.backwards)
+        return exported

@@ -1,205 +1,204 @@
-"""Gradients counted by direction (HOG), with a linear SVM, a decision tree and a random forest.
+"""Gradients counted by direction (HOG), with a linear SVM, a decision tree or a random forest.
 
-Before networks learned what to look at, people said it. Histograms of oriented gradients cut the picture into
-cells and count in each how much brightness changes in which direction, so an edge counts wherever in the cell it
-is; brought to length 1 with their neighbours, the counts stay the same when the light does not. A classifier then
-does the rest. The recipe gives three of them the histograms and the raw pixels, and sets a small convolutional
-network, which learns its own features, beside them; then it dims the held-out pictures.
+Before networks learned what to look at, people wrote it down. Histograms of oriented gradients cut the picture into
+cells and count in each how much brightness changes in which direction, so an edge counts wherever in the cell it is;
+scaled to length 1 with their neighbors, the counts stay the same when the light does not. A classifier does the rest.
+
+In the light that they were fitted in, a random forest on raw pixels or a small convolutional network, which learns
+its own features, does as well. In a quarter of that light they fail, and HOG notices no difference.
 
 Notes: 81
 Paper: Dalal, Triggs (2005), "Histograms of Oriented Gradients for Human Detection",
     https://doi.org/10.1109/CVPR.2005.177
-Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, or torchvision:NAME.
+Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, torchvision:NAME, or Datasets.
 """
 
-from dataclasses import replace
-from typing import Any, Unpack
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import cos, pi, sin
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.core.command_line import main
-from recipes.core.device import setup
-from recipes.core.errors import InputError
+from recipes.core.device import pick_device
 from recipes.core.figures import new_figure, show_picture
-from recipes.core.old import Engine, claim, old_recipe
-from recipes.core.result import Result
+from recipes.core.frame import Claim, Options, Result, main, option, predict, recipe
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.vision.classification.old import FAST, train
-from recipes.vision.classification.scoring import evaluate, majority
-from recipes.vision.classification.task import SmallCNN
-
-METHODS = ("linear SVM", "decision tree", "random forest")
-SIDE = 32  # pixels; smaller pictures are enlarged to it before their gradients are counted
+from recipes.vision.classification.scoring import evaluate, linear_classifier
+from recipes.vision.classification.task import ClassificationOptions, SmallCNN, train
+from recipes.vision.classification.using import Classification
 
 
-def oriented_gradients(pictures: Tensor, cells: int = 4) -> np.ndarray:
-    """HOG: each picture's gradients, counted by direction in each cell.
+@dataclass(kw_only=True)
+class ClassicalOptions(Options):
+    features: Literal["hog", "pixels"] = option("hog", "what the classifier gets: HOG, or the pixels as they are")
+    method: Literal["svm", "tree", "forest"] = option("svm", "linear SVM, decision tree or random forest")
+    light: float = option(0.25, "factor on the brightness of the held-out pictures in dim light", above=0, most=1)
+    image_size: int | None = option(None, "side in pixels that pictures are resized to", least=1)
 
-    A gradient counts by its length, in one of 9 directions between 0 and 180 degrees; in colour the channel
-    with the longest one counts. Every block of 2×2 cells is brought to length 1, its largest numbers are cut
-    to 0.2, and it is brought to length 1 again.
 
-    Args:
-        pictures: (batch, channels, height, width), on any scale of brightness.
-        cells: along a side.
+class HOG(nn.Module):
+    """From pictures (batch, channels, height, width) to counts of gradients: (batch, 9 blocks * 4 cells * 9).
 
-    Returns:
-        (batch, (cells - 1)² blocks * 4 cells * 9 directions).
+    A gradient counts by its length, in one of 9 directions between 0 and 180 degrees; in color the channel with the
+    longest one counts. Pictures are enlarged to at least 32 pixels and cut into 4×4 cells.
     """
-    from skimage.feature import hog
 
-    return np.stack([hog(picture, **cells_of(picture, cells)) for picture in enlarged(pictures).numpy()])
-
-
-def cells_of(picture: np.ndarray, cells: int) -> dict[str, Any]:
-    """What scikit-image's `hog` has to know to cut a picture (channels, height, width) into so many cells."""
-    cell = picture.shape[1] // cells, picture.shape[2] // cells  # pixels down and across
-    return {"orientations": 9, "pixels_per_cell": cell, "cells_per_block": (2, 2), "channel_axis": 0}
-
-
-def enlarged(pictures: Tensor) -> Tensor:
-    """The pictures (batch, channels, height, width) with at least SIDE pixels a side."""
-    scale = SIDE / min(pictures.shape[2:])
-    return F.interpolate(pictures, scale_factor=scale, mode="bilinear") if scale > 1 else pictures
-
-
-def features(dataset: Images | ImageFiles, kind: str, light: float = 1.0) -> np.ndarray:
-    """Each picture of the set as a row of numbers, its pixels or its HOG: (pictures, features).
-
-    Args:
-        dataset: its pictures are brought to the scale from 0 to 1.
-        kind: "pixels" or "HOG".
-        light: factor on the brightness.
-    """
-    rows = []
-    for chunk in torch.arange(len(dataset)).split(256):
-        pictures = dataset.pixels(chunk).float() / 255 * light
-        rows.append(oriented_gradients(pictures) if kind == "HOG" else pictures.flatten(1).numpy())
-    return np.concatenate(rows)
+    def forward(self, images: Tensor) -> Tensor:
+        if (scale := 32 / min(images.shape[2:])) > 1:
+            images = F.interpolate(images, scale_factor=scale, mode="bilinear")
+        down = F.pad(images[:, :, 2:] - images[:, :, :-2], (0, 0, 1, 1))
+        across = F.pad(images[:, :, :, 2:] - images[:, :, :, :-2], (1, 1))
+        down = down * (down.abs() > 1e-5)  # what rounding made of 0 could have either sign, 0 degrees or 180
+        length = (down.square() + across.square()).sqrt()  # (batch, channels, height, width)
+        strongest = length.argmax(dim=1, keepdim=True)
+        down, across, length = (one.gather(1, strongest) for one in (down, across, length))  # (batch, 1, height, width)
+        direction = (torch.atan2(down, across) % pi * 9 / pi).long() % 9
+        each = torch.arange(9, device=images.device).view(9, 1, 1)
+        cell = images.shape[2] // 4, images.shape[3] // 4
+        counts = F.avg_pool2d((direction == each) * length, cell)  # (batch, 9, 4, 4)
+        blocks = counts.unfold(2, 2, 1).unfold(3, 2, 1)  # of 2×2 cells: (batch, 9, 3, 3, 2, 2)
+        blocks = blocks.permute(0, 2, 3, 4, 5, 1).flatten(3)  # (batch, 3, 3, 4 * 9)
+        for largest in (0.2, 1.0):  # scaled to length 1, large numbers cut off, and scaled again
+            blocks = blocks / (blocks.square().sum(dim=3, keepdim=True) + 1e-10).sqrt()
+            blocks = blocks.clamp(max=largest)
+        return blocks.flatten(1)
 
 
-def build_classifier(method: str, seed: int) -> Any:
+class Dim(nn.Module):
+    """Normalized pictures (x - mean) / std in less light: (light * x - mean) / std."""
+
+    shift: Tensor
+
+    def __init__(self, light: float, data: Images | ImageFiles) -> None:
+        super().__init__()
+        scaled = torch.zeros(1) if data.mean is None or data.std is None else data.mean / data.std
+        self.light = light
+        self.register_buffer("shift", (light - 1) * scaled.view(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.light * images + self.shift
+
+
+def classifier(method: str, seed: int) -> Any:
     """The classifier of that name, from scikit-learn."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.svm import LinearSVC
     from sklearn.tree import DecisionTreeClassifier
 
-    if method == "decision tree":  # questions of one feature each, until every leaf holds one class
+    if method == "tree":  # questions of one feature each, until every leaf holds one class
         return DecisionTreeClassifier(random_state=seed)
-    if method == "random forest":  # a hundred trees, each on other samples and features, vote
+    if method == "forest":  # a hundred trees, each on other samples and features, vote
         return RandomForestClassifier(n_estimators=100, random_state=seed)
     return LinearSVC(dual="auto", random_state=seed)  # one plane a class, with the widest margin
 
 
-def dimmed(dataset: Images | ImageFiles, light: float) -> Images | ImageFiles:
-    """The same set in less light, for a network: (light * x - mean) / std is (x - mean / light) / (std / light)."""
-    assert dataset.mean is not None
-    assert dataset.std is not None
-    return replace(dataset, mean=dataset.mean / light, std=dataset.std / light)
+def build(options: ClassicalOptions, data: Images | ImageFiles) -> nn.Sequential:
+    """The features, and the linear layer that a linear SVM is."""
+    channels, height, width = data.shape
+    extract, size = (HOG(), 9 * 4 * 9) if options.features == "hog" else (nn.Flatten(), channels * height * width)
+    return nn.Sequential(extract, nn.Linear(size, len(data.classes)))
 
 
-def draw_comparison(rows: list[dict[str, Any]], pictures: Tensor) -> Any:
-    """Three pictures (3, channels, height, width) with their gradients, and the table as bars."""
-    from skimage.feature import hog
-
-    figure, axes = new_figure(2, 5, width=2.2, height=2.0)
-    for number, picture in enumerate(F.interpolate(pictures, (128, 128), mode="bilinear")):
-        show_picture(axes[0, number], picture)
-        _, drawn = hog(picture.numpy(), **cells_of(picture.numpy(), 8), visualize=True)
-        show_picture(axes[1, number], torch.from_numpy(drawn)[None], "gradients by direction")
-    for place in axes[:, 3:].flatten():
-        place.remove()
-    bars = figure.add_subplot(axes[0, 0].get_gridspec()[:, 3:])
-    names = [f"{row['method']}, {row['features']}" for row in rows]
-    for offset, column, color in ((-0.2, "accuracy", "tab:blue"), (0.2, "in dim light", "tab:gray")):
-        places = [number + offset for number in range(len(rows))]
-        bars.barh(places, [row[column] for row in rows], 0.38, label=column, color=color)
-    bars.set_yticks(range(len(rows)), names)
-    bars.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5))
-    bars.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.4, 1.13), ncols=2)
-    bars.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-@old_recipe
-def run(
-    *,
-    data: str | None = None,
-    image_size: int | None = None,
-    light: float = 0.25,
-    epochs: int = 8,
-    batch_size: int = 64,
-    lr: float = 1e-2,
-    device: str = "auto",
-    seed: int = 0,
-    out: str | None = None,
-    **engine: Unpack[Engine],
-) -> Result:
-    """Measures HOG and raw pixels with three methods, and a small CNN, on held-out pictures.
-
-    Args:
-        data: folder of your pictures, or torchvision:NAME; the bundled digits if not given.
-        image_size: side in pixels that your pictures are brought to; their own size if not given.
-        light: factor on the brightness of the dimmed pictures.
-        epochs: passes of the network over the training pictures.
-        batch_size: pictures in one of the network's optimizer steps, over all processes.
-        lr: highest learning rate of the network's one-cycle schedule.
-        device: auto, cpu, cuda or mps, of the network; all else runs on the CPU.
-        seed: of the trees, of the network's weights and of the order of the pictures.
-        out: folder for result.json, figure.png and model.safetensors, the network's.
-    """
-    if not 0 < light < 1:
-        raise InputError(f"option light: expected a number between 0 and 1, got {light}")
-    place = setup(device, seed)
-    train_set, test_set = open_images(data, image_size=image_size, seed=seed)
-    labels, truth = train_set.labels.numpy(), test_set.labels.numpy()
-    rows: list[dict[str, Any]] = []
-    for kind in ("pixels", "HOG"):
-        known, unseen, dark = (
-            features(dataset, kind, factor)
-            for dataset, factor in ((train_set, 1.0), (test_set, 1.0), (test_set, light))
-        )
-        for method in METHODS:
-            classifier = build_classifier(method, seed).fit(known, labels)
-            accuracy, dark_accuracy = (float((classifier.predict(given) == truth).mean()) for given in (unseen, dark))
-            rows.append({"method": method, "features": kind, "accuracy": accuracy, "in dim light": dark_accuracy})
-
-    network = SmallCNN(train_set.shape[0], len(train_set.classes))
-    options: Engine = {**FAST, **engine}
-    loop = train(
-        network, train_set, test_set, epochs=epochs, batch_size=batch_size, lr=lr, device=place, seed=seed, **options
-    )
-    learned = {
-        "accuracy": evaluate(network, test_set, place)["accuracy"],
-        "in dim light": evaluate(network, dimmed(test_set, light), place)["accuracy"],
-    }
-    rows.append({"method": "small CNN", "features": "learned"} | learned)
-
-    svm, hog_svm = rows[0], rows[3]
-    pixels_lose = min(row["accuracy"] - row["in dim light"] for row in rows[:3])
-    hog_loses = max(row["accuracy"] - row["in dim light"] for row in rows[3:6])
-    network_loses = learned["accuracy"] - learned["in dim light"]
-    best = max(row["accuracy"] for row in rows[:-1])
+@recipe(ClassicalOptions)
+def run(options: ClassicalOptions) -> Result:
+    """Fits a classifier on the features and measures it on held-out pictures, in normal light and in dim."""
+    train_set, test_set = open_images(options.data, image_size=options.image_size, seed=options.seed)
+    model = build(options, train_set).to(options.device)
+    dim = nn.Sequential(Dim(options.light, train_set), model[0]).to(options.device)
+    known, unseen = (torch.stack(predict(model[0], part, options.device)).numpy() for part in (train_set, test_set))
+    found = classifier(options.method, options.seed).fit(known, train_set.labels.cpu().numpy())
+    rows = {"accuracy": unseen, "in dim light": torch.stack(predict(dim, test_set, options.device)).numpy()}
+    truth = test_set.labels.cpu().numpy()
+    metrics = {name: float((found.predict(given) == truth).mean()) for name, given in rows.items()}
+    if options.method == "svm":
+        weight, bias = torch.from_numpy(found.coef_), torch.from_numpy(found.intercept_)
+        if len(weight) == 1:  # two classes share one row: for the second, and against the first
+            weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+        model[1].load_state_dict({"weight": weight, "bias": bias})
     return Result(
-        metrics={"accuracy": hog_svm["accuracy"]},
-        baseline=majority(train_set, test_set),
-        baseline_name="majority class",
-        bars={"accuracy": 0.95},
-        claims=[
-            claim("a linear SVM does better on HOG than on pixels", hog_svm["accuracy"], ">", svm["accuracy"]),
-            claim("the CNN, on features it learned, beats them all", learned["accuracy"], ">", best),
-            claim("no method on HOG loses more than 3 points in dim light", hog_loses, "<=", 0.03),
-            claim("every method on pixels loses more than 10", pixels_lose, ">", 0.1),
-            claim("and so does the CNN, which never saw the dark", network_loses, ">", 0.1),
-        ],
-        history=loop.history,
-        rows=rows,
-        model=network,
-        draw=lambda: draw_comparison(rows, test_set.pixels(torch.arange(3)).float() / 255),
+        metrics=metrics,
+        baseline=linear_classifier(train_set, test_set),
+        baseline_name="linear classifier on pixels",
+        bars={"accuracy": 0.97},
+        model=model if options.method == "svm" else None,  # trees are no network, and are not saved
+        train_set=train_set,
+        test_set=test_set,
     )
+
+
+@run.claims
+def claims(run: Any) -> Iterator[Claim]:
+    hog = {method: run(method=method) for method in ("svm", "tree", "forest")}
+    pixels = {method: run(method=method, features="pixels") for method in hog}
+    network = small_cnn(run())
+    run().rows = [
+        {"features": name, "method": method} | one.metrics
+        for name, runs in (("HOG", hog), ("pixels", pixels))
+        for method, one in runs.items()
+    ]
+    run().rows.append({"features": "learned", "method": "small CNN"} | network)
+    text = "a linear SVM makes fewer mistakes on HOG than on pixels"
+    yield Claim(text, run()["accuracy"], ">", pixels["svm"]["accuracy"], margin=0.005)
+    others = [network, *(one.metrics for one in pixels.values())]
+    text = "in dim light, HOG with an SVM recognizes more pictures than a CNN and all methods on pixels"
+    yield Claim(text, run()["in dim light"], ">", max(one["in dim light"] for one in others), margin=0.1)
+    text = "each of those loses 10 points of accuracy to the dark that HOG does not lose"
+    lost = min(one["accuracy"] - one["in dim light"] for one in others)
+    yield Claim(text, lost, ">", run()["accuracy"] - run()["in dim light"], margin=0.1)
+
+
+def small_cnn(result: Result) -> dict[str, float]:
+    """The same metrics of the task's small network, trained on the same pictures."""
+    options = ClassificationOptions(device=pick_device(result.options["device"]), seed=result.seed)
+    train_set, test_set, device = result.train_set, result.test_set, options.device
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        network = SmallCNN(train_set.shape[0], len(train_set.classes), width=options.width)
+        train(network, train_set, test_set, options)
+    dim = nn.Sequential(Dim(result.options["light"], train_set).to(device), network)
+    accuracies = {"accuracy": network, "in dim light": dim}
+    return {name: evaluate(one, test_set, device)["accuracy"] for name, one in accuracies.items()}
+
+
+@run.figure
+def figure(result: Result) -> Any:
+    """Pictures, what HOG keeps of them, and the methods' accuracy in both lights."""
+    drawn, axes = new_figure(2, 5, width=2.2, height=2.0)
+    chosen = torch.arange(min(3, len(result.test_set)))
+    counts = HOG()(result.test_set.pixels(chosen).float()).view(-1, 3, 3, 2, 2, 9)
+    for number, picture in enumerate(result.test_set.pixels(chosen)):
+        show_picture(axes[0, number], picture)
+        axes[1, number].axis("off")
+        for (row, column), cell in grid_of_cells(counts[number]):
+            for direction, length in enumerate(cell.tolist()):  # an edge runs across its gradient
+                angle = (direction + 0.5) * pi / 9 + pi / 2
+                x, y = cos(angle) * length, sin(angle) * length
+                axes[1, number].plot([column - x, column + x], [row - y, row + y], color="black", linewidth=1)
+        axes[1, number].set(xlim=(-0.6, 3.6), ylim=(3.6, -0.6), aspect="equal", title="edges by direction")
+    for panel in axes[:, 3:].flatten():
+        panel.remove()
+    bars = drawn.add_subplot(axes[0, 0].get_gridspec()[:, 3:])
+    for offset, metric, color in ((-0.2, "accuracy", "tab:blue"), (0.2, "in dim light", "tab:gray")):
+        heights = [number + offset for number in range(len(result.rows))]
+        bars.barh(heights, [row[metric] for row in result.rows], 0.38, label=metric, color=color)
+    bars.set_yticks(range(len(result.rows)), [f"{row['method']}, {row['features']}" for row in result.rows])
+    bars.set(xlim=(0, 1), ylim=(len(result.rows) - 0.5, -0.5))
+    bars.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.4, 1.13), ncols=2)
+    return drawn
+
+
+def grid_of_cells(blocks: Tensor) -> Iterator[tuple[tuple[int, int], Tensor]]:
+    """Row, column and counts (9,) of the 4×4 cells, each from a block (3, 3, 2, 2, 9) that holds it."""
+    for row in range(4):
+        for column in range(4):
+            top, left = min(row, 2), min(column, 2)
+            yield (row, column), blocks[top, left, row - top, column - left]
+
+
+run.predicts(Classification, build)
 
 
 if __name__ == "__main__":

@@ -1,67 +1,61 @@
 """EfficientNet: deeper, wider and more pixels, all at once.
 
-A network with arithmetic to spare can get more layers, more channels or larger pictures. On ImageNet each alone
-soon stops paying, and compound scaling, which raises all three together, by 1.2, 1.1 and 1.15 for each doubling of
-the arithmetic, goes further. The recipe spends four times a small network's multiply-accumulates in the four ways
-and prints what came of it: on pictures that hold no more detail however far they are enlarged, more channels alone
-can win. Your own pictures, larger ones, are the fairer test.
-The blocks are MobileNet's inverted residuals with squeeze-and-excitation: the mean of each channel over the
-picture decides, through two small layers, how much of every channel passes.
+A network with arithmetic to spare can get more layers, more channels or larger pictures. On ImageNet each alone soon
+stops paying, and compound scaling goes further: for each doubling of the arithmetic, 1.2 times the depth, 1.1 times
+the width and 1.15 times the resolution. Here, with about four times a small network's multiply-accumulates, more
+layers alone end clearly behind all three together. More channels alone, or more pixels, are too close to it to call,
+and so is the small network itself: enlarged digits hold no more detail than before. Larger pictures of your own are
+the fairer test.
+
+The blocks are MobileNet's inverted residuals with squeeze-and-excitation: the mean of each channel over the picture
+decides, through two small layers, how much of every channel passes.
 
 Notes: 81
 Paper: Tan, Le (2019), "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks",
     https://arxiv.org/abs/1905.11946
-Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, or torchvision:NAME.
+Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, torchvision:NAME, or Datasets.
 """
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Unpack
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.core.command_line import main
-from recipes.core.device import setup
-from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import one_cycle
+from recipes.core.frame import Claim, Loop, Options, Result, batches, main, option, recipe
 from recipes.core.measure import macs, parameter_count
-from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
-from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.vision.classification.scoring import evaluate, majority
+from recipes.vision.classification.scoring import evaluate, linear_classifier
+from recipes.vision.classification.using import Classification
 
-# The paper's table 1: expansion, kernel, stride of the first block, channels, blocks.
-SETTINGS = [
-    (1, 3, 1, 16, 1),
-    (6, 3, 2, 24, 2),
-    (6, 5, 2, 40, 2),
-    (6, 3, 2, 80, 3),
-    (6, 5, 1, 112, 3),
-    (6, 5, 2, 192, 4),
-    (6, 3, 1, 320, 1),
-]
-# A small network for pictures of 6 to 64 pixels.
-SMALL_SETTINGS = [(1, 3, 1, 8, 1), (4, 3, 2, 12, 1), (4, 3, 2, 20, 1)]
-# Factors on depth, width and resolution; each costs the small network 3.4 to 3.7 times its arithmetic.
-SCALINGS = {
-    "base": (1.0, 1.0, 1.0),
-    "deeper": (4.0, 1.0, 1.0),
-    "wider": (1.0, 2.0, 1.0),
-    "more pixels": (1.0, 1.0, 2.0),
-    "all together": (1.44, 1.13, 1.32),
-}
+
+@dataclass(kw_only=True)
+class EfficientNetOptions(Options):
+    model: Literal["small", "efficientnet_b0"] = option("small", "what is scaled: small for sides of 6 to 64 pixels")
+    depth: float = option(1.2**2, "factor on the number of blocks in each stage, rounded up", above=0)
+    width: float = option(1.1**2, "factor on all channels", above=0)
+    resolution: float = option(1.15**2, "factor on the sides of the pictures", above=0)
+    image_size: int | None = option(None, "side of the pictures before scaling, in pixels", least=1)
+    epochs: int = 8
+    batch_size: int = 64
+    lr: float = 1e-2
+
+
+# The paper's table 1: expansion, kernel, stride of the first block, channels, blocks; and a small network.
+SETTINGS = [(1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3)]
+SETTINGS += [(6, 5, 1, 112, 3), (6, 5, 2, 192, 4), (6, 3, 1, 320, 1)]
+SMALL_SETTINGS = [(1, 3, 1, 8, 1), (4, 3, 2, 12, 2), (4, 3, 2, 20, 2)]
 
 
 def convolution(channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
     """A convolution with batch norm and SiLU, x * sigmoid(x)."""
-    return nn.Sequential(
-        nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(out),
-        nn.SiLU(),
-    )
+    layer = nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(out), nn.SiLU())
 
 
 class SqueezeExcitation(nn.Module):
@@ -69,7 +63,7 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
-        self.fc1 = nn.Conv2d(channels, squeezed, 1)  # on a picture of one place, 1×1 is a linear layer
+        self.fc1 = nn.Conv2d(channels, squeezed, 1)  # on maps of 1×1 pixel these are linear layers
         self.fc2 = nn.Conv2d(squeezed, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, channels, height, width)
@@ -78,13 +72,10 @@ class SqueezeExcitation(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Widen by 1×1, look around depthwise, weigh the channels, narrow by 1×1; add the input where shapes agree.
+    """Widen by 1×1, look at neighbors depthwise, weigh channels, narrow by 1×1; add the input where shapes agree.
 
-    Args:
-        channels, out: going in and coming out.
-        kernel, stride: of the depthwise convolution.
-        expansion: channels in between, for each one going in.
-        dropped: chance that a picture in training skips the block (stochastic depth).
+    There are `expansion` channels in between for each going in. In training, a picture skips the block with the
+    probability `dropped` (stochastic depth).
     """
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int, expansion: int, dropped: float) -> None:
@@ -117,19 +108,7 @@ def divisible(channels: float, by: int = 8) -> int:
 class EfficientNet(nn.Module):
     """A convolution, stages of MBConv, a 1×1, the mean over the picture, and one linear layer.
 
-    Without arguments it is B0. The parts bear torchvision's names, so that its weights load.
-
-    Args:
-        settings: for each stage expansion, kernel, the first block's stride, channels and blocks.
-        channels: of the pictures.
-        num_classes: of the last layer.
-        width: factor on all channels.
-        depth: factor on the blocks of each stage, rounded up.
-        stem: channels of the first convolution.
-        by: numbers of channels are multiples of this.
-        dropout: share of the last layer's inputs that is left out.
-        stochastic_depth: chance to skip the last block; it rises from 0 at the first.
-        small_pictures: start without halving the picture.
+    By default it is B0, with torchvision's names. `width` and `depth` are factors on channels and on blocks.
     """
 
     def __init__(
@@ -140,11 +119,11 @@ class EfficientNet(nn.Module):
         num_classes: int = 1000,
         width: float = 1.0,
         depth: float = 1.0,
-        stem: int = 32,
-        by: int = 8,
+        stem: int = 32,  # channels of the first convolution
+        by: int = 8,  # numbers of channels are multiples of this
         dropout: float = 0.2,
-        stochastic_depth: float = 0.2,
-        small_pictures: bool = False,
+        stochastic_depth: float = 0.2,  # of the last block; it rises from 0 at the first
+        small_pictures: bool = False,  # start without halving the picture
     ) -> None:
         super().__init__()
         reached = divisible(stem * width, by)
@@ -171,129 +150,80 @@ class EfficientNet(nn.Module):
         return self.classifier(features.mean(dim=(2, 3)))  # (batch, num_classes)
 
 
+def build(options: EfficientNetOptions, data: Images | ImageFiles) -> EfficientNet:
+    """The network, scaled in depth and width, for channels and classes like these."""
+    make = partial(EfficientNet, depth=options.depth, width=options.width)
+    if options.model == "small":
+        make = partial(make, SMALL_SETTINGS, stem=8, by=2, dropout=0.1, stochastic_depth=0.1, small_pictures=True)
+    return make(channels=data.shape[0], num_classes=len(data.classes))
+
+
 def train(
-    model: EfficientNet,
-    train_set: Images | ImageFiles,
-    test_set: Images | ImageFiles,
-    batch_size: int,
-    lr: float,
-    seed: int,
-    *,
-    device: torch.device,
-    **loop_options: Any,
-) -> OldLoop:
-    """Minimises the cross-entropy with AdamW."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
-    loop = OldLoop(
-        model,
-        optimizer,
-        old_batches(train_set, batch_size, seed=seed, workers=2 if isinstance(train_set, ImageFiles) else 0),
-        device=device,
-        schedule=one_cycle,
-        evaluate=lambda: evaluate(model, test_set, device),
-        **loop_options,
-    )
+    model: nn.Module, train_set: Images | ImageFiles, test_set: Images | ImageFiles, options: EfficientNetOptions
+) -> Loop:
+    """Minimizes the cross-entropy with AdamW."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.05)
+    measure = partial(evaluate, model, test_set, options.device)
+    loop = Loop(model, optimizer, batches(train_set, options), options, evaluate=measure)
     for images, labels in loop:
-        loss = F.cross_entropy(loop.model(images), labels)
-        loop.step(loss)
+        loop.step(F.cross_entropy(loop.model(images), labels))
     return loop
 
 
-def draw(histories: dict[str, list[dict[str, float]]], scores: dict[str, list[dict[str, float]]]) -> Any:
-    """The first seed's held-out loss over the epochs, and every seed's at the end."""
-    figure, axes = new_figure(1, 2, width=4.6, height=3.2)
-    for number, (name, history) in enumerate(histories.items()):
-        color = f"C{number}"
-        axes[0, 0].plot([row["epoch"] for row in history], [row["loss"] for row in history], color=color, label=name)
-        losses = [score["loss"] for score in scores[name]]
-        axes[0, 1].bar(number, sum(losses) / len(losses), 0.7, color=color, alpha=0.4)
-        axes[0, 1].plot([number] * len(losses), losses, ".", color=color)
-    axes[0, 0].set(title="held-out loss", xlabel="epoch", yscale="log")
-    axes[0, 0].xaxis.get_major_locator().set_params(integer=True)
-    axes[0, 0].legend(frameon=False, fontsize=8)
-    axes[0, 1].set(title="at the end: mean, and each training")
-    axes[0, 1].set_xticks(range(len(histories)), [name.replace(" ", "\n") for name in histories], fontsize=8)
-    for place in axes[0]:
-        place.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-@old_recipe
-def run(
-    *,
-    data: str | None = None,
-    model: Literal["small", "efficientnet_b0"] = "small",
-    image_size: int | None = None,
-    epochs: int = 6,
-    batch_size: int = 64,
-    lr: float = 1e-2,
-    seeds: int = 2,
-    device: str = "auto",
-    seed: int = 0,
-    out: str | None = None,
-    **engine: Unpack[Engine],
-) -> Result:
-    """Trains a small EfficientNet and four larger ones, scaled in depth, width, resolution or all; compares them.
-
-    Args:
-        data: folder of your pictures, or torchvision:NAME; the bundled digits if not given.
-        model: base to scale: small for pictures of 6 to 64 pixels, efficientnet_b0 for larger ones.
-        image_size: side in pixels of the base's pictures; three quarters of their own size if not given.
-        epochs: passes over the training pictures, for each training.
-        batch_size: pictures in an optimizer step, over all processes.
-        lr: highest learning rate of the one-cycle schedule.
-        seeds: trainings of each network that every accuracy and loss is the mean of.
-        device: auto, cpu, cuda or mps.
-        seed: of the first training's weights and order of pictures; the others count up from it.
-        out: folder for result.json, figure.png and model.safetensors, those of the network scaled in all three.
-    """
-    if seeds < 1:
-        raise InputError(f"option seeds: expected a whole number of at least 1, got {seeds}")
-    place = setup(device, seed)
-    side = image_size or round(0.75 * min(open_images(data, seed=seed)[0].shape[1:]))
-    networks: dict[str, EfficientNet] = {}  # of the first seed, as the histories are
-    histories: dict[str, list[dict[str, float]]] = {}
-    scores: dict[str, list[dict[str, float]]] = {}
-    rows: list[dict[str, Any]] = []
-    for name, (depth, width, resolution) in SCALINGS.items():
-        pixels = round(side * resolution)
-        train_set, test_set = open_images(data, image_size=pixels, seed=seed)
-        make = partial(EfficientNet, channels=train_set.shape[0], num_classes=len(train_set.classes))
-        if model == "small":
-            make = partial(make, SMALL_SETTINGS, stem=8, by=2, dropout=0.1, stochastic_depth=0.1, small_pictures=True)
-        scores[name] = []
-        for number in range(seed, seed + seeds):
-            torch.manual_seed(number)
-            network = make(depth=depth, width=width).to(place)
-            options: dict[str, Any] = {"epochs": epochs, "device": place, "name": f"{name}-{number}", **engine}
-            loop = train(network, train_set, test_set, batch_size, lr, number, **options)
-            scores[name].append(evaluate(network, test_set, place))
-            networks.setdefault(name, network)
-            histories.setdefault(name, loop.history)
-        image = test_set.__getitems__([0])[0].to(place)
-        size = {"pixels": pixels, "parameters": parameter_count(network), "macs": macs(network, image)}
-        means = {key: sum(score[key] for score in scores[name]) / seeds for key in ("accuracy", "loss")}
-        rows.append({"network": name, "depth": depth, "width": width} | size | means)
-
-    *single, together = rows[1:]
-    spread = max(row["macs"] for row in rows[1:]) / min(row["macs"] for row in rows[1:])
+@recipe(EfficientNetOptions)
+def run(options: EfficientNetOptions) -> Result:
+    """Trains a scaled network and measures it on held-out pictures."""
+    train_set, test_set = open_images(options.data, image_size=options.image_size, seed=options.seed)
+    side = round(options.resolution * (options.image_size or min(train_set.shape[1:])))
+    train_set, test_set = open_images(options.data, image_size=side, seed=options.seed)
+    model = build(options, train_set).to(options.device)
+    loop = train(model, train_set, test_set, options)
     return Result(
-        metrics={key: together[key] for key in ("accuracy", "loss")},
-        baseline=majority(train_set, test_set),
-        baseline_name="majority class",
-        bars={"accuracy": 0.95},
-        claims=[
-            claim("the four cost the same arithmetic, largest over smallest", spread, "<", 1.1),
-            *(
-                claim(f"held-out loss of all together, against {row['network']}", together["loss"], "<", row["loss"])
-                for row in single
-            ),
-        ],
-        history=histories["all together"],
-        rows=rows,
-        model=networks["all together"],
-        draw=lambda: draw(histories, scores),
+        metrics=evaluate(model, test_set, options.device),
+        baseline=linear_classifier(train_set, test_set),
+        baseline_name="linear classifier on pixels",
+        bars={"accuracy": 0.96},
+        history=loop.history,
+        model=model,
+        train_set=train_set,
+        test_set=test_set,
     )
+
+
+@run.claims
+def claims(run: Any) -> Iterator[Claim]:
+    one = {"depth": 1.0, "width": 1.0, "resolution": 1.0}
+    runs = {"all together": run(), "base": run(**one)}
+    alone = {"deeper": {"depth": 4.25}, "wider": {"width": 2.15}, "more pixels": {"resolution": 2.0}}
+    runs |= {name: run(**one | changed) for name, changed in alone.items()}
+    run().rows = []
+    for name, result in runs.items():
+        image = result.test_set.__getitems__([0])[0].to(next(result.model.parameters()).device)
+        cost = {"parameters": parameter_count(result.model), "macs": macs(result.model, image)}
+        run().rows.append({"network": name, "side": image.shape[2]} | cost | result.metrics)
+    costs = [row["macs"] / run().rows[1]["macs"] for row in run().rows if row["network"] != "base"]
+    if run().options["data"] is None:
+        text = "the four larger networks cost the same arithmetic: the dearest over the cheapest"
+        yield Claim(text, max(costs), "<", 1.15 * min(costs), kind="fact")
+    text = "scaled in all three, held-out loss is lower than with more layers alone"
+    deeper = min(run().rows[2]["loss"], 0.5 * math.log(len(run().train_set.classes)))
+    yield Claim(text, run()["loss"], "<", deeper, margin=0.015)
+
+
+@run.figure
+def figure(result: Result) -> Any:
+    """Held-out loss over the epochs of each network, and at the end over its arithmetic."""
+    drawn, axes = new_figure(1, 2, width=4.6)
+    for row, one in zip(result.rows, [result, *result.runs.values()], strict=False):
+        axes[0, 0].plot([step["epoch"] for step in one.history], [step["loss"] for step in one.history])
+        axes[0, 1].scatter(row["macs"] / 1e6, row["loss"], label=row["network"])
+    axes[0, 0].set(title="held-out loss", xlabel="epoch", yscale="log")
+    axes[0, 1].set(title="at the end", xlabel="million multiply-accumulates", xlim=(0, None), ylim=(0, None))
+    axes[0, 1].legend(frameon=False, fontsize=8, loc="lower left")
+    return drawn
+
+
+run.predicts(Classification, build)
 
 
 if __name__ == "__main__":

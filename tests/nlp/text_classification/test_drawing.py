@@ -17,7 +17,7 @@ def tiny(texts: list[str]) -> EncodedTexts:
 
 def test_evidence_names_the_words_that_matter() -> None:
     dataset = tiny(["a fine film", "a poor film"])
-    model = MeanOfWords(len(dataset.vocabulary), 2, width=1).eval()
+    model = MeanOfWords(len(dataset.vocabulary), 2, embedding_size=1).eval()
     with torch.no_grad():
         model.embedding.weight.zero_()
         for word, value in (("fine", 3.0), ("poor", -3.0)):

@@ -4,15 +4,17 @@ import pytest
 import torch
 
 from recipes.core.errors import InputError
+from recipes.nlp.text_classification import plain
 from recipes.nlp.text_classification.encoding import (
     PAD,
     UNKNOWN,
     EncodedTexts,
+    TextOptions,
     Vocabulary,
-    open_encoded,
     shuffled,
     tokenize,
 )
+from recipes.nlp.text_classification.scoring import linear_svm
 from recipes.nlp.text_classification.using import KnownWords
 
 
@@ -67,6 +69,14 @@ def test_a_vocabulary_of_given_words_encodes_as_the_one_they_came_from() -> None
     assert known.encode("c, b x").tolist() == vocabulary.encode("c, b x").tolist()
 
 
-def test_options_one_by_one_are_checked_too() -> None:
+def test_options_are_checked() -> None:
     with pytest.raises(InputError, match="option max_words: expected a whole number of at least 1"):
-        open_encoded(max_words=0)
+        TextOptions(max_words=0)
+
+
+def test_the_lean_twins_read_the_same(reviews: tuple[EncodedTexts, EncodedTexts]) -> None:
+    for text in (*reviews[1].texts, "Don't go -- it’s 5 km!", "我喜欢iPhone手机，真的！", "とても良い"):
+        assert plain.tokenize(text) == tokenize(text)
+    vocabulary = plain.Vocabulary(reviews[0].texts)
+    assert vocabulary.words == reviews[0].vocabulary.words
+    assert linear_svm(*reviews)["accuracy"] == plain.linear_svm(*reviews)["accuracy"]

@@ -1,17 +1,18 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from recipes import using
 from recipes.core.errors import InputError
 from recipes.core.measure import parameter_count
 from recipes.core.result import Result
 from recipes.datasets.images import open_images
 from recipes.vision.classification import efficientnet
-from recipes.vision.classification.efficientnet import SMALL_SETTINGS, EfficientNet, MBConv
+from recipes.vision.classification.efficientnet import SMALL_SETTINGS, EfficientNet, EfficientNetOptions, MBConv
 
-CPU = torch.device("cpu")
 NAME = "vision.classification.efficientnet"
 
 
@@ -65,19 +66,31 @@ def test_shuffled_labels_fail_the_bar() -> None:
     train_set, test_set = open_images()
     model = small()
     train_set.labels = train_set.labels[torch.randperm(len(train_set))]
-    loop = efficientnet.train(model, train_set, test_set, 64, 1e-2, 0, device=CPU, epochs=2)
+    loop = efficientnet.train(model, train_set, test_set, EfficientNetOptions(epochs=2, device="cpu"))
     assert loop.history[-1]["accuracy"] < 0.4
 
 
 @pytest.mark.xdist_group(NAME)
-def test_the_four_cost_the_same(default_run: Callable[[str], Result]) -> None:
-    """Which of them is best is for the run to print."""
+def test_all_claims_hold(default_run: Callable[[str], Result]) -> None:
     result = default_run(NAME)
-    assert result.claims[0].holds
-    assert [row["pixels"] for row in result.rows] == [6, 6, 6, 12, 8]
-    assert all(row["macs"] > 3 * result.rows[0]["macs"] for row in result.rows[1:])
+    assert [claim.text for claim in result.claims if not claim.holds] == []
+    assert [row["side"] for row in result.rows] == [11, 8, 8, 8, 16]
 
 
-def test_impossible_seeds_are_named() -> None:
-    with pytest.raises(InputError, match="option seeds"):
-        efficientnet.run(seeds=0)
+@pytest.mark.xdist_group(NAME)
+def test_what_was_trained_is_used_with_the_same_answers(default_run: Callable[[str], Result], tmp_path: Path) -> None:
+    result = default_run(NAME)
+    result.save(tmp_path / "out")
+    trained = using.trained(tmp_path / "out", device="cpu")
+    answers = trained(result.test_set.pixels(torch.arange(20)).unbind(0))
+    with torch.no_grad():
+        shares = result.model.eval()(result.test_set.__getitems__(range(20))[0]).softmax(1)
+    found = torch.tensor([list(answer["classes"].values()) for answer in answers])
+    torch.testing.assert_close(found, shares, atol=1e-5, rtol=0)
+    assert trained.export(tmp_path / "efficientnet.pt2") < 1e-4
+
+
+def test_impossible_factors_are_named() -> None:
+    for name in ("depth", "width", "resolution"):
+        with pytest.raises(InputError, match=f"option {name}"):
+            efficientnet.run(**{name: 0.0})

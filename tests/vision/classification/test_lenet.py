@@ -1,17 +1,18 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from recipes import using
 from recipes.core.errors import InputError
 from recipes.core.measure import parameter_count
 from recipes.core.result import Result
 from recipes.datasets.images import open_images
 from recipes.vision.classification import lenet
-from recipes.vision.classification.lenet import MLP, LeNet, mosaic
+from recipes.vision.classification.lenet import MLP, LeNet, LeNetOptions, mosaic
 
-CPU = torch.device("cpu")
 NAME = "vision.classification.lenet"
 
 
@@ -48,7 +49,7 @@ def test_shuffled_labels_fail_the_bar() -> None:
     torch.manual_seed(0)
     train_set, test_set = open_images(image_size=32)
     train_set.labels = train_set.labels[torch.randperm(len(train_set))]
-    loop = lenet.train(LeNet(), train_set, test_set, 32, 1e-2, 0, moved=False, device=CPU, epochs=2)
+    loop = lenet.train(LeNet(), train_set, test_set, LeNetOptions(epochs=2, shift=False, device="cpu"))
     assert loop.history[-1]["accuracy"] < 0.4
 
 
@@ -64,9 +65,31 @@ def test_mosaic_stretches_each_map_and_frames_it() -> None:
 def test_all_claims_hold(default_run: Callable[[str], Result]) -> None:
     result = default_run(NAME)
     assert [claim.text for claim in result.claims if not claim.holds] == []
-    assert [row["parameters"] for row in result.rows] == [61_706, 62_110, 62_110]
+    assert [row["parameters"] for row in result.rows] == [61_706, 62_110] * 2
+
+
+@pytest.mark.xdist_group(NAME)
+def test_what_was_trained_is_used_with_the_same_answers(default_run: Callable[[str], Result], tmp_path: Path) -> None:
+    result = default_run(NAME)
+    result.save(tmp_path / "out")
+    trained = using.trained(tmp_path / "out", device="cpu")
+    answers = trained(result.test_set.pixels(torch.arange(20)).unbind(0))
+    with torch.no_grad():
+        shares = result.model.eval()(result.test_set.__getitems__(range(20))[0]).softmax(1)
+    found = torch.tensor([list(answer["classes"].values()) for answer in answers])
+    torch.testing.assert_close(found, shares, atol=1e-5, rtol=0)
+    assert trained.export(tmp_path / "lenet.pt2") < 1e-4
+
+
+@pytest.mark.xdist_group(NAME)
+def test_shifted_pictures_are_the_same_in_every_call(default_run: Callable[[str], Result]) -> None:
+    result = default_run(NAME)
+    state = torch.get_rng_state()
+    accuracy = lenet.accuracy_on_shifted(result)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert lenet.accuracy_on_shifted(result) == accuracy == result.rows[0]["on shifted pictures"]
 
 
 def test_impossible_option_is_named() -> None:
-    with pytest.raises(InputError, match="option seeds"):
-        lenet.run(seeds=0)
+    with pytest.raises(InputError, match="option model"):
+        lenet.run(model="perceptron")

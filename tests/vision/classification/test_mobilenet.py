@@ -1,17 +1,24 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from recipes import using
 from recipes.core.errors import InputError
-from recipes.core.measure import parameter_count
+from recipes.core.measure import macs, parameter_count
 from recipes.core.result import Result
 from recipes.datasets.images import open_images
 from recipes.vision.classification import mobilenet
-from recipes.vision.classification.mobilenet import SMALL_SETTINGS, InvertedResidual, MobileNetV2, divisible
+from recipes.vision.classification.mobilenet import (
+    SMALL_SETTINGS,
+    InvertedResidual,
+    MobileNetOptions,
+    MobileNetV2,
+    divisible,
+)
 
-CPU = torch.device("cpu")
 NAME = "vision.classification.mobilenet"
 
 
@@ -46,13 +53,13 @@ def test_equals_torchvision(width: float) -> None:
 def test_a_separable_convolution_is_a_full_one_of_rank_one() -> None:
     """Without the norm between them, depthwise and pointwise are the full convolution with weights w[o, c] d[c]."""
     torch.manual_seed(0)
-    block = InvertedResidual(4, 6, 2, 1)
+    block = InvertedResidual(4, 6, stride=2, expansion=1)
     depthwise, pointwise = block.conv[0][0], block.conv[1]
     images = torch.randn(2, 4, 9, 9)
     weight = pointwise.weight * depthwise.weight.transpose(0, 1)  # (6, 4, 1, 1) * (1, 4, 3, 3)
     full = nn.functional.conv2d(images, weight, stride=2, padding=1)
     torch.testing.assert_close(pointwise(depthwise(images)), full, rtol=1e-4, atol=1e-5)
-    assert InvertedResidual(4, 6, 2, 1, separable=False)(images).shape == full.shape
+    assert InvertedResidual(4, 6, stride=2, expansion=1, separable=False)(images).shape == full.shape
 
 
 @pytest.mark.parametrize(("channels", "expected"), [(1, 8), (16, 16), (12, 16), (22.4, 24), (11.2, 16), (33.6, 32)])
@@ -73,7 +80,7 @@ def test_shuffled_labels_fail_the_bar() -> None:
     train_set, test_set = open_images()
     model = small()
     train_set.labels = train_set.labels[torch.randperm(len(train_set))]
-    loop = mobilenet.train(model, train_set, test_set, 64, 1e-2, 0, device=CPU, epochs=2)
+    loop = mobilenet.train(model, train_set, test_set, MobileNetOptions(epochs=2, device="cpu"))
     assert loop.history[-1]["accuracy"] < 0.4
 
 
@@ -81,12 +88,26 @@ def test_shuffled_labels_fail_the_bar() -> None:
 def test_claims_but_those_of_time_hold(default_run: Callable[[str], Result]) -> None:
     result = default_run(NAME)
     assert [claim.text for claim in result.claims if not claim.holds and "time" not in claim.text] == []
-    assert result.rows[2]["parameters"] == 3_504_872
-    assert result.rows[2]["macs"] == 300_774_272
+    assert [row.get("parameters") for row in result.rows] == [18_954, 59_114, 19_058, None]
+    assert macs(MobileNetV2(), torch.randn(1, 3, 224, 224)) == 300_774_272
+
+
+@pytest.mark.xdist_group(NAME)
+def test_what_was_trained_is_used_with_the_same_answers(default_run: Callable[[str], Result], tmp_path: Path) -> None:
+    result = default_run(NAME)
+    result.save(tmp_path / "out")
+    trained = using.trained(tmp_path / "out", device="cpu")
+    answers = trained(result.test_set.pixels(torch.arange(20)).unbind(0))
+    with torch.no_grad():
+        shares = result.model.eval()(result.test_set.__getitems__(range(20))[0]).softmax(1)
+    found = torch.tensor([list(answer["classes"].values()) for answer in answers])
+    torch.testing.assert_close(found, shares, atol=1e-5, rtol=0)
+    assert trained.export(tmp_path / "mobilenet.pt2") < 1e-4
 
 
 def test_large_network() -> None:
-    result = mobilenet.run(model="mobilenet_v2", width=0.1, image_size=32, epochs=1, batch_size=512, device="cpu")
+    options = {"width": 0.1, "image_size": 32, "epochs": 1, "batch_size": 512, "device": "cpu", "claims": False}
+    result = mobilenet.run(model="mobilenet_v2", **options)
     assert len(result.model.features) == 19
 
 

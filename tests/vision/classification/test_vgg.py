@@ -1,17 +1,18 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from recipes import using
 from recipes.core.errors import InputError
 from recipes.core.measure import parameter_count
 from recipes.core.result import Result
 from recipes.datasets.images import open_images
 from recipes.vision.classification import vgg
-from recipes.vision.classification.vgg import STAGES, VGG, convolution, receptive_field, with_fives
+from recipes.vision.classification.vgg import STAGES, VGG, VGGOptions, convolution, field_of_view, with_fives
 
-CPU = torch.device("cpu")
 NAME = "vision.classification.vgg"
 
 
@@ -44,22 +45,26 @@ def test_gives_torchvisions_logits() -> None:
         torch.testing.assert_close(ours.eval()(images), theirs.eval()(images), rtol=1e-4, atol=1e-4)
 
 
-def test_receptive_fields() -> None:
+def width(layers: nn.Sequential) -> int:
+    return int((field_of_view(layers) > 0).any(dim=0).sum())
+
+
+def test_fields_of_view() -> None:
     def field(*kernels: int) -> int:
         torch.manual_seed(0)
-        return receptive_field(nn.Sequential(*(layer for k in kernels for layer in convolution(4, 4, k, True))), 4)
+        return width(nn.Sequential(*(one for k in kernels for one in convolution(4, 4, k, batch_norm=True))))
 
     assert [field(3), field(3, 3), field(5), field(3, 3, 3), field(7)] == [3, 5, 5, 7, 7]
     dilated = nn.Conv2d(4, 4, 3, padding=2, dilation=2)
-    assert receptive_field(dilated, 4) == 3  # it skips every other pixel
-    assert receptive_field(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.MaxPool2d(2)), 4) == 4
+    assert width(nn.Sequential(dilated)) == 3  # it skips every other pixel
+    assert width(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.MaxPool2d(2))) == 4
 
 
 def test_two_networks_differ_in_the_fives_alone() -> None:
     assert with_fives(STAGES["small"]) == [(3, 5)] * 3
     assert with_fives(STAGES["vgg11"]) == [(3,), (3,), (5,), (5,), (5,)]
     threes, fives = (
-        VGG(stages, channels=1, num_classes=10, width=8, hidden=16, places=1)
+        VGG(stages, channels=1, num_classes=10, width=8, hidden=16, grid=1)
         for stages in (STAGES["small"], with_fives(STAGES["small"]))
     )
     channels = [8, 16, 32]
@@ -71,7 +76,7 @@ def test_two_networks_differ_in_the_fives_alone() -> None:
 def test_every_parameter_gets_a_gradient_and_the_picture_counts(fives: bool) -> None:
     torch.manual_seed(0)
     stages = with_fives(STAGES["small"]) if fives else STAGES["small"]
-    network = VGG(stages, channels=1, num_classes=10, width=8, hidden=32, places=1)
+    network = VGG(stages, channels=1, num_classes=10, width=8, hidden=32, grid=1)
     logits = network(torch.randn(32, 1, 8, 8))
     assert logits.std(dim=0).min() > 1e-4
     logits.square().sum().backward()
@@ -82,8 +87,8 @@ def test_shuffled_labels_fail_the_bar() -> None:
     torch.manual_seed(0)
     train_set, test_set = open_images()
     train_set.labels = train_set.labels[torch.randperm(len(train_set))]
-    model = VGG(STAGES["small"], channels=1, num_classes=10, width=8, hidden=32, places=1, batch_norm=True)
-    loop = vgg.train(model, train_set, test_set, 64, 5e-3, 0, device=CPU, epochs=2)
+    model = VGG(STAGES["small"], channels=1, num_classes=10, width=8, hidden=32, grid=1, batch_norm=True)
+    loop = vgg.train(model, train_set, test_set, VGGOptions(epochs=2, device="cpu"))
     assert loop.history[-1]["accuracy"] < 0.4
 
 
@@ -94,8 +99,21 @@ def test_all_claims_hold(default_run: Callable[[str], Result]) -> None:
     assert result.claims[0].measured == result.claims[0].reference == 5
 
 
+@pytest.mark.xdist_group(NAME)
+def test_what_was_trained_is_used_with_the_same_answers(default_run: Callable[[str], Result], tmp_path: Path) -> None:
+    result = default_run(NAME)
+    result.save(tmp_path / "out")
+    trained = using.trained(tmp_path / "out", device="cpu")
+    answers = trained(result.test_set.pixels(torch.arange(20)).unbind(0))
+    with torch.no_grad():
+        shares = result.model.eval()(result.test_set.__getitems__(range(20))[0]).softmax(1)
+    found = torch.tensor([list(answer["classes"].values()) for answer in answers])
+    torch.testing.assert_close(found, shares, atol=1e-5, rtol=0)
+    assert trained.export(tmp_path / "vgg.pt2") < 1e-4
+
+
 def test_large_network_on_enlarged_pictures() -> None:
-    result = vgg.run(model="vgg11", width=1, image_size=32, epochs=1, batch_size=512, seeds=1, device="cpu")
+    result = vgg.run(model="vgg11", width=1, image_size=32, epochs=1, batch_size=512, device="cpu", claims=False)
     assert len([part for part in result.model.modules() if isinstance(part, nn.Conv2d)]) == 8
 
 

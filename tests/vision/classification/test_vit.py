@@ -1,16 +1,24 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
+from recipes import using
 from recipes.core.errors import InputError
 from recipes.core.measure import parameter_count
 from recipes.core.result import Result
 from recipes.datasets.images import open_images
 from recipes.vision.classification import vit
-from recipes.vision.classification.vit import Attention, ShufflePatches, VisionTransformer, from_torchvision
+from recipes.vision.classification.vit import (
+    Attention,
+    ShufflePatches,
+    VisionTransformer,
+    ViTOptions,
+    attention_maps,
+    from_torchvision,
+)
 
-CPU = torch.device("cpu")
 NAME = "vision.classification.vit"
 
 
@@ -36,15 +44,16 @@ def test_equals_torchvision() -> None:
         torch.testing.assert_close(ours.eval()(images), theirs.eval()(images), rtol=1e-4, atol=1e-4)
 
 
-def test_attention_weights_are_those_that_attention_uses() -> None:
+def test_attention_is_the_formula_and_maps_are_shares() -> None:
     torch.manual_seed(0)
     attention, x = Attention(16, 4), torch.randn(2, 5, 16)
-    weights = attention.weights(x)  # (2, 4, 5, 5)
-    torch.testing.assert_close(weights.sum(dim=3), torch.ones(2, 4, 5))
-    values = attention.split(x)[2]
-    torch.testing.assert_close(attention.out((weights @ values).transpose(1, 2).flatten(2)), attention(x))
-    maps = small().attention_maps(torch.randn(3, 1, 8, 8))
+    q, k, v = attention.split(x)
+    weights = (q @ k.transpose(2, 3) / 2).softmax(dim=3)  # (2, 4, 5, 5); each head has 4 numbers
+    torch.testing.assert_close(attention.out((weights @ v).transpose(1, 2).flatten(2)), attention(x))
+    maps = attention_maps(small(), torch.randn(3, 1, 8, 8))
     assert maps.shape == (3, 3, 4, 4)
+    shares = maps.sum(dim=(2, 3))
+    assert ((shares > 0) & (shares < 1)).all()  # the rest is the class token's
 
 
 def test_only_positions_tell_shuffled_patches_apart() -> None:
@@ -71,7 +80,7 @@ def test_shuffled_labels_fail_the_bar() -> None:
     torch.manual_seed(0)
     train_set, test_set = open_images()
     train_set.labels = train_set.labels[torch.randperm(len(train_set))]
-    loop = vit.train(small(), train_set, test_set, 64, 3e-3, 0, device=CPU, epochs=2)
+    loop = vit.train(small(), train_set, test_set, ViTOptions(epochs=2, device="cpu"))
     assert loop.history[-1]["accuracy"] < 0.4
 
 
@@ -79,6 +88,19 @@ def test_shuffled_labels_fail_the_bar() -> None:
 def test_all_claims_hold(default_run: Callable[[str], Result]) -> None:
     result = default_run(NAME)
     assert [claim.text for claim in result.claims if not claim.holds] == []
+
+
+@pytest.mark.xdist_group(NAME)
+def test_what_was_trained_is_used_with_the_same_answers(default_run: Callable[[str], Result], tmp_path: Path) -> None:
+    result = default_run(NAME)
+    result.save(tmp_path / "out")
+    trained = using.trained(tmp_path / "out", device="cpu")
+    answers = trained(result.test_set.pixels(torch.arange(20)).unbind(0))
+    with torch.no_grad():
+        shares = result.model.eval()(result.test_set.__getitems__(range(20))[0]).softmax(1)
+    found = torch.tensor([list(answer["classes"].values()) for answer in answers])
+    torch.testing.assert_close(found, shares, atol=1e-5, rtol=0)
+    assert trained.export(tmp_path / "vit.pt2") < 1e-4
 
 
 def test_impossible_patch_is_named() -> None:

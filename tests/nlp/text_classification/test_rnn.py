@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,24 +14,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
+import recipes
 from recipes.core.errors import InputError
 from recipes.core.result import Result
-from recipes.nlp.text_classification import lstm, rnn
-from recipes.nlp.text_classification.encoding import PAD, EncodedTexts, open_encoded
-from recipes.nlp.text_classification.lstm import LSTM, TextLSTM
+from recipes.nlp.text_classification import rnn
+from recipes.nlp.text_classification.encoding import PAD, EncodedTexts
+from recipes.nlp.text_classification.lstm import LSTM
 from recipes.nlp.text_classification.memory import DISTANCES, VERDICTS, accuracy_by_distance, verdict_texts
-from recipes.nlp.text_classification.rnn import RNN, TextRNN
+from recipes.nlp.text_classification.rnn import RNN, RNNOptions, TextRNN, build, run, train
 from recipes.nlp.text_classification.scoring import evaluate
 
 CPU = torch.device("cpu")
 VOCABULARY = 30
-KINDS: dict[str, type[TextRNN] | type[TextLSTM]] = {"rnn": TextRNN, "lstm": TextLSTM}
-every_kind = pytest.mark.parametrize("kind", KINDS)
+SHORT: dict[str, Any] = {"device": "cpu", "claims": False}
+every_cell = pytest.mark.parametrize("cell", [RNN, LSTM])
 
 
-def build(kind: str, **options: object) -> Any:
+def small(cell: Any = RNN, **options: Any) -> TextRNN:
     torch.manual_seed(0)
-    return KINDS[kind](VOCABULARY, 3, width=8, hidden=6, **options).eval()  # type: ignore[arg-type]
+    return TextRNN(VOCABULARY, 3, cell=cell, embedding_size=8, hidden=6, **options).eval()
 
 
 def packed(reader: nn.Module, vectors: Tensor, lengths: Tensor) -> Tensor:
@@ -56,32 +56,29 @@ def test_cells_equal_torchs_on_packed_sequences(lengths: list[int]) -> None:
             other.weight_hh_l0[:] = mine.from_state.weight[rows]
             other.bias_ih_l0[:] = mine.from_word.bias[rows]
             other.bias_hh_l0.zero_()
-            states = mine(vectors, inside)
+            states = mine(vectors)
             torch.testing.assert_close(states * inside[..., None], packed(other, vectors, ends), rtol=0, atol=1e-6)
-            last = states[torch.arange(3), ends - 1]
-            assert torch.equal(states[:, -1], last), "padding leaves the last state as it is"
 
 
-@every_kind
+@every_cell
 @pytest.mark.parametrize("pool", ["max", "last"])
 @pytest.mark.parametrize("bidirectional", [True, False])
-def test_padding_changes_nothing(kind: str, pool: str, bidirectional: bool) -> None:
-    model = build(kind, pool=pool, bidirectional=bidirectional)
+def test_padding_changes_nothing(cell: Any, pool: str, bidirectional: bool) -> None:
+    model = small(cell, pool=pool, bidirectional=bidirectional)
     texts = [torch.randint(1, VOCABULARY, (length,)) for length in (1, 2, 4, 9, 20)]
     padded = model(pad_sequence([*texts, torch.ones(40).long()], batch_first=True))
     for text, logits in zip(texts, padded, strict=False):
         torch.testing.assert_close(model(text[None])[0], logits, rtol=0, atol=1e-5)
 
 
-@every_kind
+@every_cell
 @pytest.mark.parametrize("pool", ["max", "last"])
-def test_every_parameter_gets_a_gradient_and_order_matters(kind: str, pool: str) -> None:
-    model = build(kind, pool=pool)
+def test_every_parameter_gets_a_gradient_and_order_matters(cell: Any, pool: str) -> None:
+    model = small(cell, pool=pool)
     ids = torch.stack([torch.arange(1, VOCABULARY).roll(3 * row) for row in range(8)])
     for row in range(8):
         ids[row, 10 + row :] = PAD
-    logits = model(ids)
-    F.cross_entropy(logits, torch.arange(8) % 3).backward()
+    F.cross_entropy(model(ids), torch.arange(8) % 3).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
@@ -90,18 +87,17 @@ def test_every_parameter_gets_a_gradient_and_order_matters(kind: str, pool: str)
 
 
 def test_reading_backwards_is_reading_a_turned_text() -> None:
-    model = build("rnn", pool="last")
+    model = small(pool="last")
+    assert model.backwards is not None
     text = torch.randint(1, VOCABULARY, (1, 6))
-    inside = torch.ones(1, 6, dtype=torch.bool)
-    forwards = model.forwards(model.embedding(text), inside)[:, -1]
-    backwards = model.backwards(model.embedding(text.flip(1)), inside)[:, -1]
+    forwards = model.forwards(model.embedding(text))[:, -1]
+    backwards = model.backwards(model.embedding(text.flip(1)))[:, -1]
     torch.testing.assert_close(model(text), model.head(torch.cat([forwards, backwards], dim=1)))
 
 
-def test_forget_gates_start_open() -> None:
-    reader = LSTM(5, 4, open_gates=3.0)
-    assert reader.from_word.bias[4:8].tolist() == [3.0] * 4
-    assert reader.from_word.bias[:4].abs().max() < 1
+def test_orthogonal_weights_keep_a_states_length() -> None:
+    weight = RNN(5, 4, orthogonal=True).from_state.weight
+    torch.testing.assert_close(weight @ weight.T, torch.eye(4), rtol=0, atol=1e-5)
 
 
 def test_the_first_word_alone_decides() -> None:
@@ -115,57 +111,67 @@ def test_the_first_word_alone_decides() -> None:
     assert texts.texts != verdict_texts(6, 200, seed=1).texts
 
 
-def test_shuffled_verdicts_cannot_be_learned() -> None:
-    def train_on_noise(model: nn.Module, train_set: EncodedTexts, *rest: object, **options: object) -> object:
+def test_shuffled_verdicts_cannot_be_learned(table: Path) -> None:
+    def train_on_noise(model: nn.Module, train_set: EncodedTexts, test_set: EncodedTexts, options: Any) -> None:
         mixed = replace(train_set, labels=train_set.labels[torch.randperm(len(train_set))])
-        return rnn.train(model, mixed, *rest, **options)  # type: ignore[arg-type]
+        train(model, mixed, test_set, options)
 
-    def reader(words: int) -> TextRNN:
-        return TextRNN(words, 2, width=8, hidden=8, bidirectional=False, pool="last", dropout=0)
-
-    assert accuracy_by_distance(reader, rnn.train, CPU, distances=(2,))[2] > 0.95
-    assert accuracy_by_distance(reader, train_on_noise, CPU, distances=(2,))[2] < 0.75  # type: ignore[arg-type]
+    result = run(data=str(table), epochs=1, hidden=8, **SHORT)
+    assert accuracy_by_distance(RNNOptions, build, train, result, distances=(2,))[2] > 0.95
+    assert accuracy_by_distance(RNNOptions, build, train_on_noise, result, distances=(2,))[2] < 0.75
 
 
-@pytest.mark.parametrize("module", [rnn, lstm])
-def test_shuffled_labels_fail_the_bar(module: ModuleType) -> None:
-    train_set, test_set = open_encoded()
-    kind = TextRNN if module is rnn else TextLSTM
+def test_shuffled_labels_fail_the_bar(reviews: tuple[EncodedTexts, EncodedTexts]) -> None:
+    train_set, test_set = reviews
+    options = RNNOptions(hidden=16, bidirectional=False, epochs=2, device="cpu")
     accuracy = {}
     for name, order in {"shuffled": torch.randperm(len(train_set)), "true": torch.arange(len(train_set))}.items():
         torch.manual_seed(0)
-        model = kind(len(train_set.vocabulary), 2, hidden=16, bidirectional=False)
-        taught = replace(train_set, labels=train_set.labels[order])
-        module.train(model, taught, test_set, epochs=2, batch_size=50, lr=1e-2, device=CPU)
+        model = build(options, train_set)
+        train(model, replace(train_set, labels=train_set.labels[order]), test_set, options)
         accuracy[name] = evaluate(model, test_set, CPU)["accuracy"]
     assert accuracy["shuffled"] < 0.65
     assert accuracy["true"] > accuracy["shuffled"] + 0.1
 
 
-@pytest.mark.parametrize("module", [rnn, lstm])
-@pytest.mark.parametrize("options", [{"width": 0}, {"hidden": 0}, {"dropout": 1.0}])
-def test_options_that_cannot_be(module: ModuleType, options: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="options width, hidden and dropout"):
-        module.run(device="cpu", **options)
+@pytest.mark.parametrize("options", [{"embedding_size": 0}, {"hidden": 0}, {"dropout": 1.0}, {"pool": "mean"}])
+def test_options_that_cannot_be(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"option {next(iter(options))}"):
+        run(**SHORT, **options)
 
 
-def test_two_processes_with_own_texts(tmp_path: Path) -> None:
-    data, out = tmp_path / "mine.csv", tmp_path / "out"
-    kinds = {"sport": "the ball game was long", "food": "a hot soup 很好吃", "rain": "wet, cold and grey"}
-    rows = [f'"{kinds[label]} {number}",{label}' for number in range(40) for label in kinds]
-    data.write_text("\n".join(["text,label", *rows]), "utf-8")
-    script = "from recipes.nlp.text_classification import memory, rnn; "
-    script += "from recipes.core.command_line import main; "
-    script += "memory.accuracy_by_distance.__kwdefaults__['distances'] = (1,); main(rnn.run)"
-    (tmp_path / "run.py").write_text(script)
+@pytest.mark.filterwarnings("ignore:Glyph")  # of a font that is not here
+@pytest.mark.parametrize("name", ["rnn", "lstm"])
+def test_a_written_model_answers_and_exports(table: Path, tmp_path: Path, name: str) -> None:
+    """Without its data; the exported file reads texts of any length, word by word."""
+    out = tmp_path / "out"
+    given = {"hidden": 8, "epochs": 3, "lr": 2e-2, "batch_size": 20}
+    result = recipes.run(f"nlp.text_classification.{name}", data=str(table), out=str(out), **SHORT, **given)
+    table.unlink()
+    trained = recipes.trained(out, device="cpu")
+    texts = ["the ball game 7", "很好吃的面", ""]
+    encode = result.train_set.vocabulary.encode
+    with torch.no_grad():
+        expected = [result.model.eval()(encode(text)[None]).softmax(dim=1)[0] for text in texts]
+    for answer, shares in zip(trained(texts), expected, strict=True):
+        assert list(answer["classes"].values()) == pytest.approx(shares.tolist(), abs=1e-5)
+    trained.export(tmp_path / "model.pt2")
+    exported = torch.export.load(tmp_path / "model.pt2").module()
+    for shape in ((1, 1), (1, 5), (3, 40)):
+        ids = torch.randint(1, 4, shape)
+        torch.testing.assert_close(exported(ids), trained.model(ids), rtol=0, atol=1e-5)
+
+
+def test_two_processes_with_own_texts(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [str(tmp_path / "run.py"), "--device=cpu", "--shard", "--hidden=8", "--no-bidirectional"]
-    command += [f"--data={data}", f"--out={out}", "--epochs=4", "--lr=0.02", "--batch-size=20"]
+    command += ["-m", rnn.__name__, "--device=cpu", "--shard", "--hidden=8", "--no-bidirectional", "--no-claims"]
+    command += [f"--data={table}", f"--out={out}", "--epochs=4", "--lr=0.02", "--batch-size=20"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("this recipe") == 1
-    assert {path.name for path in out.iterdir()} == {"result.json", "figure.png", "model.safetensors"}
+    assert {path.name for path in out.iterdir()} >= {"result.json", "figure.png", "model.safetensors", "model.json"}
 
 
 @pytest.mark.xdist_group("nlp.text_classification.rnn")
@@ -173,10 +179,3 @@ def test_the_rnn_forgets(default_run: Callable[[str], Result]) -> None:
     result = default_run("nlp.text_classification.rnn")
     assert all(claim.holds for claim in result.claims)
     assert [row["words after the one that decides"] for row in result.rows] == list(DISTANCES)
-
-
-@pytest.mark.xdist_group("nlp.text_classification.lstm")
-def test_the_lstm_remembers(default_run: Callable[[str], Result]) -> None:
-    result = default_run("nlp.text_classification.lstm")
-    assert all(claim.holds for claim in result.claims)
-    assert result.rows[-1]["LSTM"] > result.rows[-1]["plain RNN"] + 0.3
