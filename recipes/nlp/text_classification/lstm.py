@@ -16,7 +16,7 @@ Data: short English reviews written for this library; yours as CSV, TSV or JSON 
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -67,16 +67,8 @@ class LSTM(RNN):
 def build(options: LSTMOptions, data: EncodedTexts) -> TextRNN:
     """The network for this vocabulary and these classes."""
     lstm, rnn = functools.partial(LSTM, reach=options.reach), functools.partial(RNN, orthogonal=options.orthogonal)
-    return TextRNN(
-        len(data.vocabulary),
-        len(data.classes),
-        cell=lstm if options.cell == "lstm" else rnn,
-        embedding_size=data.vector_size or options.embedding_size,
-        hidden=options.hidden,
-        bidirectional=options.bidirectional,
-        pool=options.pool,
-        dropout=options.dropout,
-    )
+    options = replace(options, embedding_size=data.vector_size or options.embedding_size)
+    return TextRNN(len(data.vocabulary), len(data.classes), lstm if options.cell == "lstm" else rnn, options)
 
 
 def train(model: nn.Module, train_set: EncodedTexts, test_set: EncodedTexts, options: LSTMOptions) -> Loop:

@@ -16,7 +16,7 @@ Data: short English reviews written for this library; yours as CSV, TSV or JSON 
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -74,24 +74,16 @@ class TextRNN(nn.Module):
     """A cell that reads forwards and one that reads backwards, a summary of their states, a linear layer."""
 
     def __init__(
-        self,
-        vocabulary_size: int,
-        num_classes: int,
-        *,
-        cell: Callable[[int, int], nn.Module] = RNN,
-        embedding_size: int = 32,
-        hidden: int = 32,
-        bidirectional: bool = True,
-        pool: str = "max",
-        dropout: float = 0.3,
+        self, vocabulary_size: int, num_classes: int, cell: Callable[[int, int], nn.Module], options: RNNOptions
     ) -> None:
         super().__init__()
-        self.pool = pool
-        self.embedding = word_vectors(vocabulary_size, embedding_size)
-        self.forwards = cell(embedding_size, hidden)
-        self.backwards = cell(embedding_size, hidden) if bidirectional else None
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(hidden * (1 + bidirectional), num_classes)
+        size, hidden, both = options.embedding_size, options.hidden, options.bidirectional
+        self.pool = options.pool
+        self.embedding = word_vectors(vocabulary_size, size)
+        self.forwards = cell(size, hidden)
+        self.backwards = cell(size, hidden) if both else None
+        self.dropout = nn.Dropout(options.dropout)
+        self.head = nn.Linear(hidden * (1 + both), num_classes)
 
     def forward(self, ids: Tensor) -> Tensor:
         lengths = (ids != PAD).sum(dim=1, keepdim=True)  # (batch, 1)
@@ -113,16 +105,9 @@ class TextRNN(nn.Module):
 
 def build(options: RNNOptions, data: EncodedTexts) -> TextRNN:
     """The network for this vocabulary and these classes."""
-    return TextRNN(
-        len(data.vocabulary),
-        len(data.classes),
-        cell=functools.partial(RNN, orthogonal=options.orthogonal),
-        embedding_size=data.vector_size or options.embedding_size,
-        hidden=options.hidden,
-        bidirectional=options.bidirectional,
-        pool=options.pool,
-        dropout=options.dropout,
-    )
+    cell = functools.partial(RNN, orthogonal=options.orthogonal)
+    options = replace(options, embedding_size=data.vector_size or options.embedding_size)
+    return TextRNN(len(data.vocabulary), len(data.classes), cell, options)
 
 
 def train(model: nn.Module, train_set: EncodedTexts, test_set: EncodedTexts, options: RNNOptions) -> Loop:

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from recipes.core.figures import new_figure
 from recipes.core.frame import Claim, Loop, Options, Result, batches, main, option, recipe
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.vision.classification.scoring import evaluate, linear_classifier, shifted
+from recipes.vision.classification.scoring import evaluate, result_of, shifted
 from recipes.vision.classification.using import Classification
 
 
@@ -132,16 +132,7 @@ def run(options: AlexNetOptions) -> Result:
     train_set.labels[mixed] = train_set.labels[mixed.roll(1)]
     model = build(options, train_set).to(options.device)
     loop = train(model, train_set, test_set, options)
-    return Result(
-        metrics=evaluate(model, test_set, options.device),
-        baseline=linear_classifier(train_set, test_set),
-        baseline_name="linear classifier on pixels",
-        bars={"accuracy": 0.94},
-        history=loop.history,
-        model=model,
-        train_set=train_set,
-        test_set=test_set,
-    )
+    return result_of(model, loop, train_set, test_set, bar=0.94)
 
 
 @run.claims

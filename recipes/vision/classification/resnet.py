@@ -38,7 +38,7 @@ from recipes.core.frame import (
     recipe,
 )
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.vision.classification.scoring import evaluate, linear_classifier, shifted
+from recipes.vision.classification.scoring import evaluate, result_of, shifted
 from recipes.vision.classification.using import Classification
 
 
@@ -201,16 +201,7 @@ def run(options: ResNetOptions) -> Result:
         train_set, _ = hold_out(train_set, 1 - options.share, options.seed)
     model = build(options, train_set).to(options.device)
     loop = train(model, train_set, test_set, options)
-    return Result(
-        metrics=evaluate(model, test_set, options.device),
-        baseline=linear_classifier(train_set, test_set),
-        baseline_name="linear classifier on pixels",
-        bars={"accuracy": 0.97},
-        history=loop.history,
-        model=model,
-        train_set=train_set,
-        test_set=test_set,
-    )
+    return result_of(model, loop, train_set, test_set, bar=0.97)
 
 
 @run.claims

@@ -32,7 +32,7 @@ every_cell = pytest.mark.parametrize("cell", [RNN, LSTM])
 
 def small(cell: Any = RNN, **options: Any) -> TextRNN:
     torch.manual_seed(0)
-    return TextRNN(VOCABULARY, 3, cell=cell, embedding_size=8, hidden=6, **options).eval()
+    return TextRNN(VOCABULARY, 3, cell, RNNOptions(embedding_size=8, hidden=6, **options)).eval()
 
 
 def packed(reader: nn.Module, vectors: Tensor, lengths: Tensor) -> Tensor:
