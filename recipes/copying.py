@@ -136,7 +136,7 @@ def gather(
         recipe: the module it is written in.
         parts: of the recipe that are wanted; all of them if not given.
         twins: where definitions of the library are replaced by lean ones.
-        methods: that classes of other modules keep; all of them if not given.
+        methods: that classes of data keep; all of them if not given.
     """
     parts = recipe.parts if parts is None else parts
     sources: dict[str, Source] = {recipe.name: recipe}
@@ -149,7 +149,7 @@ def gather(
         if part is not None:
             if source is not recipe and name not in wanted.setdefault(source.name, set()):
                 wanted[source.name] |= part.defines
-                for used in sorted(with_methods(part, methods).uses - part.defines):
+                for used in sorted(with_methods(part, methods, source.name).uses - part.defines):
                     need(source, used)
         elif name in source.imports:
             found = source.imports[name]
@@ -175,24 +175,24 @@ def gather(
     gathered = Gathered(imports=imports)
     for module in by_dependence(order, sources, wanted, twins):
         chosen = [part for part in sources[module].parts if part.defines & wanted[module]]
-        gathered.parts[module] = [with_methods(part, methods) for part in chosen]
+        gathered.parts[module] = [with_methods(part, methods, module) for part in chosen]
     gathered.parts[recipe.name] = list(parts)
     refuse_collisions(gathered)
     return gathered
 
 
 def lean(recipe: Source, parts: Sequence[Part], twins: "Twins") -> Gathered:
-    """The same with the lean twins, without methods that nothing calls."""
+    """The same with the lean twins, and without methods of data that nothing calls."""
     gathered = gather(recipe, parts, twins)
     trees = [ast.parse(part.text) for module in gathered.parts.values() for part in module]
     named = frozenset(one.attr for tree in trees for one in ast.walk(tree) if isinstance(one, ast.Attribute))
-    return gather(recipe, parts, twins, named | {"forward"})
+    return gather(recipe, parts, twins, named)
 
 
-def with_methods(part: Part, methods: frozenset[str] | None) -> Part:
-    """The part; of a class only the methods of these names, and those with underscores, which Python calls."""
+def with_methods(part: Part, methods: frozenset[str] | None, module: str) -> Part:
+    """The part; of a class of data only the methods of these names, and those with underscores, which torch calls."""
     tree = ast.parse(part.text)
-    if methods is None or not isinstance(tree.body[0], ast.ClassDef):
+    if methods is None or ".datasets." not in module or not isinstance(tree.body[0], ast.ClassDef):
         return part
     lines = part.text.split("\n")
     for node in reversed(tree.body[0].body):

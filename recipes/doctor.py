@@ -12,7 +12,7 @@ OPTIONAL = {  # package: what it is for
     "timm": "models named timm:…",
     "sklearn": "classical baselines",
     "pycocotools": "COCO data and mAP",
-    "skimage": "vision.classification.classical",
+    "skimage": "vision.tracking",
     "transformers": "nlp.bert",
     "sacrebleu": "nlp.translation",
     "rouge_score": "nlp.summarization",

@@ -57,7 +57,7 @@ def test_contract(name: str) -> None:
     assert entry.title
     assert len(entry.title) < 100
     assert "\nData:" in entry.docstring
-    assert len(entry.source.splitlines()) <= 302  # three of the first frame have a line or two of imports more now
+    assert len(entry.source.splitlines()) <= (280 if name in MOVED else 365)  # the others shrink when they move
     assert ast.unparse(ast.parse(entry.source).body[-1]) == "if __name__ == '__main__':\n    main(run)"
 
 

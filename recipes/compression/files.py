@@ -1,5 +1,6 @@
 """Files of networks: every number in full, or without the zeros."""
 
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,13 @@ from recipes.core.files import write_whole
 def own_tensors(model: nn.Module) -> dict[str, Tensor]:
     """What a file must hold to bring the model back: its state dict on the CPU, tied tensors once."""
     kept = dict(model.named_parameters()) | dict(model.named_buffers())
-    return {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items() if name in kept}
+    state = model.state_dict()
+    return {name_in_file(name): tensor.cpu().contiguous() for name, tensor in state.items() if name in kept}
+
+
+def name_in_file(name: str) -> str:
+    """A tensor's name in a file: what a weight is computed from is called after it, as `head.weight0`."""
+    return re.sub(r"(^|\.)parametrizations\.(\w+)\.original(\d*)$", r"\1\2\3", name)
 
 
 def file_bytes(model: nn.Module, save: Callable[[nn.Module, Path], object]) -> int:
@@ -92,7 +99,8 @@ def load_tensors(model: nn.Module, tensors: dict[str, Tensor], left: dict[str, T
         if (tensors[name].dtype, tensors[name].shape) != (own.dtype, own.shape):
             found = f"{tensors[name].dtype} of shape {tuple(tensors[name].shape)}"
             raise ValueError(f"{name} is {found}, expected {own.dtype} of {tuple(own.shape)}")
-    model.load_state_dict(tensors, strict=False)  # the other names of tied tensors are not in the file
+    state = {name: tensors[name_in_file(name)] for name in model.state_dict() if name_in_file(name) in tensors}
+    model.load_state_dict(state, strict=False)  # the other names of tied tensors are not in the file
 
 
 def write_tensors(tensors: dict[str, Tensor], path: str | Path) -> None:

@@ -49,7 +49,7 @@ class LanguageModelOptions(Options):
     positions: bool = option(True, "rotate queries and keys by their position")
     shift: int = option(1, "how many characters the target is ahead of the input", least=0)
     limit: int | None = option(None, "characters of the training text that are used; all if not given", least=1)
-    epochs: int = 6
+    epochs: int = 7
     batch_size: int = 8
     lr: float = 6e-3
     precision: Precision = "auto"

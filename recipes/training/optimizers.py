@@ -149,12 +149,13 @@ def claims(run: Any) -> Iterator[Claim]:
     yield Claim(text, deepest["momentum"], ">", deepest["sgd"], kind="fact")
 
     with torch.random.fork_rng(devices=[]):
-        sgd, momentum, _, adam = swept = [Sweep(result, optimizer=name) for name in SWEPT]
+        _, momentum, _, adam = swept = [Sweep(result, optimizer=name) for name in SWEPT]
         deep = [Sweep(result, optimizer=name, depth=6) for name in SWEPT]
-    best = max(max(one.held_out.values()) for one in swept)
-    result.rows = [one.row(best) for one in swept + deep]
-    text = "share of the trainings, over all rates, within 2 points of the best: larger for Adam than for SGD"
-    yield Claim(text, adam.near(best), ">", sgd.near(best), margin=0.06)
+    bests = [max(max(one.held_out.values()) for one in sweeps) for sweeps in (swept, deep)]
+    result.rows = [one.row(best) for best, sweeps in zip(bests, (swept, deep), strict=True) for one in sweeps]
+    near = {name: mean(row["near best"] for row in result.rows if row["optimizer"] == name) for name in SWEPT}
+    text = "share of the trainings, over rates and depths, within 2 points of the best: larger for Adam than for SGD"
+    yield Claim(text, near["adam_by_hand"], ">", near["sgd"], margin=0.06)
     text = "at a learning rate that suits Adam, SGD is far behind"
     yield Claim(text, run(optimizer="sgd")["accuracy"], "<", result["accuracy"], margin=0.2)
     text = "tuned, SGD with momentum and Adam are closer than half the lead of Adam on the linear classifier"

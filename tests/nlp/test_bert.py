@@ -175,7 +175,7 @@ def test_capitals_are_learned_and_shuffled_ones_are_not() -> None:
         ({"width": 20, "heads": 3}, "options width and heads"),
         ({"width": 9, "heads": 3}, "options width and heads"),
         ({"share": 1.0}, "options share and labelled"),
-        ({"labelled": 0}, "options share and labelled"),
+        ({"labelled": 0}, "option labelled"),
         ({"max_pieces": 2}, "option max_pieces"),
         ({"pieces": 0}, "option pieces"),
     ],

@@ -49,5 +49,5 @@ def test_small_gradients_become_zero_in_fp16_alone() -> None:
 
 
 def test_options_that_cannot_be() -> None:
-    with pytest.raises(InputError, match="options width"):
+    with pytest.raises(InputError, match="option width: expected"):
         recipes.run("training.mixed_precision", device="cpu", width=0)

@@ -226,5 +226,5 @@ def test_own_colour_pictures(tmp_path: Path) -> None:
 
 
 def test_impossible_options_are_named() -> None:
-    with pytest.raises(InputError, match="options samples and repeats"):
+    with pytest.raises(InputError, match="option samples: expected"):
         augmentation.run(samples=0)
