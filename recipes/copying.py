@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,7 @@ class Gathered:
     imports: set[Import] = field(default_factory=set)
 
 
+@cache
 def module_source(module: str) -> Source:
     base = catalog.ROOT.parent.joinpath(*module.split("."))
     path = base.with_suffix(".py")
@@ -189,6 +190,7 @@ def lean(recipe: Source, parts: Sequence[Part], twins: "Twins") -> Gathered:
     return gather(recipe, parts, twins, named)
 
 
+@cache
 def with_methods(part: Part, methods: frozenset[str] | None, module: str) -> Part:
     """The part; of a class of data only the methods of these names, and those with underscores, which torch calls."""
     tree = ast.parse(part.text)
@@ -247,6 +249,7 @@ class Twins:
         return f"recipes.datasets.plain.{kind}_{self.format or FORMATS[kind]}"
 
 
+@cache
 def defined_in(module: str) -> frozenset[str]:
     """The names a module has: those it defines, and those it takes from another opener of the data."""
     source = module_source(module)
