@@ -21,7 +21,13 @@ from recipes.core.evaluation import map_tensors
 from recipes.core.interrupts import interrupts_noted
 from recipes.core.options import Options
 from recipes.core.precision import autocast, precision_of
-from recipes.core.processes import mean_over_processes, spread, synchronize_if
+from recipes.core.processes import (
+    mean_over_processes,
+    require_gpus,
+    spread,
+    synchronize_batch_norm,
+    synchronize_if,
+)
 from recipes.core.progress import Progress
 
 
@@ -78,6 +84,9 @@ class Loop:
         self.options, self.device, (self.rank, self.world) = options, torch.device(options.device), rank_and_world()
         last = options.channels_last and not options.shard  # FSDP shards contiguous weights alone
         self.layout = torch.channels_last if last else torch.preserve_format
+        if options.sync_batch_norm:
+            require_gpus(self.device)
+            synchronize_batch_norm(model)
         self.module = model.to(self.device).to(memory_format=self.layout)
         for state in optimizer.state.values():  # some optimizers make theirs before the model moves
             state.update(

@@ -55,6 +55,7 @@ class Options:
     accumulate: int = option(1, "batches whose gradients are summed before each optimizer step", least=1)
     clip: float | None = option(None, "largest norm of the gradient; a larger one is scaled down", above=0)
     compile: bool = option(False, "compile the model with torch.compile")
+    sync_batch_norm: bool = option(False, "batch norm over all processes' samples, not over each one's (on GPUs)")
     shard: bool = option(False, "split the model over the processes of torchrun (FSDP2), not replicate it (DDP)")
     checkpoint: str | None = option(None, "folder to save the training in after each epoch, and to resume from")
     save_every: int | None = option(None, "also save after every so many optimizer steps", least=1)

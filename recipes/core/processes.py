@@ -10,6 +10,22 @@ from recipes.core.device import rank_and_world
 from recipes.core.errors import InputError
 
 
+def require_gpus(device: torch.device) -> None:
+    """Raises InputError unless this is a device that torch can synchronize batch norm on."""
+    if device.type != "cuda":
+        raise InputError(f"option sync_batch_norm: expected GPUs, which torch has it for, got {device.type}")
+
+
+def synchronize_batch_norm(model: nn.Module) -> None:
+    """Makes each batch norm inside a model normalize by the samples of all processes; its parameters stay.
+
+    Without, each process normalizes its share by that share's own mean and variance, so N processes with batch norm
+    train a little otherwise than one with the whole batch.
+    """
+    for name, layer in list(model.named_children()):
+        model.add_module(name, nn.SyncBatchNorm.convert_sync_batchnorm(layer))
+
+
 def spread(model: nn.Module, optimizer: torch.optim.Optimizer, *, sharded: bool, device: torch.device) -> nn.Module:
     """The module that averages gradients over the processes; the model itself where there is one process."""
     if sharded:

@@ -55,7 +55,7 @@ class InkedPixels(Dataset):
         """Many at once, which the DataLoader prefers: one search for ink instead of one a picture."""
         images = self.images[indices]
         found = images.nonzero()  # (all pixels, 3): picture, row, column
-        positions = found[:, 1:] / (torch.tensor(images.shape[1:]) - 1)
+        positions = found[:, 1:] / (torch.tensor(images.shape[1:]) - 1).clamp(min=1)
         if self.moved:
             number = found[:, 0]
             turn = torch.eye(2) + 2 * self.moved * torch.randn(len(images), 2, 2)

@@ -17,6 +17,7 @@ from recipes.core.errors import InputError
 from recipes.core.loading import as_is, batches
 from recipes.core.loop import Loop, one_cycle
 from recipes.core.options import Options
+from recipes.core.processes import synchronize_batch_norm
 
 CPU = torch.device("cpu")
 
@@ -174,11 +175,23 @@ def test_a_forgotten_step_is_an_error() -> None:
         ({"clip": 0.0}, "option clip: expected a number above 0"),
         ({"clip": float("nan")}, "option clip: expected a number above 0"),
         ({"shard": True}, "option shard: expected a run under torchrun"),
+        ({"sync_batch_norm": True}, "option sync_batch_norm: expected GPUs, which torch has it for, got cpu"),
     ],
 )
 def test_options_that_cannot_be(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         train(network(), **options)
+
+
+def test_synchronized_batch_norm_keeps_the_parameters_and_the_answers() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Sequential(nn.ReLU(), nn.BatchNorm1d(6))).eval()
+    parameters, inputs = list(model.parameters()), torch.randn(5, 4)
+    before = model(inputs)
+    synchronize_batch_norm(model)
+    assert [type(layer) for layer in (model[1], model[2][1])] == [nn.SyncBatchNorm] * 2
+    assert all(one is other for one, other in zip(model.parameters(), parameters, strict=True))
+    torch.testing.assert_close(model(inputs), before)
 
 
 def test_steps_in_place_of_epochs() -> None:

@@ -535,9 +535,10 @@ class TestAsPeopleHaveThem:
         for split in ("train", "test"):
             coco(tmp_path, split, 1, annotation=square, image={"width": side, "height": side})
             save_picture(tmp_path / split / "0.png", (side, side))
-        boxes, _ = open_boxes(tmp_path)
-        assert boxes.image_size == side
-        assert boxes.boxes[0].tolist() == [[0, 0, 1, 1]]
+        with pytest.raises(InputError, match=f"of {side} pixels a side, expected at least 8 to find objects in"):
+            open_boxes(tmp_path)
+        boxes, _ = open_boxes(tmp_path, image_size=8)
+        assert boxes.boxes[0][0].tolist() == pytest.approx([0, 0, 8 / side, 8 / side])
         masks, _ = open_masks(tmp_path)
         assert masks.masks.shape == (1, side, side)
         assert masks.masks[0, 0, 0] == 2

@@ -31,6 +31,7 @@ from recipes.datasets.scenes.records import Found, Scene, clipped_box
 from recipes.datasets.scenes.sets import VOID, Boxes, Masks
 from recipes.datasets.scenes.voc import find_voc
 
+SMALLEST = 8  # side in pixels of a picture with boxes
 CAMVID = [
     "sky",
     "building",
@@ -64,6 +65,9 @@ def open_boxes(data: Any = None, *, image_size: int | None = None, seed: int = 0
         return boxes_of(pair, image_size)
     found = find_scenes(data, "boxes")
     parts, image_size = prepare(found, image_size, seed)
+    if image_size < SMALLEST:
+        sides = f"pictures of {image_size} pixels a side, expected at least {SMALLEST} to find objects in"
+        raise InputError(f"{found.root}: {sides}; image_size enlarges them")
     if found.format == "classes":
         raise InputError(f"{found.root}: its masks give classes of pixels, not objects: boxes cannot be derived")
 

@@ -172,6 +172,8 @@ def small_resnet(depth: int = 50, **options: Any) -> ResNet:
 
 def build(options: ResNetOptions, data: Images | ImageFiles) -> ResNet:
     """The network for pictures and classes like these."""
+    if min(data.shape[1:]) < 2:
+        raise InputError("data: pictures of one pixel, expected at least 2 pixels a side; image_size enlarges them")
     named = {"small": partial(small_resnet, options.depth), "resnet18": resnet18, "resnet34": resnet34}
     make = (named | {"resnet50": resnet50})[options.model]
     return make(channels=data.shape[0], num_classes=len(data.classes), residual=options.residual)
