@@ -154,6 +154,7 @@ def run(
     data: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    encoding: str = "utf-8",
     min_freq: int = 2,
     width: int = 32,
     filters: int = 96,
@@ -171,6 +172,7 @@ def run(
         data: folder or file of your texts, or hf:NAME; the bundled reviews if not given.
         text_column: name of the column of texts, if it is not a usual one.
         label_column: name of the column of labels, if it is not a usual one.
+        encoding: of the files of texts, such as latin-1.
         min_freq: times a token must occur in the train texts to be known.
         width: numbers in a token's vector.
         filters: of the convolutions over two, three and four tokens, in all.
@@ -182,7 +184,8 @@ def run(
         out: folder for result.json, figure.png and model.safetensors.
     """
     place = setup(device, seed)
-    train_texts, test_texts = open_texts(data, text_column=text_column, label_column=label_column, seed=seed)
+    columns = {"text_column": text_column, "label_column": label_column}
+    train_texts, test_texts = open_texts(data, **columns, encoding=encoding, seed=seed)
     ways = {"torchtext": by_torchtext, "tokenizers": by_tokenizers}
     lacking = missing_for_torchtext()
     rows: list[dict[str, Any]] = []

@@ -28,12 +28,17 @@ def with_classes(parts: Sequence[Sequence[tuple[str, str]]]) -> list[Texts]:
 
 
 def open_texts(
-    data: str | None = None, *, text_column: str | None = None, label_column: str | None = None, seed: int = 0
+    data: str | None = None,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    encoding: str = "utf-8-sig",
+    seed: int = 0,
 ) -> list[Texts]:
     """The train and the test part of a folder with train.csv and test.csv."""
     folder, parts = Path(data) if data else bundled("reviews"), []
     for part in ("train", "test"):
-        with (folder / f"{part}.csv").open(encoding="utf-8-sig") as file:
+        with (folder / f"{part}.csv").open(encoding=encoding) as file:
             rows = list(csv.DictReader(file))
         parts.append([(row[text_column or "text"].strip(), row[label_column or "label"].strip()) for row in rows])
     return with_classes(parts)

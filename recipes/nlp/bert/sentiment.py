@@ -199,6 +199,7 @@ def run(
     data: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    encoding: str = "utf-8",
     weights: str | None = None,
     pieces: int = 2000,
     min_freq: int = 10,
@@ -220,6 +221,7 @@ def run(
         data: folder or file of your texts, or hf:NAME; the bundled reviews if not given.
         text_column: name of the column of texts, if it is not a usual one.
         label_column: name of the column of labels, if it is not a usual one.
+        encoding: of the files of texts, such as latin-1.
         weights: pretrained (MiniLM), a folder or a hub name that transformers reads; random if not given.
         pieces: of words, which the tokenizer learns at most; pretrained weights have their own.
         min_freq: times a piece must occur in the train texts to be read; pretrained weights read all.
@@ -237,7 +239,8 @@ def run(
     if min_freq < 1:
         raise InputError(f"option min_freq: expected a whole number of at least 1, got {min_freq}")
     place = setup(device, seed)
-    parts = open_texts(data, text_column=text_column, label_column=label_column, seed=seed)
+    columns = {"text_column": text_column, "label_column": label_column}
+    parts = open_texts(data, **columns, encoding=encoding, seed=seed)
     size = {"width": width, "layers": layers, "heads": heads, "longest": max_pieces}
     encoder, subwords = open_encoder(weights, parts[0].texts, pieces=pieces, **size)
     train_set, test_set = (encode_texts(part, subwords, max_pieces) for part in parts)

@@ -178,6 +178,7 @@ def run(
     data: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
+    encoding: str = "utf-8",
     pieces: int = 2000,
     max_pieces: int = 128,
     width: int = 64,
@@ -199,6 +200,7 @@ def run(
         data: folder or file of your texts, or hf:NAME; the bundled reviews if not given.
         text_column: name of the column of texts, if it is not a usual one.
         label_column: name of the column of labels, if it is not a usual one.
+        encoding: of the files of texts, such as latin-1.
         pieces: of words, which the tokenizer learns at most.
         max_pieces: of a text that are read, its beginning and end among them; the rest is left out.
         width: numbers in a piece's vector.
@@ -218,7 +220,8 @@ def run(
     if not 0 < share < 1 or labelled < 1:
         raise InputError(f"options share and labelled: expected 0 to 1 and at least 1, got {share} and {labelled}")
     place = setup(device, seed)
-    train_part, test_part = open_texts(data, text_column=text_column, label_column=label_column, seed=seed)
+    columns = {"text_column": text_column, "label_column": label_column}
+    train_part, test_part = open_texts(data, **columns, encoding=encoding, seed=seed)
     learned, held = holdout(train_part.labels, 0.2, seed)
     subwords = train_subwords([train_part.texts[index] for index in learned.tolist()], pieces)
     whole = encode_texts(train_part, subwords, max_pieces)

@@ -38,6 +38,7 @@ STRENGTHS = (0.1, 1.0, 10.0)  # how freely a method may follow the train texts
 class BagOptions(Options):
     text_column: str | None = option(None, "name of the column of texts, if it is not a usual one")
     label_column: str | None = option(None, "name of the column of labels, if it is not a usual one")
+    encoding: str = option("utf-8", "of the files of texts, such as latin-1")
     longest: int = option(3, "words in the longest n-gram", least=1)
     tf_idf: bool = option(True, "weigh the counts by rarity, and bring each text to length 1")
     method: Literal["svm", "logistic", "bayes"] = option("svm", "linear SVM, logistic regression or naive Bayes")
@@ -92,9 +93,8 @@ class CountedTexts:
 
 def open_counted(options: BagOptions) -> tuple[CountedTexts, ...]:
     """The train and the test part as features, with the n-grams of train."""
-    parts = open_texts(
-        options.data, text_column=options.text_column, label_column=options.label_column, seed=options.seed
-    )
+    columns = {"text_column": options.text_column, "label_column": options.label_column}
+    parts = open_texts(options.data, **columns, encoding=options.encoding, seed=options.seed)
     frequency = Counter(gram for text in parts[0].texts for gram in set(ngrams(text, options.longest)))
     if not frequency:
         raise InputError("there is no word in the train texts, only signs")

@@ -52,6 +52,7 @@ def word_vectors(vocabulary_size: int, size: int) -> nn.Embedding:
 class TextOptions(Options):
     text_column: str | None = option(None, "name of the column of texts, if it is not text")
     label_column: str | None = option(None, "name of the column of labels, if it is not label")
+    encoding: str = option("utf-8-sig", "of the files of texts, such as latin-1")
     vectors: str | None = option(None, "text file of word vectors (GloVe's format) for the words to start from")
     min_freq: int = option(2, "times a word must occur in the train texts to be known")
     max_words: int = option(256, "words of a text that are read; the rest is left out")
@@ -76,7 +77,8 @@ class EncodedTexts:
 
 def open_words(options: TextOptions) -> list[EncodedTexts]:
     """The train and the test part as numbers, with the vocabulary of train."""
-    parts = open_texts(options.data, text_column=options.text_column, label_column=options.label_column)
+    columns: dict[str, Any] = {"text_column": options.text_column, "label_column": options.label_column}
+    parts = open_texts(options.data, **columns, encoding=options.encoding)
     vocabulary = Vocabulary(parts[0].texts, min_freq=options.min_freq)
     vectors = read_vectors(options.vectors, vocabulary.words) if options.vectors else None
     return [EncodedTexts(part, options, vocabulary, vectors) for part in parts]
