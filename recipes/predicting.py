@@ -9,7 +9,7 @@ from recipes.core.errors import InputError
 from recipes.core.files import own_path, write_whole
 from recipes.core.result import columns, short
 from recipes.core.task import Task
-from recipes.datasets.reading import PICTURE_SUFFIXES, file_text, files_in, is_folder, is_there
+from recipes.datasets.reading import PICTURE_SUFFIXES, file_or_folder, file_text, files_in, is_folder
 
 SUFFIXES = {
     "pictures": PICTURE_SUFFIXES,
@@ -40,8 +40,7 @@ def gathered(task: Task, items: Sequence[str], texts: Sequence[str]) -> Iterator
 
 
 def files_of(task: Task, path: Path) -> Iterator[Any]:
-    if not is_there(path):
-        raise InputError(f"{path}: no such file or folder")
+    file_or_folder(path)
     if task.takes == "sequences":
         yield path
         return

@@ -7,8 +7,8 @@ import torch
 
 from recipes.core.errors import InputError, tell
 from recipes.core.files import own_path
-from recipes.datasets.reading import SPLIT_NAMES, files_in, finite, is_folder
-from recipes.datasets.text_files import PARTS, file_or_folder, lines_of, listed
+from recipes.datasets.reading import SPLIT_NAMES, file_or_folder, files_in, finite, is_folder
+from recipes.datasets.text_files import PARTS, lines_of, listed
 
 # What columns of pairs are called; other words in a first row may be a pair of words.
 COLUMNS = """source target src tgt src_text tgt_text input output text summary article highlights document

@@ -12,8 +12,8 @@ import torch
 from recipes.core.errors import InputError
 from recipes.core.files import own_path
 from recipes.datasets.bundled import bundled
-from recipes.datasets.reading import file_json, files_in, is_folder, json_value
-from recipes.datasets.text_files import LONELY, PARTS, file_or_folder, lines_of, part_files
+from recipes.datasets.reading import file_json, file_or_folder, files_in, is_folder, json_value
+from recipes.datasets.text_files import LONELY, PARTS, lines_of, part_files
 
 Record = tuple[str, int, Any, Any]  # where it stands, its article, its paragraph, and what it asks
 

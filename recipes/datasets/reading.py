@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from recipes.core.errors import InputError, tell
 from recipes.datasets.unicode import utf8_text
@@ -79,6 +79,17 @@ def is_there(path: Path) -> bool:
         InputError: it cannot be told, or it is a link that leads nowhere.
     """
     return what_is(path) != "nothing"
+
+
+def file_or_folder(path: Path) -> Path:
+    """The path, at which there is something.
+
+    Raises:
+        InputError: nothing is there, or it cannot be told.
+    """
+    if not is_there(path):
+        raise InputError(f"{path}: no such file or folder")
+    return path
 
 
 def is_folder(path: Path) -> bool:
@@ -195,6 +206,22 @@ def opened_file(path: Path) -> Iterator[BinaryIO]:
         raise unreadable(path, error) from None
 
 
+@contextmanager
+def unpacked_file(path: Path) -> Iterator[BinaryIO]:
+    """The same, unpacked where its name ends in .gz.
+
+    Raises:
+        InputError: see `opened_file`; or it is no whole gzip file, or does not fit in memory.
+    """
+    with opened_file(path) as file:
+        try:
+            yield cast(BinaryIO, gzip.GzipFile(fileobj=file)) if path.suffix.lower() == ".gz" else file
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise InputError(f"{path}: expected a whole gzip file ({error})") from None
+        except MemoryError:
+            raise InputError(f"{path}: is too large for this machine's memory") from None
+
+
 def file_content(path: Path) -> bytes:
     """The content of a file, unpacked where its name ends in .gz.
 
@@ -203,22 +230,15 @@ def file_content(path: Path) -> bytes:
     """
     limit = most_bytes()
     packed = path.suffix.lower() == ".gz"
-    with opened_file(path) as file:
-        try:
-            pieces, size = [], 0 if packed else os.fstat(file.fileno()).st_size
-            if packed:
-                unpacked = gzip.GzipFile(fileobj=file)
-                while size <= limit and (piece := unpacked.read(2**20)):
-                    pieces.append(piece)
-                    size += len(piece)
-            if size > limit:
-                wanted = f"expected at most {limit} bytes{', unpacked' * packed}"
-                raise InputError(f"{path}: {wanted}; the environment variable RECIPES_MAX_BYTES allows more")
-            return b"".join(pieces) if packed else file.read()
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise InputError(f"{path}: expected a whole gzip file ({error})") from None
-        except MemoryError:
-            raise InputError(f"{path}: is too large for this machine's memory") from None
+    with unpacked_file(path) as file:
+        pieces, size = [], 0 if packed else os.fstat(file.fileno()).st_size
+        while packed and size <= limit and (piece := file.read(2**20)):
+            pieces.append(piece)
+            size += len(piece)
+        if size > limit:
+            wanted = f"expected at most {limit} bytes{', unpacked' * packed}"
+            raise InputError(f"{path}: {wanted}; the environment variable RECIPES_MAX_BYTES allows more")
+        return b"".join(pieces) if packed else file.read()
 
 
 def file_text(path: Path, unit: str = "line", encoding: str = "utf-8") -> str:

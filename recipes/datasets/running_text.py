@@ -11,8 +11,8 @@ from torch import Tensor
 from recipes.core.errors import InputError
 from recipes.core.files import own_path
 from recipes.datasets.own import PAIR_PARTS, described, pair_of_datasets
-from recipes.datasets.reading import by_split, files_in, is_folder
-from recipes.datasets.text_files import PARTS, file_or_folder, lines_of
+from recipes.datasets.reading import by_split, file_or_folder, files_in, is_folder
+from recipes.datasets.text_files import PARTS, lines_of
 
 UNKNOWN = 0  # stands for every character that the train text does not hold
 

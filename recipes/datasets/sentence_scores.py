@@ -9,8 +9,8 @@ from torch import Tensor
 from recipes.core.errors import InputError
 from recipes.core.files import own_path
 from recipes.datasets.bundled import bundled
-from recipes.datasets.reading import files_in, finite, is_folder
-from recipes.datasets.text_files import PARTS, Unlabeled, csv_rows, file_or_folder, first_labeled, lines_of, part_files
+from recipes.datasets.reading import file_or_folder, files_in, finite, is_folder
+from recipes.datasets.text_files import PARTS, Unlabeled, csv_rows, first_labeled, lines_of, part_files
 
 SENTENCE_COLUMNS = (
     ("sentence1", "sentence2"),

@@ -12,8 +12,8 @@ from recipes.core.errors import InputError
 from recipes.core.files import own_path
 from recipes.datasets.bundled import bundled
 from recipes.datasets.own import described, pair_of_datasets, samples_of
-from recipes.datasets.reading import files_in, is_folder
-from recipes.datasets.text_files import PARTS, file_or_folder, lines_of, part_files
+from recipes.datasets.reading import file_or_folder, files_in, is_folder
+from recipes.datasets.text_files import PARTS, lines_of, part_files
 
 PREFIXES = {"B": "B", "I": "I", "M": "I", "E": "I", "L": "I", "S": "B", "U": "B"}  # of BIO, BMES, BIOES and BILOU
 SAMPLE = "(words, tags)"

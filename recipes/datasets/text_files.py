@@ -2,16 +2,14 @@
 
 import codecs
 import csv
-import gzip
 import re
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from recipes.core.errors import InputError, tell
-from recipes.datasets.reading import SPLIT_NAMES, is_there, most_bytes, opened_file
+from recipes.datasets.reading import SPLIT_NAMES, most_bytes, unpacked_file
 
 PARTS = {"train": ("train",), "test": ("test", "val")}  # splits in the order in which they are taken
 LONELY = re.compile("[\ud800-\udfff]")  # half characters, which JSON can hold and no file can
@@ -68,17 +66,6 @@ def first_labeled(files: Sequence[Path], read: Callable[[Path], Any]) -> Any:
     raise AssertionError("there is a file")
 
 
-def file_or_folder(path: Path) -> Path:
-    """The path, at which there is something.
-
-    Raises:
-        InputError: nothing is there, or it cannot be told.
-    """
-    if not is_there(path):
-        raise InputError(f"{path}: no such file or folder")
-    return path
-
-
 def known_encoding(name: str) -> str:
     """The encoding under the name that Python gives it.
 
@@ -108,33 +95,25 @@ def lines_of(path: Path, unit: str = "line", encoding: str | None = None) -> Ite
         InputError: it cannot be read, is not in that encoding, or is longer than `most_bytes()`; names the line.
     """
     codec = known_encoding("utf-8" if encoding is None else encoding)
-    size, limit, packed = 0, most_bytes(), path.suffix.lower() == ".gz"
-    with opened_file(path) as file:
-        stream = gzip.GzipFile(fileobj=file) if packed else file
-        try:
-            number = 0
-            while line := stream.readline(limit + 1):
-                number, size = number + 1, size + len(line)
-                if size > limit:
-                    raise InputError(f"{path}: expected at most {limit} bytes; RECIPES_MAX_BYTES allows more")
-                try:
-                    text = line.decode(codec)
-                except UnicodeDecodeError:
-                    told = (
-                        f"expected {'UTF-8 text; save the file as UTF-8' if codec == 'utf-8' else f'text in {codec}'}"
-                    )
-                    told += ", or name its encoding, as in --encoding latin-1" * (encoding is not None)
-                    raise InputError(f"{path}, {unit} {number}: {told}") from None
-                if number == 1:
-                    text = text.removeprefix("\ufeff")
-                    if "\r" in text and not text.endswith("\n"):
-                        yield from text.removesuffix("\r").split("\r")
-                        continue
-                yield text.rstrip("\r\n").replace("\r", " ")
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise InputError(f"{path}: expected a whole gzip file ({error})") from None
-        except MemoryError:
-            raise InputError(f"{path}: is too large for this machine's memory") from None
+    size, limit = 0, most_bytes()
+    with unpacked_file(path) as stream:
+        number = 0
+        while line := stream.readline(limit + 1):
+            number, size = number + 1, size + len(line)
+            if size > limit:
+                raise InputError(f"{path}: expected at most {limit} bytes; RECIPES_MAX_BYTES allows more")
+            try:
+                text = line.decode(codec)
+            except UnicodeDecodeError:
+                told = f"expected {'UTF-8 text; save the file as UTF-8' if codec == 'utf-8' else f'text in {codec}'}"
+                told += ", or name its encoding, as in --encoding latin-1" * (encoding is not None)
+                raise InputError(f"{path}, {unit} {number}: {told}") from None
+            if number == 1:
+                text = text.removeprefix("\ufeff")
+                if "\r" in text and not text.endswith("\n"):
+                    yield from text.removesuffix("\r").split("\r")
+                    continue
+            yield text.rstrip("\r\n").replace("\r", " ")
 
 
 def csv_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:

@@ -17,13 +17,12 @@ from recipes.core.files import own_path
 from recipes.core.loading import holdout
 from recipes.datasets.bundled import bundled
 from recipes.datasets.own import described, numbered_labels, pair_of_datasets, samples_of
-from recipes.datasets.reading import SPLIT_NAMES, file_json, files_in, is_folder, json_value
+from recipes.datasets.reading import SPLIT_NAMES, file_json, file_or_folder, files_in, is_folder, json_value
 from recipes.datasets.text_files import (
     LONELY,
     PARTS,
     Unlabeled,
     csv_rows,
-    file_or_folder,
     first_labeled,
     lines_of,
     listed,

@@ -1,11 +1,9 @@
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from recipes import using
 from recipes.core.errors import InputError
 from recipes.core.measure import parameter_count
 from recipes.core.result import Result
@@ -66,19 +64,6 @@ def test_all_claims_hold(default_run: Callable[[str], Result]) -> None:
     result = default_run(NAME)
     assert [claim.text for claim in result.claims if not claim.holds] == []
     assert [row["parameters"] for row in result.rows] == [61_706, 62_110] * 2
-
-
-@pytest.mark.xdist_group(NAME)
-def test_what_was_trained_is_used_with_the_same_answers(default_run: Callable[[str], Result], tmp_path: Path) -> None:
-    result = default_run(NAME)
-    result.save(tmp_path / "out")
-    trained = using.trained(tmp_path / "out", device="cpu")
-    answers = trained(result.test_set.pixels(torch.arange(20)).unbind(0))
-    with torch.no_grad():
-        shares = result.model.eval()(result.test_set.__getitems__(range(20))[0]).softmax(1)
-    found = torch.tensor([list(answer["classes"].values()) for answer in answers])
-    torch.testing.assert_close(found, shares, atol=1e-5, rtol=0)
-    assert trained.export(tmp_path / "lenet.pt2") < 1e-4
 
 
 @pytest.mark.xdist_group(NAME)

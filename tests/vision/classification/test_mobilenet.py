@@ -1,11 +1,9 @@
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from recipes import using
 from recipes.core.errors import InputError
 from recipes.core.measure import macs, parameter_count
 from recipes.core.result import Result
@@ -90,19 +88,6 @@ def test_claims_but_those_of_time_hold(default_run: Callable[[str], Result]) -> 
     assert [claim.text for claim in result.claims if not claim.holds and "time" not in claim.text] == []
     assert [row.get("parameters") for row in result.rows] == [18_954, 59_114, 19_058, None]
     assert macs(MobileNetV2(), torch.randn(1, 3, 224, 224)) == 300_774_272
-
-
-@pytest.mark.xdist_group(NAME)
-def test_what_was_trained_is_used_with_the_same_answers(default_run: Callable[[str], Result], tmp_path: Path) -> None:
-    result = default_run(NAME)
-    result.save(tmp_path / "out")
-    trained = using.trained(tmp_path / "out", device="cpu")
-    answers = trained(result.test_set.pixels(torch.arange(20)).unbind(0))
-    with torch.no_grad():
-        shares = result.model.eval()(result.test_set.__getitems__(range(20))[0]).softmax(1)
-    found = torch.tensor([list(answer["classes"].values()) for answer in answers])
-    torch.testing.assert_close(found, shares, atol=1e-5, rtol=0)
-    assert trained.export(tmp_path / "mobilenet.pt2") < 1e-4
 
 
 def test_large_network() -> None:
