@@ -40,6 +40,11 @@ class Options:
     clip: float | None = option(None, "largest norm of the gradient")
 
 
+def rank_and_world():
+    """The number of this process, and how many there are: a copy runs in one."""
+    return 0, 1
+
+
 def map_tensors(function, batch):
     """The batch with `function` applied to every tensor in it."""
     if isinstance(batch, Tensor):

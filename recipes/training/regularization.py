@@ -201,11 +201,12 @@ def figure(result: Result) -> Any:
     drawing, axes = new_figure(1, 2 if result.rows else 1, width=4.2)
     weights = torch.cat([weight.detach().flatten().cpu() for weight in weight_matrices(result.model)])
     axes[0, 0].hist(weights.numpy(), bins=121, log=True, color="C0")
-    axes[0, 0].set(xlabel="weight", ylabel="weights")
+    axes[0, 0].set(xlabel="weight", ylabel="weights", title=f"l1={result.options['l1']}, l2={result.options['l2']}")
     for shift, name in ((-0.2, "train loss"), (0.2, "test loss")) if result.rows else ():
         positions = [position + shift for position in range(len(result.rows))]
         axes[0, 1].bar(positions, [row[name] for row in result.rows], width=0.36, label=name)
         axes[0, 1].set_xticks(range(len(result.rows)), [row["penalty"] for row in result.rows])
+        axes[0, 1].set_ylabel("mean of three trainings, nats")
         axes[0, 1].legend(frameon=False)
     return drawing
 
