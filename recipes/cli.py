@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -165,45 +164,28 @@ def bench(
 @app.command()
 def smoke(
     only: Annotated[str, typer.Option(help="Only recipes whose name starts with this.")] = "",
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="Short runs on part of the data: does each go through?")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Runs all recipes; exits with code 1 if one fails, misses its bar or does not beat its baseline."""
-    chosen = [entry for entry in catalog.entries() if entry.name.startswith(only)]
+    from recipes import smoke as way
+    from recipes.core.device import pick_device
+
+    pick_device(device)
+    chosen = [name for name in catalog.names() if name.startswith(only)]
     if not chosen:
         raise InputError(f"option only: no recipe's name starts with {only!r}")
-    results, failed = [], 0
-    for entry in chosen:
-        started = time.perf_counter()
-        try:
-            result = catalog.load(entry.name).run().to_dict()
-        except Exception as error:  # one broken recipe must not hide the others
-            reason = str(error).partition("\n")[0]
-            result = {"recipe": entry.name, "shortfalls": [f"{type(error).__name__}: {reason}"], "metrics": {}}
-        failed += bool(result["shortfalls"])
-        results.append(result)
+
+    def watch(result: dict[str, Any], seconds: float) -> None:
         if not as_json:
-            print(smoke_line(result, time.perf_counter() - started), flush=True)
-    print(json.dumps(results, default=str) if as_json else smoke_table(results))
-    raise typer.Exit(int(failed > 0))
+            print(way.line(result, seconds), flush=True)
 
-
-def smoke_line(result: dict[str, Any], seconds: float) -> str:
-    verdict = "; ".join(result["shortfalls"]) or "passed"
-    return f"{result['recipe']:<40} {seconds:6.1f} s  {verdict}"
-
-
-def smoke_table(results: list[dict[str, Any]]) -> str:
-    from recipes.core.result import columns, short
-
-    rows = [["recipe", "metric", "measured", "baseline", "bar", "claims held"]]
-    for result in results:
-        metric, value = next(iter(result["metrics"].items()), ("failed", None))
-        claims = result.get("claims", [])
-        held = f"{sum(claim['holds'] for claim in claims)} of {len(claims)}"
-        baseline, bar = (short(result.get(part, {}).get(metric)) for part in ("baseline", "bars"))
-        rows.append([result["recipe"], metric, short(value), baseline, bar, held])
-    passed = sum(not result["shortfalls"] for result in results)
-    return f"\n{columns(rows, left={0, 1})}\n\n{passed} passed, {len(results) - passed} failed"
+    results = way.smoke(chosen, tiny=tiny, device=device, watch=watch)
+    print(json.dumps(results, default=str) if as_json else way.tally(results) if tiny else way.table(results))
+    raise typer.Exit(int(any(result["shortfalls"] for result in results)))
 
 
 @app.command()

@@ -195,6 +195,21 @@ def test_smoke_of_one_recipe() -> None:
     assert result["shortfalls"] == []
 
 
+def test_smoke_tiny_is_a_line_a_recipe_and_needs_no_bar() -> None:
+    done = command("smoke", "--tiny", "--device", "cpu", "--only", "nlp.text_classification.rnn")
+    assert done.returncode == 0, done.stdout
+    recipe, tally = done.stdout.strip().splitlines()
+    assert recipe.startswith("nlp.text_classification.rnn")
+    assert tally == "1 passed, 0 failed"
+    assert command("smoke", "--tiny", "--device", "gpu").returncode == 2
+
+
+@pytest.mark.slow
+def test_smoke_tiny_of_all() -> None:
+    done = command("smoke", "--tiny", "--device", "cpu")
+    assert done.stdout.strip().endswith(f"{len(recipes.names())} passed, 0 failed"), done.stdout
+
+
 def test_doctor() -> None:
     done = command("doctor")
     assert done.returncode == 0

@@ -7,7 +7,7 @@ import pytest
 
 import recipes
 from recipes.datasets.bundled import bundled
-from tests.little_data import fewer_digits
+from recipes.datasets.tiny import fewer_digits
 from tests.test_recipes import shortened
 
 

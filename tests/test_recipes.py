@@ -18,27 +18,19 @@ import recipes
 from recipes.catalog import entries, find, titles_zh
 from recipes.copying import Source, copy, is_new, stand_alone
 from recipes.core.command_line import option_sentences
-from recipes.core.options import field_metadata, field_types
+from recipes.core.options import field_metadata
 from recipes.core.result import Result
 from recipes.core.task import whole_weights
 from recipes.datasets.bundled import bundled
-from tests.little_data import little_data
+from recipes.datasets.tiny import write_tiny
+from recipes.smoke import shortened
 
 NAMES = recipes.names()
 MOVED = [entry.name for entry in entries() if is_new(Source(entry.module, entry.path))]  # to the second frame
 SHARED = {"data": None, "device": "auto", "seed": 0, "out": None}
-LEAST = dict.fromkeys(("epochs", "seeds", "repeats", "trainings", "workers"), 1) | {"libraries": False}
 every_recipe = pytest.mark.parametrize("name", NAMES)
 TRAINED = [name for name in MOVED if " Loop(" in find(name).source]  # by gradient
 every_moved_recipe = pytest.mark.parametrize("name", MOVED)
-
-
-def shortened(name: str) -> dict[str, Any]:
-    """Options for a run that only has to go through, not to learn."""
-    if name in MOVED:
-        known = field_types(recipes.load(name).run.recipe.options)
-        return {key: value for key, value in (LEAST | {"claims": False}).items() if key in known}
-    return {key: value for key, value in LEAST.items() if key in find(name).options}
 
 
 @every_recipe
@@ -137,7 +129,7 @@ def test_result_prints_and_turns_into_json_and_a_figure(name: str, default_run: 
 def little(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a part of the bundled data, in the place of an installed package's."""
     folder = tmp_path_factory.mktemp("little")
-    little_data(bundled("digits").parent, folder / "data")
+    write_tiny(bundled("digits").parent, folder)
     return folder
 
 
@@ -146,8 +138,7 @@ def test_copy_runs_alone_and_gives_the_same_to_the_bit(
     name: str, tmp_path: Path, little: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same seed in another process, by the copied file: the same weights, and metrics where told."""
-    if name != "training.distributed":  # its processes look for the data themselves
-        monkeypatch.setattr("recipes.datasets.bundled.__file__", str(little / "recipes" / "bundled.py"))
+    monkeypatch.setenv("RECIPES_DATA", str(little))
     options = shortened(name)
     mine = recipes.run(name, device="cpu", seed=1, **options)
     target = copy(name, tmp_path / "alone" / "recipe.py")[0]
@@ -203,7 +194,7 @@ def test_the_model_is_used_in_another_process(
     name: str, tmp_path: Path, little: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Opened without the training data, it gives what the model in memory gives, and exports."""
-    monkeypatch.setattr("recipes.datasets.bundled.__file__", str(little / "recipes" / "bundled.py"))
+    monkeypatch.setenv("RECIPES_DATA", str(little))
     mine = recipes.run(name, device="cpu", seed=1, out=str(tmp_path / "out"), **shortened(name))
     assert mine.task is not None
     with torch.inference_mode():

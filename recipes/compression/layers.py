@@ -16,6 +16,7 @@ from recipes.core.errors import InputError, tell
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+PLAIN = (nn.Parameter,)  # weights of other types are sharded, quantized, or not yet made
 MULTIPLYING = (nn.Linear, *CONVOLUTIONS, *TRANSPOSED, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 TABLES = (nn.Embedding, nn.EmbeddingBag)  # in a small language model most numbers lie in them
 
@@ -54,7 +55,7 @@ def find_weights(model: nn.Module, *, tables: bool = True) -> dict[str, Weight]:
         if not (isinstance(layer, MULTIPLYING) or is_conv1d(layer) or (tables and isinstance(layer, TABLES))):
             continue
         dim = 1 if is_conv1d(layer) or isinstance(layer, TRANSPOSED) else 0
-        plain = {name: value for name, value in layer._parameters.items() if type(value) is nn.Parameter}
+        plain = {name: value for name, value in layer._parameters.items() if type(value) in PLAIN}
         found = [(name, value) for name, value in plain.items() if "weight" in name and value.ndim > 1]
         for name, value in found:
             if not value.isfinite().all():

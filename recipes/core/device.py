@@ -25,7 +25,10 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         raise InputError(f"option device: expected auto, cpu, or one that torch sees here, got {name!r}") from None
     if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        number, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if number >= count:
+            raise InputError(f"process {number} of this machine has no GPU: expected at most {count} processes here")
+        device = torch.device("cuda", number)
     return device
 
 

@@ -1,4 +1,4 @@
-"""A part of each bundled data set, in its own format, for runs that only have to go through."""
+"""The first part of each bundled data set, in its own format: for runs that have to go through, not to learn."""
 
 import gzip
 import json
@@ -13,8 +13,8 @@ SCENES = {"train": 96, "test": 48}
 SPEAKERS = {"train": 6, "test": 3}
 
 
-def little_data(source: Path, target: Path) -> None:
-    """Writes to `target` the first part of every data set in `source`."""
+def write_tiny(source: Path, target: Path) -> None:
+    """Writes to the folder `target` the first part of every data set in the folder `source`."""
     ways: dict[str, Callable[[Path, Path], None]] = {
         "digits": fewer_digits,
         "scenes": fewer_scenes,
