@@ -21,7 +21,7 @@ class Translation(Task):
     Attributes:
         source_words, target_words: that are known, in the order of their numbers.
         max_words: of a sentence that are read.
-        beam: beginnings that beam search follows.
+        beam: beginnings that beam search follows; 1 is greedy.
     """
 
     takes: ClassVar[str] = "texts"
@@ -29,16 +29,15 @@ class Translation(Task):
     source_words: list[str]
     target_words: list[str]
     max_words: int
-    beam: int
+    beam: int = 1
 
     @classmethod
     def of(cls, result: Result, options: Any) -> Self:
         sources, targets = result.test_set.__getitems__([0, 1])
         source, target = (list(language.words) for language in result.train_set.languages)
         example = (sources, targets[:, :-1])
-        return cls(
-            source_words=source, target_words=target, max_words=options.max_words, beam=options.beam, example=example
-        )
+        words: Any = {"source_words": source, "target_words": target, "max_words": options.max_words}
+        return cls(**words, beam=getattr(options, "beam", 1), example=example)
 
     @cached_property
     def languages(self) -> tuple[KnownLanguage, KnownLanguage]:
