@@ -1,11 +1,13 @@
 """What all tests share: one thread a process, no network, and each recipe's default run done once."""
 
 import functools
+import inspect
 import os
 import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,13 +21,27 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what 
 
 
 @functools.cache
-def run_default(name: str) -> Result:
-    return recipes.run(name, device="cpu")
+def run_default(name: str, **options: Any) -> Result:
+    return recipes.run(name, device="cpu", **options)
+
+
+def measures_claims_apart(name: str) -> bool:
+    """Whether a run can do without its claims, which train variants and take most of its time."""
+    return "claims" in inspect.signature(recipes.load(name).run).parameters
 
 
 @pytest.fixture(scope="session")
 def default_run() -> Callable[[str], Result]:
-    """The result of a recipe's default run on the CPU: trained once a process, so do not change it."""
+    """The result of a recipe's default run on the CPU: trained once a process, so do not change it.
+
+    Without its claims, where it can do without them: those are for `proved_run`.
+    """
+    return lambda name: run_default(name, **({"claims": False} if measures_claims_apart(name) else {}))
+
+
+@pytest.fixture(scope="session")
+def proved_run() -> Callable[[str], Result]:
+    """As `default_run`, with the claims: for slow tests."""
     return run_default
 
 

@@ -98,9 +98,20 @@ def test_learned(name: str, default_run: Callable[[str], Result]) -> None:
     assert first in result.baseline, "a plain baseline of the same metric"
     assert first in result.bars, "a bar"
     assert all(math.isfinite(value) for value in result.metrics.values())
+    assert result.claims or name in MOVED
+
+
+@pytest.mark.slow
+@every_moved_recipe
+def test_claims(name: str, proved_run: Callable[[str], Result]) -> None:
+    """Each of them holds, and the table and the figure take in what was compared."""
+    result = proved_run(name)
     assert result.claims
-    if name in MOVED:
-        assert [claim.text for claim in result.claims if not claim.holds] == []
+    assert [claim.text for claim in result.claims if not claim.holds] == []
+    content = json.loads(result.to_json())
+    assert {"text", "measured", "expected", "holds", "kind", "margin", "verdict"} == set(content["claims"][0])
+    assert all(label in str(result) for label in result.runs)
+    assert result.figure().axes
 
 
 @pytest.mark.slow
@@ -119,7 +130,6 @@ def test_result_prints_and_turns_into_json_and_a_figure(name: str, default_run: 
     assert content["recipe"] == name
     assert content["title"] == find(name).title
     assert set(content["versions"]) >= {"python", "torch"}
-    assert {"text", "measured", "expected", "holds", "kind", "margin", "verdict"} == set(content["claims"][0])
     assert name in str(result)
     figure = result.figure()
     assert figure.axes

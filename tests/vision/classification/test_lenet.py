@@ -59,16 +59,17 @@ def test_mosaic_stretches_each_map_and_frames_it() -> None:
     assert (picture[0, 0] == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group(NAME)
-def test_all_claims_hold(default_run: Callable[[str], Result]) -> None:
-    result = default_run(NAME)
-    assert [claim.text for claim in result.claims if not claim.holds] == []
+def test_what_the_claims_compare(proved_run: Callable[[str], Result]) -> None:
+    result = proved_run(NAME)
     assert [row["parameters"] for row in result.rows] == [61_706, 62_110] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group(NAME)
-def test_shifted_pictures_are_the_same_in_every_call(default_run: Callable[[str], Result]) -> None:
-    result = default_run(NAME)
+def test_shifted_pictures_are_the_same_in_every_call(proved_run: Callable[[str], Result]) -> None:
+    result = proved_run(NAME)
     state = torch.get_rng_state()
     accuracy = lenet.accuracy_on_shifted(result)
     assert torch.equal(torch.get_rng_state(), state)

@@ -176,8 +176,9 @@ def test_basketball(real_data: Path) -> None:
     assert result["mean_overlap"] > result.baseline["mean_overlap"] > 0.4
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group(NAME)
-def test_training_pays(default_run: Callable[[str], Result]) -> None:
-    follows = {row["follows"]: row["mean_overlap"] for row in default_run(NAME).rows}
+def test_training_pays(proved_run: Callable[[str], Result]) -> None:
+    follows = {row["follows"]: row["mean_overlap"] for row in proved_run(NAME).rows}
     assert follows["this recipe"] > follows["random weights"] + 0.1
     assert follows["this recipe"] > follows["random weights, undamped"] + 0.1
