@@ -40,8 +40,9 @@ from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
 from recipes.core.result import Result
 from recipes.datasets.scenes import Boxes, open_boxes, open_masks
 from recipes.vision.detection.drawing import show_boxes
+from recipes.vision.detection.features import conv_block
+from recipes.vision.detection.old import FAST, CenterNet, centre_loss
 from recipes.vision.detection.scoring import mean_average_precision, truths
-from recipes.vision.detection.task import FAST, CenterNet, centre_loss, conv_block
 from recipes.vision.few_labels import cut_out, other_digits, some
 from recipes.vision.segmentation.scoring import predict_masks, scores
 from recipes.vision.segmentation.task import dice_loss

@@ -48,16 +48,21 @@ class Masks:
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         return self.images[indices].float() / 255, self.masks[indices].long()
 
+    def subset(self, indices: Tensor) -> "Masks":
+        return Masks(self.images[indices], self.masks[indices], self.classes)
 
-def read_pictures(paths: Sequence[Path], side: int) -> Tensor:
-    """Pictures warped to squares, (N, 3, side, side) uint8."""
-    images = torch.empty(len(paths), 3, side, side, dtype=torch.uint8)
+
+def read_pictures(paths: Sequence[Path], side: int, letterbox: bool = False) -> Tensor:
+    """Pictures as squares (N, 3, side, side) uint8, warped, or in their own proportions on black."""
+    images = torch.zeros(len(paths), 3, side, side, dtype=torch.uint8)
     for image, path in zip(images, paths, strict=True):
         picture = Image.open(path)
         picture.draft("RGB", (side, side))  # a large JPEG is decoded smaller
         ImageOps.exif_transpose(picture, in_place=True)  # as a phone held it
-        warped = picture.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
-        image.copy_(torch.from_numpy(np.array(warped)).permute(2, 0, 1))
+        longer = max(picture.size)
+        width, height = [max(1, round(side * one / longer)) for one in picture.size] if letterbox else [side, side]
+        resized = picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+        image[:, :height, :width] = torch.from_numpy(np.array(resized)).permute(2, 0, 1)
     return images
 
 
@@ -68,7 +73,7 @@ def warp_masks(masks: Sequence[Any], side: int) -> Tensor:
     return torch.from_numpy(np.stack(warped))
 
 
-def warp_boxes(boxes: Sequence[Sequence[float]], size: Sequence[int], side: int) -> Tensor:
-    """Boxes (n, 4) in a picture of that width and height, when it is warped to a square."""
-    scale = torch.tensor([side / length for length in (*size, *size)])
+def warp_boxes(boxes: Sequence[Sequence[float]], size: Sequence[int], side: int, letterbox: bool = False) -> Tensor:
+    """Boxes (n, 4) in a picture of that width and height, when it is made a square."""
+    scale = torch.tensor([side / (max(size) if letterbox else length) for length in (*size, *size)])
     return torch.tensor(boxes, dtype=torch.float32).view(-1, 4) * scale

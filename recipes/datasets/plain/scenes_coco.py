@@ -13,7 +13,9 @@ from recipes.datasets.plain.scenes import VOID, Boxes, Masks, read_pictures, war
 __all__ = ["VOID", "Boxes", "Masks", "open_boxes", "open_masks"]
 
 
-def open_boxes(data: str | None = None, *, image_size: int | None = None, seed: int = 0) -> tuple[Boxes, Boxes]:
+def open_boxes(
+    data: str | None = None, *, image_size: int | None = None, seed: int = 0, letterbox: bool = False
+) -> tuple[Boxes, Boxes]:
     """annotations/instances_SPLIT.json and the pictures in SPLIT/, for the splits train and test."""
     parts = []
     for paths, records, objects, names in read_coco(data):
@@ -21,9 +23,9 @@ def open_boxes(data: str | None = None, *, image_size: int | None = None, seed: 
         boxes, labels = [], []
         for record, found in zip(records, objects, strict=True):
             corners = [[x, y, x + width, y + height] for x, y, width, height in (one["bbox"] for one in found)]
-            boxes.append(warp_boxes(corners, (record["width"], record["height"]), side))
+            boxes.append(warp_boxes(corners, (record["width"], record["height"]), side, letterbox))
             labels.append(torch.tensor([one["label"] for one in found], dtype=torch.int64))
-        parts.append(Boxes(read_pictures(paths, side), boxes, labels, names))
+        parts.append(Boxes(read_pictures(paths, side, letterbox), boxes, labels, names))
     return parts[0], parts[1]
 
 

@@ -10,16 +10,19 @@ from PIL import Image
 from recipes.datasets.plain.scenes import VOID, Boxes, Masks, read_pictures, warp_boxes, warp_masks
 
 
-def open_boxes(data: str, *, image_size: int | None = None, seed: int = 0) -> tuple[Boxes, Boxes]:
+def open_boxes(
+    data: str, *, image_size: int | None = None, seed: int = 0, letterbox: bool = False
+) -> tuple[Boxes, Boxes]:
     """JPEGImages, Annotations and ImageSets/Main, in this folder or below it; difficult objects are skipped."""
     home, side = next(Path(data).glob("**/JPEGImages")).parent, image_size or 128
     objects = {path.stem: read_xml(path) for path in (home / "Annotations").glob("*.xml")}
     classes = sorted({name for _, found in objects.values() for name, _ in found})
     parts = []
     for stems in read_splits(home, "Main"):
-        boxes = [warp_boxes([box for _, box in objects[stem][1]], objects[stem][0], side) for stem in stems]
+        found = [objects[stem] for stem in stems]
+        boxes = [warp_boxes([box for _, box in things], size, side, letterbox) for size, things in found]
         labels = [torch.tensor([classes.index(name) for name, _ in objects[stem][1]]).long() for stem in stems]
-        parts.append(Boxes(read_pictures(picture_paths(home, stems), side), boxes, labels, classes))
+        parts.append(Boxes(read_pictures(picture_paths(home, stems), side, letterbox), boxes, labels, classes))
     return parts[0], parts[1]
 
 

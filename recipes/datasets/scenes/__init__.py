@@ -4,10 +4,12 @@ The layout of the folder tells the format; the first that fits is read:
 
 - COCO: `annotations/instances_SPLIT.json`, or JSON files with `images` and `annotations` in the folder
   or one below. A picture is looked for in `SPLIT/`, `images/SPLIT/`, `images/`, beside the JSON file and
-  in the folder itself. Polygons and run lengths are read, annotations with `iscrowd` skipped.
+  in the folder itself. Polygons and run lengths are read; objects with `iscrowd` are
+  not learned, and scoring ignores what is found on them.
 - Pascal VOC: `JPEGImages` and `Annotations` or `SegmentationClass`, here, in `VOC*/` or in
   `VOCdevkit/VOC*/`; splits from `ImageSets/Main/*.txt` (for masks `ImageSets/Segmentation/*.txt`, where
-  that exists). Coordinates start at 1 and include the last pixel; `difficult` objects are skipped.
+  that exists). Coordinates start at 1 and include the last pixel; `difficult`
+  objects are not learned, and scoring ignores what is found on them.
 - Numbered objects, one class: `PNGImages/X.png` and `PedMasks/X_mask.png` (PennFudan), or `images/X.*`
   and `objects/X.png`. In a mask 0 is background, each other value one object.
 - Classes as values: `images/X.*` and `masks/X.png`, or `SPLIT/X.*` and `SPLITannot/X.png` (CamVid).
@@ -32,5 +34,6 @@ A pair of Datasets (train, test) is read once, as its transforms give it, and he
 Their attribute `classes` names the classes; a first name `background` stands for 0.
 """
 
-from recipes.datasets.scenes.opening import open_boxes, open_masks, read_warped
+from recipes.datasets.scenes.opening import open_boxes, open_masks, read_letterboxed, read_warped
+from recipes.datasets.scenes.pairs import letterboxed, scale_of
 from recipes.datasets.scenes.sets import VOID, Boxes, Masks

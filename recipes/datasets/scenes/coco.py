@@ -100,13 +100,14 @@ def coco_scenes(
             what = "pictures" if image not in scenes else "categories"
             changed[f"annotations of {what} that are not listed left out"] += 1
             continue
-        if record.get("iscrowd") in (1, "1"):
+        crowd = record.get("iscrowd") in (1, "1")
+        if crowd and not record.get("bbox"):
             continue
         box = numbers_of(record.get("bbox"), where, "bbox")
         if len(box) != 4:
             raise InputError(f"{where}: expected bbox as [left, top, width, height]")
         corners = (box[0], box[1], box[0] + box[2], box[1] + box[3])
-        scenes[image].things.append(Thing(labels[category], corners, where, record.get("segmentation")))
+        scenes[image].things.append(Thing(labels[category], corners, where, record.get("segmentation"), crowd))
     return list(scenes.values())
 
 
@@ -114,7 +115,7 @@ def paint(scene: Scene, changed: Counter[str]) -> NDArray[np.uint8]:
     """COCO's outlines as classes from 1, (height, width), smaller objects over larger ones."""
     width, height = (int(side) for side in scene.size)
     values = np.zeros((height, width), np.uint8)
-    shapes = [(outline(thing, width, height, changed), thing.label) for thing in scene.things]
+    shapes = [(outline(thing, width, height, changed), thing.label) for thing in scene.things if not thing.ignored]
     for shape, label in sorted(shapes, key=lambda item: -int(item[0].sum())):
         values[shape] = label + 1
     return values

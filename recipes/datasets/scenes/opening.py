@@ -1,5 +1,6 @@
 """Opens scenes in whatever format they are."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from recipes.datasets.own import PAIR_PARTS, pair_of_datasets
 from recipes.datasets.pictures import picture_size, read_picture
 from recipes.datasets.reading import require_folder, tell_left_out
 from recipes.datasets.scenes.coco import find_coco, paint
-from recipes.datasets.scenes.pairs import as_tensor, boxes_of, common_side, masks_of, warped
+from recipes.datasets.scenes.pairs import as_tensor, boxes_of, common_side, letterboxed, masks_of, scale_of, warped
 from recipes.datasets.scenes.pngs import (
     black_and_white,
     find_pngs,
@@ -48,7 +49,9 @@ CAMVID = [
 ]
 
 
-def open_boxes(data: Any = None, *, image_size: int | None = None, seed: int = 0) -> tuple[Boxes, Boxes]:
+def open_boxes(
+    data: Any = None, *, image_size: int | None = None, seed: int = 0, letterbox: bool = False
+) -> tuple[Boxes, Boxes]:
     """The train and the test part of a set of pictures with boxes.
 
     Args:
@@ -56,13 +59,15 @@ def open_boxes(data: Any = None, *, image_size: int | None = None, seed: int = 0
         image_size: pictures are warped to so many pixels square, boxes with them. None keeps the
             pictures' own size if all are equal, square and at most 128, and else takes 128.
         seed: of the pictures held out where the set has no parts of its own.
+        letterbox: keep each picture's proportions: it fills the square's width or height from the upper left
+            corner, and the rest is black.
 
     Raises:
         InputError: naming the file and the record that cannot be used.
     """
     pair = pair_of_datasets(data)
     if pair is not None:
-        return boxes_of(pair, image_size)
+        return boxes_of(pair, image_size, letterbox)
     found = find_scenes(data, "boxes")
     parts, image_size = prepare(found, image_size, seed)
     if image_size < SMALLEST:
@@ -73,16 +78,22 @@ def open_boxes(data: Any = None, *, image_size: int | None = None, seed: int = 0
 
     def read(scenes: list[Scene]) -> Boxes:
         images = torch.empty(len(scenes), 3, image_size, image_size, dtype=torch.uint8)
-        boxes, labels = [], []
+        targets: list[dict[str, Tensor]] = []
+        ignored: list[dict[str, Tensor]] = []
         for i, scene in enumerate(scenes):
-            images[i] = read_warped(scene.picture, image_size)
+            images[i] = (read_letterboxed if letterbox else read_warped)(scene.picture, image_size)
             things = number_objects(scene) if found.format == "objects" else scene.things
-            clipped = [(clipped_box(thing.box, scene.size, found.changed), thing.label) for thing in things]
-            kept = [(box, label) for box, label in clipped if box is not None]
-            scale = torch.tensor([image_size / side for side in scene.size * 2])
-            boxes.append(torch.tensor([box for box, _ in kept], dtype=torch.float32).reshape(-1, 4) * scale)
-            labels.append(torch.tensor([label for _, label in kept], dtype=torch.int64))
-        return Boxes(images, boxes, labels, found.classes, names_of(scenes, found.root))
+            scale = torch.tensor(scale_of(scene.size, image_size, letterbox))
+            for out, chosen in ((targets, False), (ignored, True)):
+                changed = Counter() if chosen else found.changed
+                these = [thing for thing in things if thing.ignored is chosen]
+                clipped = [(clipped_box(thing.box, scene.size, changed), thing.label) for thing in these]
+                kept = [(box, label) for box, label in clipped if box is not None]
+                corners = torch.tensor([box for box, _ in kept], dtype=torch.float32).reshape(-1, 4) * scale
+                out.append({"boxes": corners, "labels": torch.tensor([label for _, label in kept], dtype=torch.int64)})
+        boxes, labels = [one["boxes"] for one in targets], [one["labels"] for one in targets]
+        some_ignored = ignored if any(len(one["labels"]) for one in ignored) else []
+        return Boxes(images, boxes, labels, found.classes, names_of(scenes, found.root), some_ignored)
 
     train, test = read(parts[0]), read(parts[1])
     tell_left_out(found.root, found.changed)
@@ -205,3 +216,8 @@ def prepare(found: Found, image_size: int | None, seed: int) -> tuple[list[list[
 def read_warped(path: Path, size: int) -> Tensor:
     """A picture warped to a square, (3, size, size) uint8."""
     return as_tensor(warped(read_picture(path, "RGB", least=(size, size)), size))
+
+
+def read_letterboxed(path: Path, size: int) -> Tensor:
+    """A picture in its own proportions from the upper left of a black square, (3, size, size) uint8."""
+    return as_tensor(letterboxed(read_picture(path, "RGB", least=(size, size)), size))

@@ -19,11 +19,11 @@ from recipes.datasets.scenes.sets import VOID, Boxes, Masks
 OWN_SIDE = 128  # pixels; equal square pictures up to this size keep it, others are warped to it
 
 
-def boxes_of(pair: tuple[Any, Any], image_size: int | None) -> tuple[Boxes, Boxes]:
+def boxes_of(pair: tuple[Any, Any], image_size: int | None, letterbox: bool = False) -> tuple[Boxes, Boxes]:
     """The parts of a pair of Datasets of (image, {"boxes", "labels"})."""
     if all(isinstance(part, Boxes) for part in pair):
         return pair
-    parts = read_pair(pair, image_size, '(image, {"boxes" and "labels"})', read_target)
+    parts = read_pair(pair, image_size, '(image, {"boxes" and "labels"})', read_target, letterbox)
     names = class_names(pair)
     every = [label for _, targets in parts for _, labels, _ in targets for label in labels]
     counts_background = names is not None and names[0].strip("_").lower() == "background"
@@ -38,7 +38,8 @@ def boxes_of(pair: tuple[Any, Any], image_size: int | None) -> tuple[Boxes, Boxe
             if wrong:
                 wanted = f"labels from {first} to {first + len(classes) - 1}"
                 raise InputError(f"data: {name} sample {number}: expected {wanted}, got {wrong[0]}")
-        boxes = [box * torch.tensor([images.shape[-1] / side for side in size * 2]) for box, _, size in targets]
+        side = images.shape[-1]
+        boxes = [box * torch.tensor(scale_of(size, side, letterbox)) for box, _, size in targets]
         numbers = [torch.tensor(labels, dtype=torch.int64) - first for _, labels, _ in targets]
         made.append(Boxes(images, boxes, numbers, classes, numbered_samples(name, len(images))))
     return made[0], made[1]
@@ -73,7 +74,11 @@ def numbered_samples(part: str, count: int) -> list[str]:
 
 
 def read_pair(
-    pair: tuple[Any, Any], image_size: int | None, expected: str, read: Callable[[Any, str, tuple[int, int]], Any]
+    pair: tuple[Any, Any],
+    image_size: int | None,
+    expected: str,
+    read: Callable[[Any, str, tuple[int, int]], Any],
+    letterbox: bool = False,
 ) -> list[tuple[Tensor, list[Any]]]:
     """For the train and the test part: pictures (N, 3, side, side) uint8, and what `read` makes of the annotations.
 
@@ -82,7 +87,9 @@ def read_pair(
         image_size: side that pictures are warped to, or None.
         expected: a sample, in words.
         read: takes a sample's annotation, where it stands, and the picture's width and height.
+        letterbox: keep the pictures' proportions.
     """
+    resized = letterboxed if letterbox else warped
     parts: list[tuple[list[Image.Image], list[Any]]] = []
     sizes = set()
     for name, dataset in zip(PAIR_PARTS, pair, strict=True):
@@ -94,10 +101,10 @@ def read_pair(
             sizes.add(picture.size)
             found.append(read(annotation, where, picture.size))
             large = image_size is not None or max(picture.size) > OWN_SIDE  # made small at once, to save memory
-            pictures.append(warped(picture, image_size or OWN_SIDE) if large else picture)
+            pictures.append(resized(picture, image_size or OWN_SIDE) if large else picture)
         parts.append((pictures, found))
     side = common_side(sizes, image_size)
-    return [(torch.stack([as_tensor(warped(one, side)) for one in pictures]), found) for pictures, found in parts]
+    return [(torch.stack([as_tensor(resized(one, side)) for one in pictures]), found) for pictures, found in parts]
 
 
 def read_target(target: Any, where: str, size: tuple[int, int]) -> tuple[Tensor, list[int], tuple[int, int]]:
@@ -162,6 +169,21 @@ def common_side(sizes: set[tuple[int, int]], image_size: int | None) -> int:
 
 def warped(picture: Image.Image, size: int) -> Image.Image:
     return picture.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def letterboxed(picture: Image.Image, size: int) -> Image.Image:
+    """The picture in its own proportions, from the upper left of a black square."""
+    scale = size / max(picture.size)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    square = Image.new(picture.mode, (size, size))
+    square.paste(picture.resize((width, height), Image.Resampling.BILINEAR))
+    return square
+
+
+def scale_of(size: Sequence[float], side: int, letterbox: bool) -> list[float]:
+    """What boxes in a picture of that width and height are multiplied by when it fills a square of that side."""
+    width, height = (max(size), max(size)) if letterbox else size
+    return [side / width, side / height, side / width, side / height]
 
 
 def as_tensor(picture: Image.Image) -> Tensor:

@@ -15,12 +15,16 @@ SLACK = 2  # pixels by which a box may leave its picture, for rounding
 
 @dataclass
 class Thing:
-    """One object: its class, its box (left, top, right, bottom), COCO's outline, and where it was read."""
+    """One object: its class, its box (left, top, right, bottom), COCO's outline, and where it was read.
+
+    What is `ignored` (COCO's crowds, VOC's difficult objects) is neither learned nor scored.
+    """
 
     label: int
     box: Sequence[float]
     where: str
     outline: Any = None
+    ignored: bool = False
 
 
 @dataclass

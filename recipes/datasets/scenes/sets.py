@@ -1,7 +1,7 @@
 """What pictures with boxes or masks are held in, whatever their format."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ class Boxes:
         boxes: for each picture (n, 4) float32: left, top, right, bottom, in pixels of `images`.
         labels: for each picture (n,) int64, indices into `classes`; there is no background class.
         files: each picture's path within the data set's folder.
+        ignored: for each picture the `boxes` and `labels` of crowds and difficult objects, which are neither learned
+            nor scored; an empty list if there are none.
     """
 
     images: Tensor
@@ -25,6 +27,7 @@ class Boxes:
     labels: list[Tensor]
     classes: list[str]
     files: list[str]
+    ignored: list[dict[str, Tensor]] = field(default_factory=list)
 
     @property
     def image_size(self) -> int:
@@ -70,3 +73,7 @@ class Masks:
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         images, masks = self.__getitems__([index])
         return images[0], masks[0]
+
+    def subset(self, indices: Sequence[int] | Tensor) -> "Masks":
+        chosen = torch.as_tensor(indices)
+        return Masks(self.images[chosen], self.masks[chosen], self.classes, [self.files[i] for i in chosen.tolist()])

@@ -37,7 +37,7 @@ def find_voc(root: Path, kind: str) -> Found | None:
     if not as_masks or not is_folder(lists):
         lists = home / "ImageSets" / "Main"
     found = Found(root, "classes" if as_masks else "boxes", {}, [])
-    things: list[tuple[Scene, str, list[float], str]] = []
+    things: list[tuple[Scene, str, list[float], str, bool]] = []
     for split, (source, stems) in voc_names(home, lists, masks if as_masks else notes).items():
         found.parts[split] = []
         for stem in stems:
@@ -54,9 +54,10 @@ def find_voc(root: Path, kind: str) -> Found | None:
     if as_masks:
         found.classes, found.zero_is_background = classes_listed(root, home), True
         return found
-    found.classes = sorted({name for _, name, _, _ in things})
-    for scene, name, box, where in things:
-        scene.things.append(Thing(found.classes.index(name), box, where))
+    found.classes = sorted({name for _, name, _, _, difficult in things if not difficult})
+    for scene, name, box, where, difficult in things:
+        if name in found.classes:
+            scene.things.append(Thing(found.classes.index(name), box, where, ignored=difficult))
     return found
 
 
@@ -85,8 +86,11 @@ def stem_of(pictures: Path, line: str, file: Path) -> str:
     return line
 
 
-def read_xml(path: Path, scene: Scene) -> list[tuple[str, list[float], str]]:
-    """Name, box and place of each object in one of VOC's XML files; the scene gets the size it states, if any."""
+def read_xml(path: Path, scene: Scene) -> list[tuple[str, list[float], str, bool]]:
+    """Of each object in one of VOC's XML files: name, box, where it stands, and whether it is difficult.
+
+    The scene gets the size that the file states, if any.
+    """
     if not is_there(path):
         raise InputError(f"{path}: this file is missing")
     try:
@@ -103,6 +107,6 @@ def read_xml(path: Path, scene: Scene) -> list[tuple[str, list[float], str]]:
             raise InputError(f"{where}: expected a bndbox with xmin, ymin, xmax and ymax")
         if not name:
             raise InputError(f"{where}: expected a name")
-        if record.findtext("difficult", "0").strip() != "1":
-            things.append((name, [left - 1, top - 1, right, bottom], where))  # from 1 inclusive to edges
+        difficult = record.findtext("difficult", "0").strip() == "1"
+        things.append((name, [left - 1, top - 1, right, bottom], where, difficult))  # from 1 inclusive to edges
     return things

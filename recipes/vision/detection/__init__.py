@@ -1,4 +1,4 @@
-"""Object detection: the task with a centre-point detector, and one module an architecture."""
+"""Object detection: the task with a center-point detector, and one module an architecture."""
 
 from recipes.catalog import submodules
 from recipes.vision.detection.boxes import Detections, box_iou, nms, shift_and_zoom
@@ -10,6 +10,6 @@ from recipes.vision.detection.scoring import (
     precision_curves,
     truths,
 )
-from recipes.vision.detection.task import CenterNet, TorchvisionDetector, centre_loss, run, train
+from recipes.vision.detection.task import CenterNet, center_loss, run, train
 
 __getattr__ = submodules(__name__)

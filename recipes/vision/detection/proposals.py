@@ -1,4 +1,4 @@
-"""Region proposals: their sizes, finding them by colour, a sample to learn from, and moving them onto objects."""
+"""Region proposals: the sizes of anchors, a sample to learn from, and what share of the objects they hold."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recipes.core.errors import InputError
 from recipes.datasets.scenes import Boxes
-from recipes.vision.detection.boxes import Detections, box_iou, decode, encode, nms
+from recipes.vision.detection.boxes import box_iou
 
 
 def anchor_sides(dataset: Boxes, *, step: float = 1.8, least: float = 4.0) -> list[float]:
@@ -32,47 +32,6 @@ def anchor_sides(dataset: Boxes, *, step: float = 1.8, least: float = 4.0) -> li
     first, last = sides.quantile(torch.tensor([0.01, 0.99])).tolist()
     steps = math.ceil(math.log(last / first, step))
     return [first * (last / first) ** (i / max(steps, 1)) for i in range(steps + 1)]
-
-
-def colour_regions(image: Tensor, steps: tuple[float, ...] = (0.1, 0.2, 0.3), least: int = 12) -> Tensor:
-    """Boxes around the connected regions of a picture, the largest first.
-
-    Two neighbouring pixels hang together if their colours differ by less than a step; what hangs together
-    over any number of neighbours is a region. Several steps give regions of regions, as Selective Search
-    gets by merging them (Uijlings et al., 2013).
-
-    Args:
-        image: (3, height, width) uint8.
-        steps: Euclidean distances of colours in 0 to 1.
-        least: regions of fewer pixels are left out.
-
-    Returns:
-        (N, 4) left, top, right, bottom, each once.
-    """
-    import numpy as np
-    from scipy.ndimage import find_objects
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    colours = image.float().cpu().numpy() / 255
-    height, width = colours.shape[1:]
-    pixels = np.arange(height * width).reshape(height, width)
-    first = np.concatenate([pixels[:, :-1].ravel(), pixels[:-1].ravel()])  # (pairs,) each pixel with the one
-    second = np.concatenate([pixels[:, 1:].ravel(), pixels[1:].ravel()])  # to its right and the one below
-    flat = colours.reshape(3, -1)
-    distance = np.sqrt(((flat[:, first] - flat[:, second]) ** 2).sum(axis=0))
-    found = set()
-    for step in steps:
-        near = distance < step
-        links = coo_array((near[near], (first[near], second[near])), shape=(pixels.size, pixels.size))
-        _, region = connected_components(links, directed=False)  # (height * width,)
-        counts = np.bincount(region)
-        for count, place in zip(counts, find_objects(region.reshape(height, width) + 1), strict=True):
-            if count >= least:
-                rows, columns = place
-                found.add((columns.start, rows.start, columns.stop, rows.stop))
-    by_size = sorted(found, key=lambda box: ((box[0] - box[2]) * (box[3] - box[1]), box))
-    return torch.tensor(by_size, dtype=torch.float32).view(-1, 4)
 
 
 def within(boxes: Tensor, size: Any) -> Tensor:
@@ -104,51 +63,6 @@ def sample(true: Tensor, boxes: Tensor, *, high: float, low: float, count: int) 
     positive = positive[torch.randperm(len(positive), device=boxes.device)[: count // 2]]
     negative = negative[torch.randperm(len(negative), device=boxes.device)[: count - len(positive)]]
     return torch.cat([positive, negative]), torch.cat([matched[positive], torch.full_like(negative, -1)])
-
-
-def examples(offered: list[Tensor], targets: Detections, *, count: int) -> tuple[list[Tensor], Tensor, Tensor]:
-    """A sample of the boxes offered for each picture, with what a head is to say of them.
-
-    Args:
-        offered: boxes (n, 4) for each picture.
-        targets: the true boxes and labels of each.
-        count: of boxes in the sample of a picture.
-
-    Returns:
-        The sampled boxes of each picture; labels (R,) of all of them, 0 for background and else 1 + the class;
-        codes (O, 4) of those on objects, in the same order.
-    """
-    boxes, labels, goals = [], [], []
-    for some, target in zip(offered, targets, strict=True):
-        chosen, matched = sample(target["boxes"], some, high=0.5, low=0.5, count=count)
-        own = matched >= 0
-        boxes.append(some[chosen])
-        labels.append(torch.zeros_like(chosen).masked_scatter(own, target["labels"][matched[own]] + 1))
-        goals.append(encode(target["boxes"][matched[own]], some[chosen[own]]))
-    return boxes, torch.cat(labels), torch.cat(goals)
-
-
-def found_in(
-    offered: list[Tensor], logits: Tensor, codes: Tensor, size: Any, *, overlap: float, adjusts: bool
-) -> Detections:
-    """What a head found: the boxes offered for each picture, moved, scored, and thinned class by class.
-
-    Args:
-        offered: boxes (n, 4) for each picture.
-        logits: (R, 1 + classes) of all of them, background first.
-        codes: (R, classes, 4), how to move each for each class.
-        size: height and width of the pictures.
-        overlap: IoU above which the lower score of two boxes of a class goes.
-        adjusts: move the boxes; otherwise they stay as they were offered.
-    """
-    counts, found = [len(boxes) for boxes in offered], []
-    for boxes, scores, shifts in zip(offered, logits.softmax(1).split(counts), codes.split(counts), strict=True):
-        chosen, labels = (scores[:, 1:] > 0.02).nonzero(as_tuple=True)
-        moved = decode(shifts[chosen, labels], boxes[chosen]) if adjusts else boxes[chosen]
-        some = {"boxes": within(moved, size), "scores": scores[chosen, labels + 1], "labels": labels}
-        stays = nms(some["boxes"], some["scores"], overlap, labels)[:100]
-        found.append({key: value[stays] for key, value in some.items()})
-    return found
 
 
 def recall(proposals: list[Tensor], dataset: Boxes, most: int) -> float:

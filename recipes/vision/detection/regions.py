@@ -1,63 +1,91 @@
-"""Pictures with regions that were proposed for them from outside, and moving both together."""
+"""Pictures with regions that were proposed for them from outside, and how detectors of regions are used."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from recipes.core.evaluation import map_tensors
 from recipes.datasets.scenes import Boxes
 from recipes.vision.detection.boxes import Detections, shift_and_zoom
-from recipes.vision.detection.proposals import colour_regions, within
-from recipes.vision.detection.scoring import evaluate
+from recipes.vision.detection.selective_search import selective_search
+from recipes.vision.detection.using import Detection
+from recipes.vision.using import Picture
 
 
 @dataclass
 class Proposed(Boxes):
-    """Pictures with boxes, and beside them the regions (n, 4) proposed in each, found once."""
+    """Pictures with boxes, and beside them the regions (N, R, 4) proposed in each, found once."""
 
-    regions: list[Tensor] = field(default_factory=list)
+    regions: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 4))
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
         images, targets = super().__getitems__(indices)
-        return {"images": images, "regions": [self.regions[i] for i in indices]}, targets
+        return (images, self.regions[torch.as_tensor(indices)]), targets
 
 
-def propose(dataset: Boxes, most: int = 50) -> Proposed:
-    """The same pictures with at most so many regions each."""
-    return Proposed(**vars(dataset), regions=[colour_regions(image)[:most] for image in dataset.images])
+def propose(dataset: Boxes, most: int) -> Proposed:
+    """The same pictures with so many regions each."""
+    return Proposed(**vars(dataset), regions=torch.stack([regions_of(image, most) for image in dataset.images]))
 
 
-def shaken(dataset: Proposed, share: float = 0.15, seed: int = 0) -> Proposed:
-    """The same pictures with each region moved at random by up to a share of its width and height."""
-    generator = torch.Generator().manual_seed(seed)
-    regions = []
-    for some in dataset.regions:
-        shift = (2 * torch.rand(len(some), 2, generator=generator) - 1) * share * (some[:, 2:] - some[:, :2])
-        regions.append(within(some + shift.repeat(1, 2), dataset.images.shape[-2:]))
-    return replace(dataset, regions=regions)
+def regions_of(image: Tensor, most: int) -> Tensor:
+    """Exactly so many regions (most, 4) of a picture (3, H, W) uint8; the whole picture stands for those that lack."""
+    boxes, (height, width) = selective_search(image, most), image.shape[1:]
+    whole = torch.tensor([[0.0, 0.0, width, height]])
+    return torch.cat([boxes, whole.expand(most - len(boxes), 4)])
 
 
-def what_moving_gains(model: Any, dataset: Proposed, device: torch.device) -> tuple[float, float]:
-    """Mean average precision on regions that were shaken, left where they are and moved by the network's codes."""
-    rough = shaken(dataset)
-    model.adjusts = False
-    left = evaluate(model, rough, device)["map"]
-    model.adjusts = True
-    return left, evaluate(model, rough, device)["map"]
-
-
-def moved_along(inputs: Any, targets: Detections) -> tuple[Any, Detections]:
-    """Pictures shifted and zoomed, and both their objects and the proposed regions with them."""
-    joined = [
+def moved_along(images: Tensor, regions: Tensor, targets: Detections) -> tuple[Tensor, list[Tensor], Detections]:
+    """Pictures shifted and zoomed, and with them their objects, and of their regions (batch, R, 4) those still seen."""
+    marked = [
         {
-            "boxes": torch.cat([target["boxes"], regions]),
-            "labels": torch.cat([target["labels"], torch.full((len(regions),), -1, device=regions.device)]),
+            "boxes": torch.cat([target["boxes"], own]),
+            "labels": torch.cat([target["labels"], -torch.ones_like(own[:, 0])]),
         }
-        for target, regions in zip(targets, inputs["regions"], strict=True)
+        for target, own in zip(targets, regions, strict=True)
     ]
-    images, joined = shift_and_zoom(inputs["images"], joined)
-    regions = [one["boxes"][one["labels"] < 0] for one in joined]
-    targets = [{key: value[one["labels"] >= 0] for key, value in one.items()} for one in joined]
-    return {"images": images, "regions": regions}, targets
+    images, marked = shift_and_zoom(images, marked)
+    seen = [one["boxes"][one["labels"] < 0] for one in marked]
+    true = [one["labels"] >= 0 for one in marked]
+    follow = [
+        {"boxes": one["boxes"][own], "labels": one["labels"][own].long()} for one, own in zip(marked, true, strict=True)
+    ]
+    return images, seen, follow
+
+
+@dataclass(kw_only=True)
+class RegionDetection(Detection):
+    """Detection in regions, of which so many are proposed in each picture; networks take pictures and regions."""
+
+    regions: int
+
+    @classmethod
+    def of(cls, result: Any, options: Any) -> Any:
+        images, regions = result.test_set.__getitems__([0, 1 % len(result.test_set)])[0]
+        given: dict[str, Any] = {"classes": list(result.test_set.classes), "image_size": images.shape[-1]}
+        return cls(regions=options.regions, example=(images, regions), **given)
+
+    def batch(self, items: Sequence[Picture]) -> tuple[Tensor, ...]:
+        regions = torch.stack([regions_of(item.pixels, self.regions) for item in items])
+        return (*super().batch(items), regions)
+
+    def predict(self, model: nn.Module, items: Sequence[Picture], device: torch.device) -> list[dict[str, Any]]:
+        outputs = model(map_tensors(lambda tensor: tensor.to(device), self.batch(items)))
+        return self.answers(map_tensors(lambda tensor: tensor.cpu(), outputs), items)
+
+    def to_export(self, model: nn.Module) -> nn.Module:
+        return RawRegions(model)
+
+
+class RawRegions(nn.Module):
+    """Scores (N, R, classes) and boxes (N, R, classes, 4) of regions (N, R, 4), before non-maximum suppression."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.raw(images, regions)  # type: ignore[operator]

@@ -25,8 +25,11 @@ def evaluate(model: nn.Module, dataset: Boxes, device: torch.device) -> dict[str
 
 
 def truths(dataset: Boxes) -> Detections:
-    """The true boxes and labels of every picture."""
-    return [{"boxes": b, "labels": l} for b, l in zip(dataset.boxes, dataset.labels, strict=True)]
+    """The true boxes and labels of every picture; where some are `ignored`, those apart."""
+    true = [{"boxes": b, "labels": l} for b, l in zip(dataset.boxes, dataset.labels, strict=True)]
+    for target, ignored in zip(true, dataset.ignored, strict=False):
+        target |= {f"ignored_{key}": value for key, value in ignored.items()}
+    return true
 
 
 def mean_average_precision(predictions: Detections, targets: Detections) -> dict[str, float]:
@@ -34,7 +37,8 @@ def mean_average_precision(predictions: Detections, targets: Detections) -> dict
 
     Args:
         predictions: boxes, scores and labels of each picture; the surest 100 count.
-        targets: the true boxes and labels of the same pictures.
+        targets: the true boxes and labels of the same pictures. A box found mostly within one of the
+            `ignored_boxes`, of its label, counts neither as right nor as wrong.
 
     Returns:
         `map_50` and `map_75`, which ask of a detection an overlap (IoU) of at least 0.5 or 0.75 with
@@ -61,12 +65,14 @@ def precision_curves(predictions: Detections, targets: Detections) -> Tensor:
     def as_coco(pictures: Detections, kinds: list[int]) -> COCO:
         annotations: list[dict[str, Any]] = []
         for number, picture in enumerate(pictures):
-            corners, labels = picture["boxes"].double().cpu(), picture["labels"].tolist()
-            boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1).tolist()
-            scores = picture["scores"].tolist() if "scores" in picture else [1.0] * len(labels)
-            for box, label, score in zip(boxes, labels, scores, strict=True):
-                place = {"id": len(annotations) + 1, "image_id": number, "category_id": label}  # pycocotools reserves 0
-                annotations.append(place | {"bbox": box, "area": box[2] * box[3], "score": score, "iscrowd": 0})
+            for kind in ("", "ignored_") if "ignored_boxes" in picture else ("",):
+                corners, labels = picture[f"{kind}boxes"].double().cpu(), picture[f"{kind}labels"].tolist()
+                boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1).tolist()
+                scores = picture["scores"].tolist() if "scores" in picture else [1.0] * len(labels)
+                for box, label, score in zip(boxes, labels, scores, strict=True):
+                    row = {"id": len(annotations) + 1, "image_id": number, "category_id": label}  # id 0 is reserved
+                    row |= {"bbox": box, "area": box[2] * box[3], "score": score, "iscrowd": int(kind != "")}
+                    annotations.append(row)
         coco = COCO()
         images = [{"id": number} for number in range(len(pictures))]
         coco.dataset = {"images": images, "categories": [{"id": kind} for kind in kinds], "annotations": annotations}

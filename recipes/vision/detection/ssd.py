@@ -1,18 +1,15 @@
 """SSD: default boxes on maps of several scales, classified and adjusted in one stage.
 
 Every cell of every map has four default boxes of fixed sizes and shapes: small ones on the fine maps, large ones on
-the coarse. One convolution per map classifies each of them, background included, and predicts how to move and
-stretch it onto the object. In training a default box is matched to the object that it overlaps by at least half,
-and each object to the default box that overlaps it most. Nearly all others are background. If all of these entered
-the loss they would drown the few with an object, so only the hardest do, three for each matched one. At the end,
-non-maximum suppression removes what was found twice: of two boxes of a class that overlap, the one with the higher
-score is kept.
+the coarse. One convolution per map classifies each, background included, and predicts how to move and stretch it.
+In training, default boxes are matched to the object that they overlap by half, and each object to the one that
+overlaps it most; of the background, the three hardest for each matched one enter the loss. Non-maximum suppression
+keeps the highest score of boxes of a class that overlap.
 
 Notes: 83
-Paper: Liu, Anguelov, Erhan, Szegedy, Reed, Fu and Berg (2016), "SSD: Single Shot MultiBox Detector",
-    https://arxiv.org/abs/1512.02325
-Data: handwritten digits of four kinds on cluttered backgrounds, 64×64 pixels, so small that the finest map alone
-    would do (at twice the size it no longer does); yours as COCO, Pascal VOC, or PNG masks of numbered objects.
+Paper: Liu et al. (2016), "SSD: Single Shot MultiBox Detector", https://arxiv.org/abs/1512.02325
+Data: digits of four kinds on clutter, 64×64 pixels; yours as COCO, Pascal VOC, or PNG masks of numbered objects. For
+    photos add --backbone timm:tf_efficientnet_lite0 --weights pretrained --steps 300 --lr 2e-3
 """
 
 import copy
@@ -27,31 +24,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recipes.core.figures import new_figure, show_picture
-from recipes.core.frame import Claim, Loop, Options, Precision, Result, batches, main, option, predict, recipe
-from recipes.datasets.scenes import Boxes, open_boxes
-from recipes.vision.detection.boxes import Detections, box_iou, decode, encode, nms, shift_and_zoom
+from recipes.core.frame import Claim, Loop, Result, batches, main, option, predict, recipe
+from recipes.datasets.scenes import Boxes
+from recipes.vision.detection.backbone import backbone_features, parameter_groups
+from recipes.vision.detection.boxes import Detections, box_iou, decode, encode, nms
 from recipes.vision.detection.drawing import draw_frames, show_boxes
+from recipes.vision.detection.features import DetectorOptions, augment, conv_block, open_pictures
 from recipes.vision.detection.scoring import commonest_places, evaluate
-from recipes.vision.detection.task import conv_block
 from recipes.vision.detection.using import Detection
 
 
 @dataclass(kw_only=True)
-class SSDOptions(Options):
-    image_size: int | None = option(None, "side in pixels that pictures are resized to", least=8)
-    width: int = option(16, "channels at half the picture's size", least=1)
+class SSDOptions(DetectorOptions):
+    width: int = option(16, "channels of the small network at half the picture's size", least=1)
     maps: int | None = option(None, "maps that predict, from the finest; all of them if not given", least=1)
     mining: Literal["hard", "random", "all"] = option("hard", "which background boxes enter the loss")
     overlap: float = option(0.45, "largest IoU of two boxes of a class that are both kept", least=0, most=1)
     epochs: int = 7
     batch_size: int = 16
     lr: float = 8e-3
-    precision: Precision = "auto"
-    channels_last: bool = True
 
 
 class SSD(nn.Module):
-    """A small backbone whose maps, at strides 4, 8, 16 … down to about 4×4 cells, all predict.
+    """A small network (or given features, and more layers) whose maps, down to about 4×4 cells, all predict.
 
     It returns logits and codes of all default boxes in training, else `Detections` with the map's level of each box.
     """
@@ -59,18 +54,19 @@ class SSD(nn.Module):
     defaults: Tensor
     levels: Tensor
 
-    def __init__(
-        self, num_classes: int, image_size: int, *, width: int = 16, maps: int | None = None, overlap: float = 0.45
-    ) -> None:
+    def __init__(self, num_classes: int, image_size: int, options: SSDOptions, features: Any = None) -> None:
         super().__init__()
-        self.num_classes, self.image_size, self.overlap = num_classes, image_size, overlap
-        self.stem = nn.Sequential(conv_block(3, width, 2), conv_block(width, width))
-        count = max(2, round(math.log2(image_size / 8)))
-        self.strides = [4 * 2**level for level in range(count)][:maps]
-        channels = ([width, 2 * width] + [4 * width] * (count - 1))[: len(self.strides) + 1]
-        self.stages = nn.ModuleList(
-            nn.Sequential(conv_block(thin, wide, 2), conv_block(wide, wide)) for thin, wide in pairwise(channels)
-        )
+        self.num_classes, self.image_size, self.overlap, width = num_classes, image_size, options.overlap, options.width
+        self.stem = features or nn.Sequential(conv_block(3, width, 2), conv_block(width, width))
+        finest, step, inputs = (4, 2, width) if features is None else (features.stride, 1, features.channels)
+        width = width if features is None else inputs // 4
+        count = max(2, round(math.log2(image_size / finest / 2)))
+        self.strides = [finest * 2**level for level in range(count)][: options.maps]
+        channels = ([inputs, 2 * width] + [4 * width] * (count - 1))[: len(self.strides) + 1]
+        self.stages = nn.ModuleList()
+        for thin, wide in pairwise(channels):
+            self.stages.append(nn.Sequential(conv_block(thin, wide, step), conv_block(wide, wide)))
+            step = 2
         # Each of a cell's four default boxes gets a logit for background and every class, and four codes.
         self.heads = nn.ModuleList(nn.Conv2d(wide, 4 * (1 + num_classes + 4), 3, padding=1) for wide in channels[1:])
         boxes = [default_boxes(math.ceil(image_size / stride), stride) for stride in self.strides]
@@ -132,8 +128,7 @@ def match(boxes: Tensor, defaults: Tensor, threshold: float = 0.5) -> Tensor:
 def ssd_loss(logits: Tensor, codes: Tensor, targets: Detections, defaults: Tensor, mining: str = "hard") -> Tensor:
     """Cross-entropy of the matched default boxes and of the mined background, and smooth L1 of the codes.
 
-    Logits are (batch, D, 1 + classes), codes (batch, D, 4), default boxes (D, 4); targets hold the true boxes and
-    labels of each picture. Of the background count three boxes for each matched one, the hardest or random, or all.
+    Logits are (batch, D, 1 + classes), codes (batch, D, 4), default boxes (D, 4); targets hold true boxes and labels.
     """
     labels = torch.zeros(logits.shape[:2], dtype=torch.long, device=logits.device)  # 0 is background
     goals = torch.zeros_like(codes)
@@ -155,15 +150,15 @@ def ssd_loss(logits: Tensor, codes: Tensor, targets: Detections, defaults: Tenso
 
 def build(options: SSDOptions, data: Boxes) -> SSD:
     """The network for pictures of that size and classes like these."""
-    return SSD(len(data.classes), data.image_size, width=options.width, maps=options.maps, overlap=options.overlap)
+    return SSD(len(data.classes), data.image_size, options, backbone_features(options, data))
 
 
 def train(model: SSD, train_set: Boxes, options: SSDOptions) -> Loop:
     """Minimizes `ssd_loss` with AdamW on shifted and scaled pictures."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(parameter_groups(model, options.lr), weight_decay=0.01)
     loop = Loop(model, optimizer, batches(train_set, options), options)
     for images, targets in loop:
-        images, targets = shift_and_zoom(images, targets)
+        images, targets = augment(images, targets, photos=options.backbone is not None)
         logits, codes = loop.model(images)
         loop.step(ssd_loss(logits, codes, targets, model.defaults, options.mining))
     return loop
@@ -172,7 +167,7 @@ def train(model: SSD, train_set: Boxes, options: SSDOptions) -> Loop:
 @recipe(SSDOptions)
 def run(options: SSDOptions) -> Result:
     """Trains SSD and scores it on held-out pictures."""
-    train_set, test_set = open_boxes(options.data, image_size=options.image_size, seed=options.seed)
+    train_set, test_set = open_pictures(options)
     model = build(options, train_set).to(options.device)
     loop = train(model, train_set, options)
     return Result(

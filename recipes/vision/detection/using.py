@@ -2,12 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from recipes.core.figures import new_figure, show_picture
+from recipes.core.result import Result
+from recipes.core.task import first_inputs
+from recipes.datasets.pictures import picture_size
+from recipes.datasets.scenes import letterboxed, read_letterboxed, scale_of
 from recipes.vision.detection.boxes import Detections
 from recipes.vision.detection.drawing import draw_frames
 from recipes.vision.using import Picture, WarpedPictures
@@ -17,8 +24,9 @@ from recipes.vision.using import Picture, WarpedPictures
 class Detection(WarpedPictures):
     """Pictures to boxes (n, 4: left, top, right, bottom, in the picture's own pixels), labels and scores.
 
-    Their networks give `Detections` in evaluation mode, and have `raw(images)`, which is what gets exported: class
-    logits and boxes before non-maximum suppression, the boxes in pixels of the network's square.
+    Pictures keep their proportions in the network's square. Their networks give `Detections` in evaluation mode, and
+    have `raw(images)`, which is what gets exported: scores or class logits and boxes before non-maximum suppression,
+    the boxes in pixels of the network's square.
 
     Attributes:
         least_score: of what is listed among the answer's `objects`, and drawn; `boxes` holds the others too.
@@ -26,11 +34,21 @@ class Detection(WarpedPictures):
 
     least_score: float = 0.4
 
+    def load(self, item: Any) -> Picture:
+        """A path, or a picture (3, H, W) uint8; it fills the square's width or height from the upper left corner."""
+        if isinstance(item, Tensor):
+            square = letterboxed(Image.fromarray(item.permute(1, 2, 0).numpy()), self.image_size)
+            pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)
+            return Picture(None, (item.shape[1], item.shape[2]), pixels, item)
+        width, height = picture_size(Path(item))
+        return Picture(str(item), (height, width), read_letterboxed(Path(item), self.image_size))
+
     def answers(self, outputs: Detections, items: Sequence[Picture]) -> list[dict[str, Any]]:
         answers = []
         for picture, found in zip(items, outputs, strict=True):
             height, width = picture.size
-            boxes = found["boxes"] * (torch.tensor([width, height, width, height]) / self.image_size)
+            scale = torch.tensor(scale_of((width, height), self.image_size, True))
+            boxes = (found["boxes"] / scale).clamp(min=0).minimum(torch.tensor([width, height, width, height]))
             labels, scores = [self.classes[label] for label in found["labels"].tolist()], found["scores"]
             objects = [
                 {"class": label, "score": score, "box": [round(side, 1) for side in box]}
@@ -55,7 +73,7 @@ class Detection(WarpedPictures):
 
 
 class Raw(nn.Module):
-    """A detector's class logits (N, D, …) and boxes (N, D, 4), before non-maximum suppression."""
+    """A detector's scores or class logits (N, D, …) and boxes (N, D, 4), before non-maximum suppression."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -63,3 +81,16 @@ class Raw(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return self.model.raw(images)  # type: ignore[operator]
+
+
+@dataclass(kw_only=True)
+class AnchoredDetection(Detection):
+    """Detection by anchors whose sides, in pixels of the network's square, were taken from the train part."""
+
+    sides: list[float]
+
+    @classmethod
+    def of(cls, result: Result, options: Any) -> Self:
+        example = first_inputs(result.test_set)
+        given: dict[str, Any] = {"classes": list(result.test_set.classes), "image_size": example[0].shape[-1]}
+        return cls(sides=result.model.sides.tolist(), example=example, **given)

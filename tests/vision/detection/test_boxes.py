@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recipes.vision.detection.boxes import box_iou, decode, encode, nms, shift_and_zoom
+from recipes.vision.detection.boxes import box_iou, decode, encode, giou, nms, shift_and_zoom
 
 
 def random_boxes(count: int, generator: torch.Generator, size: float = 40) -> Tensor:
@@ -20,6 +20,8 @@ def test_box_iou_and_nms_equal_torchvision(seed: int) -> None:
     boxes, scores = random_boxes(200, generator), torch.rand(200, generator=generator)
     labels = torch.randint(0, 3, (200,), generator=generator)
     torch.testing.assert_close(box_iou(boxes, boxes[:7]), ops.box_iou(boxes, boxes[:7]))
+    theirs = ops.generalized_box_iou(boxes, boxes.flip(0)).diagonal()
+    torch.testing.assert_close(giou(boxes, boxes.flip(0)), theirs)
     for threshold in (0.1, 0.5, 0.9):
         assert torch.equal(nms(boxes, scores, threshold), ops.nms(boxes, scores, threshold))
         assert torch.equal(nms(boxes, scores, threshold, labels), ops.batched_nms(boxes, scores, labels, threshold))

@@ -1,15 +1,18 @@
 """Mean average precision held against its definition, and the baseline that looks at no picture."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
-from recipes.datasets.scenes import Boxes
+from recipes.datasets.scenes import Boxes, open_boxes
 from recipes.vision.detection import plain
 from recipes.vision.detection.boxes import Detections, box_iou
-from recipes.vision.detection.scoring import commonest_places, mean_average_precision
+from recipes.vision.detection.scoring import commonest_places, mean_average_precision, truths
 
 
 def random_boxes(count: int, generator: torch.Generator, size: float = 40) -> Tensor:
@@ -122,3 +125,46 @@ def test_the_lean_twins_give_the_same() -> None:
     scenes = Boxes(pictures, boxes, labels, ["a", "b", "c"], [""] * len(targets))
     assert plain.mean_average_precision(predictions, scenes) == mean_average_precision(predictions, targets)
     assert plain.commonest_places(scenes, scenes) == commonest_places(scenes, scenes)
+
+
+def test_what_is_found_on_ignored_objects_does_not_count() -> None:
+    """Neither right nor wrong: a crowd holds several boxes, and beside it they are wrong again."""
+    true = {"boxes": torch.tensor([[0.0, 0, 10, 10]]), "labels": torch.tensor([0])}
+    crowd = {"ignored_boxes": torch.tensor([[20.0, 20, 60, 60]]), "ignored_labels": torch.tensor([0])}
+    boxes = torch.tensor([[22.0, 22, 32, 32], [40, 40, 50, 50], [0, 0, 10, 10]])
+    found = {"boxes": boxes, "labels": torch.zeros(3, dtype=torch.long), "scores": torch.tensor([0.9, 0.8, 0.7])}
+    assert mean_average_precision([found], [true])["map_50"] == pytest.approx(1 / 3)
+    assert mean_average_precision([found], [true | crowd])["map_50"] == pytest.approx(1)
+    away = found | {"boxes": boxes + torch.tensor([[50.0], [0], [0]])}
+    assert mean_average_precision([away], [true | crowd])["map_50"] == pytest.approx(1 / 2)
+
+
+def test_crowds_and_difficult_objects_are_read_as_ignored(tmp_path: Path) -> None:
+    """COCO's `iscrowd` and VOC's `difficult`: not among the boxes to learn, but known to the scoring."""
+    kinds = [{"id": 1, "name": "cat"}]
+    for split in ("train", "test"):
+        (tmp_path / "coco" / split).mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(tmp_path / "coco" / split / "0.png")
+        rows = [
+            {"id": i, "image_id": 0, "category_id": 1, "bbox": [4 * i, 0, 8, 8], "iscrowd": int(i == 1)} for i in (0, 1)
+        ]
+        content = {"images": [{"id": 0, "file_name": "0.png"}], "categories": kinds, "annotations": rows}
+        file = tmp_path / "coco" / "annotations" / f"instances_{split}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(content))
+    voc = tmp_path / "voc"
+    for name in ("JPEGImages", "Annotations"):
+        (voc / name).mkdir(parents=True)
+    thing = "<object><name>cat</name><difficult>{}</difficult><bndbox><xmin>{}</xmin><ymin>1</ymin>"
+    thing += "<xmax>{}</xmax><ymax>8</ymax></bndbox></object>"
+    for i in range(5):
+        Image.new("RGB", (40, 40)).save(voc / "JPEGImages" / f"{i}.png")
+        things = thing.format(0, 1, 8) + thing.format(1, 5, 12)
+        (voc / "Annotations" / f"{i}.xml").write_text(f"<annotation>{things}</annotation>")
+    for folder in (tmp_path / "coco", voc):
+        for part in open_boxes(folder):
+            assert part.boxes[0].tolist() == [[0, 0, 8, 8]]
+            assert part.ignored[0]["boxes"].tolist() == [[4, 0, 12, 8]]
+            assert part.ignored[0]["labels"].tolist() == [0]
+            assert "ignored_boxes" in truths(part)[0]
+    assert open_boxes()[0].ignored == []

@@ -1,18 +1,17 @@
 """YOLO: its loss held against the paper's sum written plainly, and controls that must fail."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 import recipes
-from recipes.core.result import Result
+from recipes.core.errors import InputError
 from recipes.datasets.scenes import Boxes, open_boxes
 from recipes.vision.detection import yolo
-from recipes.vision.detection.boxes import Detections
+from recipes.vision.detection.boxes import Detections, box_iou
 from recipes.vision.detection.scoring import evaluate, truths
 
 CPU = torch.device("cpu")
@@ -75,6 +74,12 @@ def test_loss_equals_the_paper(seed: int, scenes: tuple[Boxes, Boxes]) -> None:
     assert float(loss) == pytest.approx(slow_loss(codes, confidences, logits, targets, (64, 64), 8), rel=1e-4)
 
 
+def detect(model: yolo.YOLO, codes: torch.Tensor, confidences: torch.Tensor, logits: torch.Tensor, size: Any) -> Any:
+    """What the model makes of these cells."""
+    model.cells = lambda images: (codes, confidences, logits)  # type: ignore[method-assign]
+    return model.eval()(torch.zeros(len(codes), 3, *size))
+
+
 def test_perfect_cells_decode_to_the_true_boxes() -> None:
     """Boxes that the grid can say exactly: no loss, and they come back, on a picture that is not square."""
     boxes = torch.tensor([[4.0, 8, 20, 32], [30, 30, 44, 60]])
@@ -89,11 +94,11 @@ def test_perfect_cells_decode_to_the_true_boxes() -> None:
         logits[0, row, column, label] = 30
     assert yolo.yolo_loss(codes, confidences, logits, [target], (64, 96), 8) < 1e-8
     assert yolo.yolo_loss(codes.roll(1, dims=2), confidences, logits, [target], (64, 96), 8) > 1
-    found = yolo.YOLO(3).detect(codes, confidences, logits, (64, 96))[0]
+    found = detect(yolo.YOLO(3), codes, confidences, logits, (64, 96))[0]
     order = found["labels"].argsort(descending=True)
     torch.testing.assert_close(found["boxes"][order], boxes)
     assert found["labels"][order].tolist() == [2, 0]
-    assert found["slots"][order].tolist() == [0, 1]
+    torch.testing.assert_close(found["confidences"], torch.ones(2))
 
 
 def test_pictures_without_objects_are_to_have_no_confidence() -> None:
@@ -134,32 +139,54 @@ def test_shuffled_labels_teach_nothing(scenes: tuple[Boxes, Boxes]) -> None:
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
     shuffled = replace(train_set, labels=list(labels.split([len(some) for some in train_set.labels])))
     torch.manual_seed(0)
-    model = yolo.YOLO(4)
-    settings = {"epochs": 5, "device": CPU, "precision": "auto", "channels_last": True}
-    yolo.train(model, shuffled, batch_size=16, lr=8e-3, seed=0, **settings)
+    options = yolo.YOLOOptions(epochs=5, device="cpu")
+    model = yolo.build(options, train_set)
+    yolo.train(model, shuffled, options)
     assert evaluate(model, test_set, CPU)["map_50"] < 0.4
 
 
-def test_own_pictures(tmp_path: Path) -> None:
-    """Pascal VOC's layout, not square, one class."""
-    for name in ("JPEGImages", "Annotations"):
-        (tmp_path / name).mkdir()
-    for i in range(10):
-        left, top = 4 + 3 * i, 40 - 3 * i
-        picture = Image.new("RGB", (80, 70))
-        picture.paste((255, 200, 0), (left, top, left + 24, top + 24))
-        picture.save(tmp_path / "JPEGImages" / f"{i}.png")
-        (tmp_path / "Annotations" / f"{i}.xml").write_text(
-            f"<annotation><filename>{i}.png</filename><size><width>80</width><height>70</height></size><object>"
-            f"<name>square</name><bndbox><xmin>{left + 1}</xmin><ymin>{top + 1}</ymin><xmax>{left + 24}</xmax>"
-            f"<ymax>{top + 24}</ymax></bndbox></object></annotation>"
-        )
-    result = recipes.run(NAME, data=str(tmp_path), epochs=2, batch_size=4, compare=False)
-    assert len(result.claims) == 3
-    assert 0 <= result.metrics["map_50"] <= 1
-    assert result.figure().axes
+def test_raw_outputs_are_what_detections_are_made_of(scenes: tuple[Boxes, Boxes]) -> None:
+    torch.manual_seed(0)
+    model = yolo.YOLO(4, overlap=0.3).eval()
+    images = scenes[1].__getitems__(range(3))[0]
+    with torch.no_grad():
+        scores, boxes = model.raw(images)
+        confidences = model.cells(images)[1].flatten(1)
+        found = model(images)
+    torch.testing.assert_close(scores.sum(dim=2), confidences)
+    for picture, own_boxes, own_scores in zip(found, boxes, scores, strict=True):
+        assert (picture["boxes"][:, None] == own_boxes).all(dim=2).any(dim=1).all()
+        assert torch.isin(picture["scores"], own_scores).all()
+        same = picture["labels"][:, None] == picture["labels"]
+        assert box_iou(picture["boxes"], picture["boxes"]).fill_diagonal_(0)[same].max() <= 0.3
 
 
-@pytest.mark.xdist_group(NAME)
-def test_claims_hold(default_run: Callable[[str], Result]) -> None:
-    assert [claim.text for claim in default_run(NAME).claims if not claim.holds] == []
+def test_a_stride_is_a_power_of_two() -> None:
+    with pytest.raises(InputError, match="option stride: expected a power of two, got 12"):
+        recipes.run(NAME, stride=12)
+
+
+def test_what_stays_unnamed() -> None:
+    boxes = torch.tensor([[0.0, 0, 4, 4], [4, 4, 8, 8], [8, 8, 12, 12]])
+    dataset = Boxes(torch.zeros(1, 3, 16, 16), [boxes], [torch.tensor([0, 1, 1])], ["a", "b"], [""])
+    assert yolo.unnamed(dataset, 4) == 0
+    assert yolo.unnamed(dataset, 8) == pytest.approx(2 / 3), "the first two share a cell, and differ"
+    assert yolo.unnamed(dataset, 16) == 1
+
+
+def few(dataset: Boxes, count: int) -> Boxes:
+    return Boxes(dataset.images[:count], dataset.boxes[:count], dataset.labels[:count], dataset.classes, [""] * count)
+
+
+def test_what_is_written_answers_as_the_model_in_memory(scenes: tuple[Boxes, Boxes], tmp_path: Path) -> None:
+    data = few(scenes[0], 64), few(scenes[1], 8)
+    result = yolo.run(data=data, epochs=2, device="cpu", claims=False, out=str(tmp_path / "out"))
+    trained = recipes.trained(tmp_path / "out", device="cpu")
+    images = scenes[1].images[:4]
+    with torch.inference_mode():
+        expected = result.model.eval()(images.float() / 255)
+    for answer, found in zip(trained(list(images)), expected, strict=True):
+        torch.testing.assert_close(answer["boxes"], found["boxes"], rtol=0, atol=1e-4)
+        torch.testing.assert_close(answer["scores"], found["scores"], rtol=0, atol=1e-5)
+    for suffix in ("onnx", "pt2"):
+        assert trained.export(tmp_path / f"yolo.{suffix}") < 1e-3
