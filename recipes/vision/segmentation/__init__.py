@@ -11,6 +11,6 @@ from recipes.vision.segmentation.scoring import (
     predict_masks,
     scores,
 )
-from recipes.vision.segmentation.task import DilatedCNN, build_model, dice_loss, run, train
+from recipes.vision.segmentation.task import DilatedCNN, build, dice_loss, run, train
 
 __getattr__ = submodules(__name__)

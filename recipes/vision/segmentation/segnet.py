@@ -1,12 +1,16 @@
 """Semantic segmentation with SegNet: a decoder that puts back where the encoder's pooling took from.
 
-Pooling keeps the largest of four pixels and forgets which one it was; upsampling can only spread the value
-over all four, and borders smear. SegNet keeps the index of the largest. Its decoder has no weights for
-upsampling: unpooling puts each value back at the index and leaves zeros around it, which the convolutions
-then fill. Two bits a pooled pixel are carried over, where U-Net carries whole feature maps.
+Pooling keeps the largest of four pixels and forgets which one it was; upsampling can only spread the value over all
+four, and borders smear. SegNet keeps the index of the largest. Its decoder has no weights for upsampling: unpooling
+puts each value back at its index and leaves zeros around it, which the convolutions then fill. Two bits a pooled pixel
+are carried over, where U-Net carries whole feature maps.
 
-This is the paper's small variant, SegNet-Basic: one 7×7 convolution at each size, two sizes instead of
-four. Beside it the same network with bilinear upsampling is trained, of as many parameters.
+This is the paper's small variant, SegNet-Basic: one 7×7 convolution at each size, as many channels everywhere, and no
+ReLU in the decoder. The paper has 64 channels and four sizes; here the width is scaled to 24 and there are two.
+
+The study notes behind this library call the decoder a deconvolution, and say that the indices serve downsampling. It
+has none: a deconvolution learns how to upsample, unpooling learns nothing. And the indices are recorded where the
+encoder downsamples, and serve the decoder's upsampling.
 
 Notes: 87
 Paper: Badrinarayanan, Kendall and Cipolla (2017), "SegNet: A Deep Convolutional Encoder-Decoder Architecture for
@@ -15,62 +19,63 @@ Data: handwritten digits of four kinds on cluttered backgrounds, 64×64 pixels; 
     or PNG masks beside pictures.
 """
 
-from dataclasses import replace
-from typing import Any, Unpack
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.core.claims import Claim
-from recipes.core.command_line import main
-from recipes.core.device import setup
-from recipes.core.loop import one_cycle
-from recipes.core.measure import parameter_count
-from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
-from recipes.core.result import Result
+from recipes.core.frame import Claim, Loop, Options, Precision, Result, batches, main, option, recipe
 from recipes.datasets.scenes import VOID, Masks, open_masks
-from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate, near_borders, predict_masks, scores
+from recipes.vision.segmentation.photos import augment
+from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate, near_borders
 from recipes.vision.segmentation.task import dice_loss
+from recipes.vision.segmentation.using import Segmentation
 
 
-def wide_convolution(channels: int, width: int) -> nn.Sequential:
-    """7×7, with batch norm and ReLU: wide enough to fill what unpooling leaves empty."""
-    return nn.Sequential(nn.Conv2d(channels, width, 7, padding=3, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+@dataclass(kw_only=True)
+class SegNetOptions(Options):
+    image_size: int | None = option(None, "side in pixels that pictures are resized to", least=1)
+    width: int = option(24, "channels of every layer", least=1)
+    depth: int = option(2, "how often the picture is halved", least=1)
+    indices: bool = option(True, "upsample by the pooling's indices, not bilinearly")
+    augment: bool = option(False, "mirror, crop and recolor the training pictures at random")
+    epochs: int = 4
+    batch_size: int = 8
+    precision: Precision = "auto"
+    channels_last: bool = True
+    clip: float | None = 1.0
+
+
+def wide_convolution(channels: int, width: int) -> list[nn.Module]:
+    """7×7, with batch norm: wide enough to fill what unpooling leaves empty."""
+    return [nn.Conv2d(channels, width, 7, padding=3, bias=False), nn.BatchNorm2d(width)]
 
 
 class SegNet(nn.Module):
-    """Pictures (N, channels, H, W), of sides of 2^depth or more, to logits (N, num_classes, H, W).
-
-    Args:
-        channels: of the pictures.
-        num_classes: of the pixels.
-        width: channels at full size; every halving of the picture but the last doubles them.
-        depth: how often the picture is halved.
-        indices: False upsamples bilinearly instead of by the pooling's indices.
-    """
+    """Pictures (N, channels, H, W), of sides of 2^depth or more, to logits (N, num_classes, H, W)."""
 
     def __init__(
-        self, channels: int, num_classes: int, *, width: int = 16, depth: int = 2, indices: bool = True
+        self, channels: int, num_classes: int, *, width: int = 24, depth: int = 2, indices: bool = True
     ) -> None:
         super().__init__()
-        widths = [width * 2**level for level in range(depth)]
         self.indices = indices
         self.encoder = nn.ModuleList(
-            wide_convolution(*pair) for pair in zip([channels, *widths[:-1]], widths, strict=True)
+            nn.Sequential(*wide_convolution(width if level else channels, width), nn.ReLU()) for level in range(depth)
         )
-        self.decoder = nn.ModuleList(
-            wide_convolution(*pair) for pair in zip(widths[::-1], [*widths[-2::-1], width], strict=True)
-        )
+        self.decoder = nn.ModuleList(nn.Sequential(*wide_convolution(width, width)) for _ in range(depth))
         self.head = nn.Conv2d(width, num_classes, 1)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight)
+        nn.init.normal_(self.head.weight, std=0.01)  # at first its bias decides
 
     def forward(self, images: Tensor) -> Tensor:
         features, kept = images, []
         for block in self.encoder:
-            features = block(features)  # (batch, width · 2^level, height / 2^level, width / 2^level)
+            features = block(features)  # (batch, width, height / 2^level, width / 2^level)
             size = features.shape[2:]
             features, indices = F.max_pool2d(features, 2, return_indices=True)  # index of each largest in its map
             kept.append((size, indices))
@@ -84,128 +89,68 @@ class SegNet(nn.Module):
         return self.head(features)
 
 
-def train(
-    model: nn.Module,
-    train_set: Masks,
-    test_set: Masks,
-    *,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    device: torch.device,
-    seed: int = 0,
-    name: str = "model",
-    **engine: Unpack[Engine],
-) -> OldLoop:
-    """Minimises cross-entropy and Dice loss together by AdamW; the loop's history follows the test part."""
-    loop = OldLoop(
+def build(options: SegNetOptions, data: Masks) -> SegNet:
+    """The network for classes like these."""
+    return SegNet(3, len(data.classes), width=options.width, depth=options.depth, indices=options.indices)
+
+
+def train(model: SegNet, train_set: Masks, test_set: Masks, options: SegNetOptions) -> Loop:
+    """Minimizes cross-entropy plus Dice loss with AdamW, from a head that answers with the classes' frequencies."""
+    counts = torch.bincount(train_set.masks[train_set.masks != VOID], minlength=len(train_set.classes)).clamp(min=1)
+    model.head.bias = nn.Parameter((counts / counts.sum()).log().to(options.device))
+    loop = Loop(
         model,
-        torch.optim.AdamW(model.parameters(), lr=lr),
-        old_batches(train_set, batch_size, seed=seed),
-        epochs=epochs,
-        device=device,
-        schedule=one_cycle,
-        evaluate=lambda: evaluate(model, test_set, device),
-        name=name,
-        **engine,
+        torch.optim.AdamW(model.parameters(), lr=options.lr),
+        batches(train_set, options),
+        options,
+        evaluate=lambda: evaluate(model, test_set, options.device),
     )
     for images, masks in loop:
+        if options.augment:
+            images, masks = augment(images, masks)
         logits = loop.model(images)  # (batch, classes, height, width)
         loop.step(F.cross_entropy(logits, masks, ignore_index=VOID) + dice_loss(logits, masks))
     return loop
 
 
-@old_recipe
-def run(
-    *,
-    data: str | None = None,
-    image_size: int | None = None,
-    width: int = 16,
-    depth: int = 2,
-    compare: bool = True,
-    epochs: int = 4,
-    batch_size: int = 8,
-    lr: float = 1e-2,
-    device: str = "auto",
-    seed: int = 0,
-    out: str | None = None,
-    **engine: Unpack[Engine],
-) -> Result:
-    """Trains a SegNet and, beside it, the same network with bilinear upsampling.
-
-    Args:
-        data: folder of your pictures and masks; the bundled scenes if not given.
-        image_size: side in pixels that your pictures are brought to; their own or 128 if not given.
-        width: channels at full size; every halving of the picture but the last doubles them.
-        depth: how often the picture is halved.
-        compare: also train with bilinear upsampling.
-        epochs: passes over the training pictures.
-        batch_size: pictures in an optimizer step, over all processes.
-        lr: highest learning rate of the one-cycle schedule.
-        device: auto, cpu, cuda or mps.
-        seed: of the weights and of the order of the pictures.
-        out: folder for result.json, figure.png and model.safetensors.
-    """
-    place = setup(device, seed)
-    train_set, test_set = open_masks(data, image_size=image_size, seed=seed)
-    classes = len(train_set.classes)
-    borders = replace(test_set, masks=near_borders(test_set.masks))
-    fast: Engine = {"precision": "auto", "channels_last": True, "clip": 1.0}
-    options: Engine = {**fast, **engine}
-
-    def fit(*, indices: bool) -> tuple[SegNet, list[dict[str, float]], dict[str, float]]:
-        torch.manual_seed(seed)
-        network = SegNet(3, classes, width=width, depth=depth, indices=indices).to(place)
-        loop = train(
-            network,
-            train_set,
-            test_set,
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            device=place,
-            seed=seed,
-            name="indices" if indices else "bilinear",
-            **options,
-        )
-        predicted = predict_masks(network, test_set, place)
-        metrics = scores(predicted, test_set.masks, classes)
-        metrics["mean_iou_at_borders"] = scores(predicted, borders.masks, classes)["mean_iou"]
-        return network, loop.history, metrics
-
-    network, history, metrics = fit(indices=True)
-    baseline = commonest_class(train_set, test_set)
-    baseline["mean_iou_at_borders"] = commonest_class(train_set, borders)["mean_iou"]
-    claims: list[Claim] = []
-    rows: list[dict[str, Any]] = []
-    if compare:
-        smooth, smooth_history, without = fit(indices=False)
-        rows = [
-            {"upsampling": "by index", "parameters": parameter_count(network), **metrics},
-            {"upsampling": "bilinear", "parameters": parameter_count(smooth), **without},
-        ]
-        claims = [
-            claim(
-                "unpooling by index keeps borders better than bilinear upsampling: mean IoU within 2 pixels of them",
-                metrics["mean_iou_at_borders"],
-                ">",
-                without["mean_iou_at_borders"],
-            ),
-        ]
-        history = [
-            row | {"mean_iou_bilinear": other["mean_iou"]} for row, other in zip(history, smooth_history, strict=True)
-        ]
+@recipe(SegNetOptions)
+def run(options: SegNetOptions) -> Result:
+    """Trains a SegNet and measures it on held-out pictures."""
+    train_set, test_set = open_masks(options.data, image_size=options.image_size, seed=options.seed)
+    model = build(options, train_set).to(options.device)
+    loop = train(model, train_set, test_set, options)
     return Result(
-        metrics=metrics,
-        baseline=baseline,
+        metrics=evaluate(model, test_set, options.device),
+        baseline=commonest_class(train_set, test_set),
         baseline_name="commonest class",
-        bars={"mean_iou": 0.7},
-        claims=claims,
-        history=history,
-        rows=rows,
-        model=network,
-        draw=lambda: draw(network, test_set, place, history),
+        bars={"mean_iou": 0.74},
+        history=loop.history,
+        model=model,
+        train_set=train_set,
+        test_set=test_set,
     )
+
+
+@run.claims
+def claims(run: Any) -> Iterator[Claim]:
+    full, smooth = run(), run(indices=False)
+    yield Claim("upsampled bilinearly it does worse", smooth["mean_iou"], "<", full["mean_iou"], margin=0.02)
+    text = "and so it does within 2 pixels of the borders"
+    yield Claim(text, at_borders(smooth), "<", at_borders(full), margin=0.02)
+
+
+def at_borders(result: Result) -> float:
+    """Mean IoU over the pixels near a border between classes."""
+    borders = replace(result.test_set, masks=near_borders(result.test_set.masks))
+    return evaluate(result.model, borders, next(result.model.parameters()).device)["mean_iou"]
+
+
+@run.figure
+def figure(result: Result) -> Any:
+    return draw(result.model, result.test_set, next(result.model.parameters()).device, result.history)
+
+
+run.predicts(Segmentation, build)
 
 
 if __name__ == "__main__":

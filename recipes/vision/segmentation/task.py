@@ -1,12 +1,13 @@
 """Semantic segmentation with a small dilated network, and how it is measured.
 
-A segmenter answers for every pixel which class it belongs to. Most pixels are background, so the share
-of pixels that are right says little; the IoU of a class, the pixels that truth and answer share over
-those that either of them has, counts a thin digit as much as a wide sky. The loss has the same trouble:
-cross-entropy averages over pixels. The Dice loss, a smooth relative of IoU, averages over classes.
+A segmenter answers for every pixel which class it belongs to. Most pixels are background, so the share of pixels that
+are right says little; the IoU of a class, the pixels that truth and answer share over those that either of them has,
+counts a thin digit as much as a wide sky. The loss has the same trouble: cross-entropy averages over pixels. The Dice
+loss, a smooth relative of IoU, averages over classes.
 
-The network works at half the picture's size. Each of its convolutions leaves a gap between the pixels it
-looks at (dilation) and so sees wider than its neighbours at the same number of parameters.
+The network works at half the picture's size. Each of its convolutions skips pixels between those it looks at
+(dilation), and so sees wider than its neighbors with the same number of parameters. Any segmenter of torchvision, or
+a network of your own, takes its place.
 
 Notes: 87
 Paper: Yu and Koltun (2016), "Multi-Scale Context Aggregation by Dilated Convolutions",
@@ -17,32 +18,44 @@ Data: handwritten digits of four kinds on cluttered backgrounds, 64×64 pixels; 
 """
 
 import difflib
-from collections.abc import Sequence
-from typing import Any, Unpack
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.core.command_line import main
-from recipes.core.device import setup
-from recipes.core.errors import InputError
-from recipes.core.loop import one_cycle
-from recipes.core.measure import parameter_count
-from recipes.core.old import Engine, OldLoop, claim, old_batches, old_recipe
-from recipes.core.result import Result
+from recipes.core.frame import Claim, InputError, Loop, Options, Precision, Result, batches, main, option, recipe
 from recipes.datasets.scenes import VOID, Masks, open_masks
-from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate, predict_masks, scores
+from recipes.vision.segmentation.photos import augment
+from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate
+from recipes.vision.segmentation.using import Segmentation
+
+
+@dataclass(kw_only=True)
+class SegmentationOptions(Options):
+    model: Any = option("dilated_cnn", "dilated_cnn, torchvision:NAME, or an nn.Module of yours")
+    image_size: int | None = option(None, "side in pixels that pictures are resized to", least=1)
+    width: int = option(16, "channels of every layer of the dilated_cnn", least=1)
+    dilated: bool = option(True, "skip pixels in the dilated_cnn's convolutions")
+    dice: bool = option(True, "add the Dice loss to the cross-entropy")
+    augment: bool = option(False, "mirror, crop and recolor the training pictures at random")
+    epochs: int = 6
+    batch_size: int = 8
+    precision: Precision = "auto"
+    channels_last: bool = True
+    clip: float | None = 1.0
 
 
 class DilatedCNN(nn.Module):
-    """Residual 3×3 convolutions at half the picture's size, the later ones seeing wider.
+    """Pictures (N, channels, H, W) to logits (N, num_classes, H, W), by residual convolutions at half their size.
 
     Args:
         channels: of the pictures.
         num_classes: of the pixels.
         width: channels of every layer.
-        dilations: one convolution each, and the distance between the pixels that it looks at.
+        dilations: one 3×3 convolution each, and the distance between the pixels that it looks at.
     """
 
     def __init__(
@@ -70,18 +83,19 @@ class DilatedCNN(nn.Module):
         return F.interpolate(logits, size=images.shape[2:], mode="bilinear")
 
 
-def build_model(name: str, num_classes: int) -> nn.Module:
-    """The network of that name, with random weights: pictures (N, 3, H, W) to logits (N, num_classes, H, W).
+class Logits(nn.Module):
+    """Takes the logits out of the dictionary that torchvision's segmenters answer with."""
 
-    Args:
-        name: "dilated_cnn" or "torchvision:NAME".
-        num_classes: of the pixels.
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
 
-    Raises:
-        InputError: there is no such network; names the nearest.
-    """
-    if name == "dilated_cnn":
-        return DilatedCNN(3, num_classes)
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)["out"]
+
+
+def torchvision_model(name: str, num_classes: int) -> nn.Module:
+    """The segmenter torchvision:NAME with random weights: pictures (N, 3, H, W) to logits (N, num_classes, H, W)."""
     library, _, model = name.partition(":")
     if library != "torchvision":
         raise InputError(f"option model: expected dilated_cnn or torchvision:NAME, got {name!r}")
@@ -94,15 +108,14 @@ def build_model(name: str, num_classes: int) -> nn.Module:
     raise InputError(f"option model: torchvision has no segmenter {model!r}, did you mean {(near or known)[0]}?")
 
 
-class Logits(nn.Module):
-    """Takes the logits out of the dictionary that torchvision's segmenters answer with."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model(images)["out"]
+def build(options: SegmentationOptions, data: Masks) -> nn.Module:
+    """The network that the options name, for classes like these."""
+    if isinstance(options.model, nn.Module):
+        return options.model
+    if options.model != "dilated_cnn":
+        return torchvision_model(options.model, len(data.classes))
+    dilations = (1, 2, 4, 8, 4, 2) if options.dilated else (1, 1, 1, 1, 1, 1)
+    return DilatedCNN(3, len(data.classes), width=options.width, dilations=dilations)
 
 
 def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
@@ -123,133 +136,64 @@ def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
     return 1 - ((2 * shared + 1) / (sizes + 1)).mean()
 
 
-def train(
-    model: nn.Module,
-    train_set: Masks,
-    test_set: Masks,
-    *,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    device: torch.device,
-    seed: int = 0,
-    dice: bool = True,
-    name: str = "model",
-    **engine: Unpack[Engine],
-) -> OldLoop:
-    """Minimises cross-entropy, and the Dice loss with it, by AdamW; the loop's history follows the test part."""
-    loop = OldLoop(
+def train(model: nn.Module, train_set: Masks, test_set: Masks, options: SegmentationOptions) -> Loop:
+    """Minimizes cross-entropy, and the Dice loss with it, with AdamW."""
+    loop = Loop(
         model,
-        torch.optim.AdamW(model.parameters(), lr=lr),
-        old_batches(train_set, batch_size, seed=seed),
-        epochs=epochs,
-        device=device,
-        schedule=one_cycle,
-        evaluate=lambda: evaluate(model, test_set, device),
-        name=name,
-        **engine,
+        torch.optim.AdamW(model.parameters(), lr=options.lr),
+        batches(train_set, options),
+        options,
+        evaluate=lambda: evaluate(model, test_set, options.device),
     )
     for images, masks in loop:
+        if options.augment:
+            images, masks = augment(images, masks)
         logits = loop.model(images)  # (batch, classes, height, width)
         loss = F.cross_entropy(logits, masks, ignore_index=VOID)
-        loop.step(loss + dice_loss(logits, masks) if dice else loss)
+        loop.step(loss + dice_loss(logits, masks) if options.dice else loss)
     return loop
 
 
-@old_recipe
-def run(
-    *,
-    data: str | None = None,
-    model: str = "dilated_cnn",
-    image_size: int | None = None,
-    compare: bool = True,
-    epochs: int = 6,
-    batch_size: int = 8,
-    lr: float = 1e-2,
-    device: str = "auto",
-    seed: int = 0,
-    out: str | None = None,
-    **engine: Unpack[Engine],
-) -> Result:
-    """Trains a segmenter and measures it on held-out pictures.
-
-    Args:
-        data: folder of your pictures and masks; the bundled scenes if not given.
-        model: dilated_cnn or torchvision:NAME.
-        image_size: side in pixels that your pictures are brought to; their own or 128 if not given.
-        compare: also train without the Dice loss, and without dilation where the model has it.
-        epochs: passes over the training pictures.
-        batch_size: pictures in an optimizer step, over all processes.
-        lr: highest learning rate of the one-cycle schedule.
-        device: auto, cpu, cuda or mps.
-        seed: of the weights and of the order of the pictures.
-        out: folder for result.json, figure.png and model.safetensors.
-    """
-    place = setup(device, seed)
-    train_set, test_set = open_masks(data, image_size=image_size, seed=seed)
-    classes = len(train_set.classes)
-    fast: Engine = {"precision": "auto", "channels_last": True}
-    options: Engine = {**fast, **engine}
-    rows: list[dict[str, Any]] = []
-
-    def fit(title: str, network: nn.Module, *, dice: bool = True) -> OldLoop:
-        loop = train(
-            network,
-            train_set,
-            test_set,
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            device=place,
-            seed=seed,
-            dice=dice,
-            name=title.replace(" ", "_"),
-            **options,
-        )
-        rows.append({"trained": title, "parameters": parameter_count(network), **evaluate(network, test_set, place)})
-        return loop
-
-    network = build_model(model, classes).to(place)
-    loop = fit("this recipe", network)
-    metrics = {name: rows[0][name] for name in ("mean_iou", "pixel_accuracy")}
-    baseline = commonest_class(train_set, test_set)
-    answers = zip(predict_masks(network, test_set, place), test_set.masks, strict=True)
-    by_picture = torch.tensor([scores(*answer, classes)["mean_iou"] for answer in answers])
-    claims = [
-        claim(
-            "pixel accuracy flatters who answers one class everywhere: it is twice the mean IoU or more",
-            baseline["pixel_accuracy"],
-            ">=",
-            2 * baseline["mean_iou"],
-        ),
-        claim(
-            "averaged picture by picture, mean IoU is lower: there, a few pixels of an absent class cost a whole class",
-            by_picture.nanmean().item(),
-            "<",
-            metrics["mean_iou"],
-        ),
-    ]
-    if compare:
-        torch.manual_seed(seed)  # the same first weights
-        fit("without Dice", build_model(model, classes).to(place), dice=False)
-        claims.append(claim("the Dice loss raises mean IoU", metrics["mean_iou"], ">", rows[-1]["mean_iou"]))
-    if compare and model == "dilated_cnn":
-        torch.manual_seed(seed)
-        fit("without dilation", DilatedCNN(3, classes, dilations=(1, 1, 1, 1, 1, 1)).to(place))
-        claims.append(
-            claim("so does seeing wider, with as many parameters", metrics["mean_iou"], ">", rows[-1]["mean_iou"])
-        )
+@recipe(SegmentationOptions)
+def run(options: SegmentationOptions) -> Result:
+    """Trains a segmenter and measures it on held-out pictures."""
+    train_set, test_set = open_masks(options.data, image_size=options.image_size, seed=options.seed)
+    model = build(options, train_set).to(options.device)
+    loop = train(model, train_set, test_set, options)
     return Result(
-        metrics=metrics,
-        baseline=baseline,
+        metrics=evaluate(model, test_set, options.device),
+        baseline=commonest_class(train_set, test_set),
         baseline_name="commonest class",
         bars={"mean_iou": 0.75},
-        claims=claims,
         history=loop.history,
-        rows=rows,
-        model=network,
-        draw=lambda: draw(network, test_set, place, loop.history),
+        model=model,
+        train_set=train_set,
+        test_set=test_set,
     )
+
+
+@run.claims
+def claims(run: Any) -> Iterator[Claim]:
+    full, options = run(), run().options
+    flattered = "pixel accuracy flatters one class everywhere: it is twice the mean IoU or more"
+    yield Claim(flattered, full.baseline["pixel_accuracy"], ">=", 2 * full.baseline["mean_iou"], kind="fact")
+    again = options["seed"] + 1
+
+    def twice(**changed: Any) -> float:
+        return (run(**changed)["mean_iou"] + run(**changed, seed=again)["mean_iou"]) / 2
+
+    text = "without the Dice loss it does worse: means of two trainings"
+    yield Claim(text, twice(dice=False), "<", twice(), margin=0.01)
+    if options["model"] == "dilated_cnn":
+        yield Claim("and so it does without dilation", twice(dilated=False), "<", twice(), margin=0.01)
+
+
+@run.figure
+def figure(result: Result) -> Any:
+    return draw(result.model, result.test_set, next(result.model.parameters()).device, result.history)
+
+
+run.predicts(Segmentation, build)
 
 
 if __name__ == "__main__":

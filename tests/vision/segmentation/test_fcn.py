@@ -1,4 +1,4 @@
-"""The fully convolutional network: torchvision's head, pictures of any size, and skips that are used."""
+"""The fully convolutional network: what its layers are made of, pictures of any size, skips, using it, controls."""
 
 import copy
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 import recipes
@@ -14,10 +15,11 @@ from recipes.core.errors import InputError
 from recipes.core.result import Result
 from recipes.datasets.scenes import Masks, open_masks
 from recipes.vision.segmentation import fcn
-from recipes.vision.segmentation.fcn import FCN, FCNHead, mosaics
+from recipes.vision.segmentation.fcn import FCN, as_convolution, bilinear_upsampling, mosaics
 from recipes.vision.segmentation.scoring import evaluate
 
 CPU = torch.device("cpu")
+NAME = "vision.segmentation.fcn"
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +27,23 @@ def scenes() -> tuple[Masks, Masks]:
     return open_masks()
 
 
-def test_torchvisions_head_loads_and_gives_the_same_scores() -> None:
-    from torchvision.models.segmentation.fcn import FCNHead as Reference
-
+def test_a_fully_connected_layer_slides() -> None:
+    """The convolution made of it gives what the layer gives for each window."""
     torch.manual_seed(0)
-    reference, head = Reference(2048, 21).eval(), FCNHead(2048, 21).eval()
-    head.load_state_dict(reference.state_dict())
-    features = torch.randn(2, 2048, 5, 7)
-    assert torch.allclose(head(features), reference(features), atol=1e-4)
+    layer, features = nn.Linear(6 * 9, 4), torch.randn(2, 6, 5, 7)
+    slid = as_convolution(layer, 3)(features)
+    assert slid.shape == (2, 4, 5, 7)
+    for row in range(3):
+        for column in range(5):
+            window = features[:, :, row : row + 3, column : column + 3].flatten(1)
+            torch.testing.assert_close(slid[:, :, row + 1, column + 1], layer(window))
+
+
+def test_the_deconvolution_starts_as_bilinear_interpolation() -> None:
+    features = torch.rand(2, 3, 5, 6)
+    raised = bilinear_upsampling(3)(features)
+    expected = F.interpolate(features, scale_factor=2, mode="bilinear")
+    torch.testing.assert_close(raised[:, :, 1:-1, 1:-1], expected[:, :, 1:-1, 1:-1])
 
 
 @pytest.mark.parametrize("size", [(64, 64), (37, 50), (9, 130), (2, 2)])
@@ -42,8 +53,8 @@ def test_any_size(size: tuple[int, int], skips: int) -> None:
 
 
 def test_three_skips_are_refused() -> None:
-    with pytest.raises(InputError, match="expected 0, 1 or 2, got 3"):
-        FCN(3, 4, skips=3)
+    with pytest.raises(InputError, match="option skips: expected a whole number of at least 0 and of at most 2, got 3"):
+        fcn.run(skips=3)
 
 
 @pytest.mark.parametrize("skips", [0, 1, 2])
@@ -81,26 +92,35 @@ def test_a_mosaic_holds_four_pictures(scenes: tuple[Masks, Masks]) -> None:
 
 
 class TestRun:
-    @pytest.mark.xdist_group("vision.segmentation.fcn")
+    @pytest.mark.xdist_group(NAME)
     def test_the_answer_depends_on_the_picture(
         self, default_run: Callable[[str], Result], scenes: tuple[Masks, Masks]
     ) -> None:
-        result, test_set = default_run("vision.segmentation.fcn"), scenes[1]
-        assert all(claim.holds for claim in result.claims)
+        result, test_set = default_run(NAME), scenes[1]
         wrong = replace(test_set, images=test_set.images.roll(1, dims=0))
         assert evaluate(result.model, wrong, CPU)["mean_iou"] < 0.3
 
-    def test_masks_of_other_pictures_teach_nothing(
-        self, scenes: tuple[Masks, Masks], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    @pytest.mark.xdist_group(NAME)
+    def test_the_deconvolution_has_learned(self, default_run: Callable[[str], Result]) -> None:
+        start = bilinear_upsampling(5).weight
+        assert all((one.weight - start).abs().max() > 0.01 for one in default_run(NAME).model.upsamplings)
+
+    def test_masks_of_other_pictures_teach_nothing(self, scenes: tuple[Masks, Masks]) -> None:
         train_set = replace(scenes[0], masks=scenes[0].masks.roll(1, dims=0))
-        monkeypatch.setattr(fcn, "open_masks", lambda *_, **__: (train_set, scenes[1]))
-        result = fcn.run(compare=False, epochs=2, device="cpu")
-        assert result.shortfalls()
-        assert result.metrics["mean_iou"] < 0.3
+        result = fcn.run(data=(train_set, scenes[1]), epochs=2, claims=False, device="cpu")
+        assert result["mean_iou"] < 0.3
+
+    def test_what_is_written_answers_as_the_model_in_memory(self, scenes: tuple[Masks, Masks], tmp_path: Path) -> None:
+        pair = scenes[0].subset(range(16)), scenes[1].subset(range(8))
+        result = fcn.run(data=pair, epochs=1, claims=False, device="cpu", width=4, out=str(tmp_path))
+        trained = recipes.trained(tmp_path, device="cpu")
+        images = scenes[1].images[:4]
+        with torch.inference_mode():
+            expected = result.model.eval()(images.float() / 255).argmax(dim=1)
+        for answer, mask in zip(trained([*images]), expected, strict=True):
+            assert torch.equal(answer["mask"].long(), mask)
 
     @pytest.mark.real
     def test_camvid(self, real_data: Path) -> None:
-        data = str(real_data / "CamVid")
-        result = recipes.run("vision.segmentation.fcn", data=data, compare=False, epochs=3)
-        assert result.metrics["mean_iou"] > 1.5 * result.baseline["mean_iou"]
+        result = recipes.run(NAME, data=str(real_data / "CamVid"), claims=False, epochs=3)
+        assert result["mean_iou"] > 1.5 * result.baseline["mean_iou"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 import recipes
@@ -17,6 +18,7 @@ from recipes.vision.segmentation.scoring import evaluate
 from recipes.vision.segmentation.segnet import SegNet
 
 CPU = torch.device("cpu")
+NAME = "vision.segmentation.segnet"
 
 
 @pytest.fixture(scope="module")
@@ -62,26 +64,41 @@ def test_every_parameter_gets_a_gradient(depth: int, indices: bool, scenes: tupl
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
+def test_the_decoder_is_linear_but_for_its_batch_norms() -> None:
+    """SegNet-Basic has no ReLU there, and as many channels everywhere."""
+    model = SegNet(3, 5, width=6, depth=3)
+    assert not any(isinstance(one, nn.ReLU) for one in model.decoder.modules())
+    assert sum(isinstance(one, nn.ReLU) for one in model.encoder.modules()) == 3
+    convolutions = [one for one in model.modules() if isinstance(one, nn.Conv2d)]
+    assert [one.out_channels for one in convolutions] == [6] * 6 + [5]
+
+
 class TestRun:
-    @pytest.mark.xdist_group("vision.segmentation.segnet")
+    @pytest.mark.xdist_group(NAME)
     def test_the_answer_depends_on_the_picture(
         self, default_run: Callable[[str], Result], scenes: tuple[Masks, Masks]
     ) -> None:
-        result, test_set = default_run("vision.segmentation.segnet"), scenes[1]
+        result, test_set = default_run(NAME), scenes[1]
         wrong = replace(test_set, images=test_set.images.roll(1, dims=0))
         assert evaluate(result.model, wrong, CPU)["mean_iou"] < 0.3
 
-    def test_masks_of_other_pictures_teach_nothing(
-        self, scenes: tuple[Masks, Masks], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_masks_of_other_pictures_teach_nothing(self, scenes: tuple[Masks, Masks]) -> None:
         train_set = replace(scenes[0], masks=scenes[0].masks.roll(1, dims=0))
-        monkeypatch.setattr(segnet, "open_masks", lambda *_, **__: (train_set, scenes[1]))
-        result = segnet.run(compare=False, epochs=1, device="cpu")
-        assert result.shortfalls()
-        assert result.metrics["mean_iou"] < 0.3
+        result = segnet.run(data=(train_set, scenes[1]), epochs=1, claims=False, device="cpu")
+        assert result["mean_iou"] < 0.3
+
+    def test_what_is_written_answers_as_the_model_in_memory(self, scenes: tuple[Masks, Masks], tmp_path: Path) -> None:
+        pair = scenes[0].subset(range(16)), scenes[1].subset(range(8))
+        result = segnet.run(data=pair, epochs=1, claims=False, device="cpu", width=4, out=str(tmp_path))
+        trained = recipes.trained(tmp_path, device="cpu")
+        images = scenes[1].images[:4]
+        with torch.inference_mode():
+            expected = result.model.eval()(images.float() / 255).argmax(dim=1)
+        for answer, mask in zip(trained([*images]), expected, strict=True):
+            assert torch.equal(answer["mask"].long(), mask)
+        assert trained.export(tmp_path / "segnet.onnx") < 1e-3
 
     @pytest.mark.real
     def test_camvid(self, real_data: Path) -> None:
-        data = str(real_data / "CamVid")
-        result = recipes.run("vision.segmentation.segnet", data=data, compare=False, epochs=3)
-        assert result.metrics["mean_iou"] > 1.5 * result.baseline["mean_iou"]
+        result = recipes.run(NAME, data=str(real_data / "CamVid"), claims=False, epochs=3)
+        assert result["mean_iou"] > 1.5 * result.baseline["mean_iou"]
