@@ -102,7 +102,7 @@ class Recipe:
         result.title = (sys.modules[self.body.__module__].__doc__ or "").strip().partition("\n")[0].rstrip(".")
         result.options, result.seed = options.to_dict(), options.seed
         result.by_default = all(defaults[key] == value for key, value in result.options.items() if key not in HARMLESS)
-        result.device, result.threads = str(pick_device(options.device)), torch.get_num_threads()
+        result.device, result.threads = result.device or str(pick_device(options.device)), torch.get_num_threads()
         loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in PACKAGES}
         result.versions = {"python": platform.python_version()} | {k: str(v) for k, v in loaded.items() if v}
         if self.figure is not None:

@@ -1,276 +1,261 @@
 """Asynchronous loading: the next batches are read while the network learns from this one.
 
 Reading from a disk or over a network is mostly waiting, and a training loop that reads its own batches waits
-along: a step takes load + compute. A `DataLoader` with `num_workers` reads in as many processes beside it, and lets
-each read `prefetch_factor` batches ahead. Then a step takes max(load / workers, compute), and from some number of
-workers on it is the network alone that counts. That is the ideal; the times here are held against it.
+along: a step takes load + compute. A `DataLoader` with `num_workers` reads in as many processes beside it, and asks
+each for `prefetch_factor` batches ahead. Then a step takes max(load / workers, compute), and from some number of
+workers on it is the network alone that counts. The times of this run stand beside that ideal.
 
-Both sides are of a known length. Reading a digit waits for 1.5 ms, which stands in for a slow disk. A step
-trains a real, small network and then waits until 30 ms are over, which stands in for a large one on a GPU: it
-leaves the processor free. Whatever the number of workers, the batches are the same in the same order, so the
-weights learned are the same to the bit. Workers have to be started, though: persistent ones once and for all,
-others at every epoch. On a GPU, batches in pinned memory, which never moves, are copied faster and in the
-background.
+Both sides are of a known length. Reading a digit waits for 1.5 ms, which stands in for a slow disk. A step trains a
+real, small network and then waits until 30 ms are over, which stands in for a large one on a GPU: it leaves the
+processor free. Whatever the number of workers, the batches are the same in the same order, so the weights learned are
+the same to the bit. Workers have to be started, though: persistent ones once, others at every epoch. Each has a copy
+of the data set, which is no matter where the sampler tells it what to read; a stream (`IterableDataset`) it reads
+from end to end, so that `range(100)` comes from four workers four times unless they share it out.
 
 Notes: 47
 Paper: Paszke et al. (2019), "PyTorch: An Imperative Style, High-Performance Deep Learning Library",
     https://arxiv.org/abs/1912.01703
-Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, or torchvision:NAME.
+Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, torchvision:NAME, or Datasets.
 """
 
-import statistics
+import os
 import time
 import warnings
-from collections.abc import Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import mean, median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, Sampler, get_worker_info
 
-from recipes.core.command_line import main
-from recipes.core.device import rank_and_world, setup
-from recipes.core.errors import InputError
-from recipes.core.figures import new_figure
-from recipes.core.loading import Loader, Reading, Share
+from recipes.core.device import rank_and_world
+from recipes.core.figures import draw_curves, new_figure
+from recipes.core.frame import Claim, Loop, Options, Result, main, option, recipe
+from recipes.core.loading import leave_interrupts_alone
 from recipes.core.measure import interleaved, ratio
-from recipes.core.old import OldLoop, claim, old_recipe
-from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.training.scoring import evaluate, majority
+from recipes.training.scoring import evaluate, least_squares
+from recipes.vision.classification.using import Classification
 
-MOST_WORKERS = 64
-WARM_UP = 4  # steps before the time of a step is taken
-Sample = tuple[Tensor, int, float]  # a picture, its class, and when its reading began
+Sample = tuple[Tensor, int, int]  # a picture, its class, and when its reading began, in ns
+
+
+@dataclass(kw_only=True)
+class AsyncLoadingOptions(Options):
+    workers: int = option(4, "processes that read; 0 reads in the training process", least=0, most=64)
+    prefetch: int = option(2, "batches that each worker reads ahead", least=1)
+    persistent: bool = option(True, "keep the workers from epoch to epoch")
+    wait: float = option(1.5, "milliseconds that reading a picture waits; 0 for your own disk's time", least=0)
+    compute: float = option(30.0, "milliseconds that a step takes at least; 0 for the network's own time", least=0)
+    image_size: int | None = option(None, "side in pixels that pictures are resized to", least=1)
+    epochs: int = 6
+    batch_size: int = 64
 
 
 class SlowStore(Dataset):
-    """Pictures read one by one; each comes after `wait` seconds, and every 128th after `stall` more."""
+    """Pictures that are read one by one; each comes after `wait` milliseconds."""
 
-    def __init__(self, pictures: Images | ImageFiles, wait: float, *, stall: float = 0.0) -> None:
-        self.pictures, self.wait, self.stall = pictures, wait, stall
-        self.files = pictures.files if isinstance(pictures, ImageFiles) else [f"picture {i}" for i in range(len(self))]
-        self.reading = Reading()
+    def __init__(self, pictures: Images | ImageFiles, wait: float) -> None:
+        self.pictures, self.wait = pictures, wait
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> Sample:
-        began = time.perf_counter()
-        self.reading.note(index)
-        time.sleep(self.wait + self.stall * (index % 128 == 0))  # stands in for the disk or the network
-        image, label = self.pictures[index]  # decodes it: (C, H, W)
-        return image, label, began
+        began = time.perf_counter_ns()
+        time.sleep(self.wait / 1000)  # stands in for the disk or the network
+        images, labels = self.pictures.__getitems__([index])  # decodes it
+        return images[0], int(labels[0]), began
 
 
-def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, tuple[int, float, float]]:
-    """A batch of pictures and classes, and who read them from when to when: 0 is the main process, 1 a worker."""
+def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch of pictures (B, C, H, W) and classes (B,), and the process that read them, from when to when (ns)."""
     images, labels, began = zip(*samples, strict=True)
-    worker = get_worker_info()
-    return torch.stack(images), torch.tensor(labels), (worker.id + 1 if worker else 0, began[0], time.perf_counter())
+    reading = torch.tensor([os.getpid(), began[0], time.perf_counter_ns()])  # on a clock that all processes share
+    return torch.stack(images), torch.tensor(labels), reading
 
 
-def make_loader(
-    store: Dataset,
-    batch_size: int,
-    workers: int,
-    *,
-    seed: int = 0,
-    persistent: bool = True,
-    prefetch: int = 2,
-    pinned: bool = False,
-) -> DataLoader:
-    """Shuffled batches of `batch_size` over all processes, in an order that the number of workers does not change."""
+def make_loader(store: Dataset, options: AsyncLoadingOptions) -> DataLoader:
+    """Shuffled batches, in an order that the number of workers does not change."""
     rank, world = rank_and_world()
-    # Fewer cores than workers are no matter where these only wait
-    warnings.filterwarnings("ignore", "This DataLoader will create")
-    return Loader(  # a DataLoader that names what a killed worker was reading
+    sampler: Any = DistributedSampler(store, world, rank, seed=options.seed, drop_last=True)
+    warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores, but these only wait
+    return DataLoader(
         store,
-        max(1, batch_size // world),
-        sampler=Share(store, world, rank, seed=seed, drop_last=True),  # by the seed and the epoch alone
-        num_workers=workers,  # processes that read; with 0 the main one does, when it is asked
-        persistent_workers=persistent and workers > 0,  # that stay from epoch to epoch
-        prefetch_factor=prefetch if workers else None,  # batches that each reads ahead
-        pin_memory=pinned,  # batches go where a GPU copies from by itself
+        max(1, min(options.batch_size, len(store)) // world),  # type: ignore[arg-type]
+        sampler=sampler,  # an order that depends on the seed and the epoch alone
+        num_workers=options.workers,  # processes that read; with 0 this one does, when it is asked
+        persistent_workers=options.persistent and options.workers > 0,
+        prefetch_factor=options.prefetch if options.workers else None,  # batches that each reads ahead
+        pin_memory=torch.device(options.device).type == "cuda",  # a GPU copies from there by itself
         collate_fn=collate,
         drop_last=True,
-        generator=torch.Generator().manual_seed(seed),  # draws a number; worker w is seeded with that plus w
+        worker_init_fn=leave_interrupts_alone,
+        generator=torch.Generator().manual_seed(options.seed),  # worker w is seeded with what it draws, plus w
     )
 
 
-class Step(NamedTuple):
-    """A batch on its way, in seconds on the clock that all processes of a machine share."""
-
-    epoch: int
-    reader: int
-    read_from: float
-    read_to: float
-    got: float  # by the main process
-    done: float  # learned from
-
-
-def build_model(channels: int, num_classes: int) -> nn.Module:
-    """Two convolutions and a linear layer: learned in seconds."""
+def build(options: AsyncLoadingOptions, data: Images | ImageFiles) -> nn.Sequential:
+    """Two convolutions and a linear layer."""
     return nn.Sequential(
-        *(nn.Conv2d(channels, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(data.shape[0], 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Conv2d(16, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.AdaptiveMaxPool2d(1)),
-        nn.Flatten(),  # (batch, 64)
-        nn.Linear(64, num_classes),
+        nn.Flatten(),  # (B, 64)
+        nn.Linear(64, len(data.classes)),
     )
 
 
-def train(
-    model: nn.Module, loader: DataLoader, *, compute: float, lr: float, device: torch.device, **loop_options: Any
-) -> tuple[OldLoop, float, list[Step]]:
-    """Minimises the cross-entropy in steps of at least `compute` seconds; gives the loop, its start and its steps."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
-    loop = OldLoop(model, optimizer, loader, device=device, **loop_options)
-    steps: list[Step] = []
-    began = time.perf_counter()
-    for images, labels, (reader, read_from, read_to) in loop:
-        got = time.perf_counter()
-        loss = F.cross_entropy(loop.model(images), labels)
-        loop.step(loss)
-        loss.item()  # a GPU is done only now
-        time.sleep(max(0.0, got + compute - time.perf_counter()))  # stands in for a larger network on a GPU
-        steps.append(Step(loop.epoch, reader, read_from, read_to, got, time.perf_counter()))
-    return loop, began, steps
+def train(model: nn.Module, loader: DataLoader, options: AsyncLoadingOptions) -> tuple[Loop, list[list[int]]]:
+    """Minimizes the cross-entropy in steps of at least `compute` milliseconds.
 
-
-def waits(loader: DataLoader, compute: float = 0.0, epochs: int = 1) -> list[list[float]]:
-    """Seconds that a loop with `compute` seconds a step waits for each batch; a list an epoch."""
-    waited: list[list[float]] = []
-    asked = time.perf_counter()
-    for _ in range(epochs):
-        waited.append([])
-        for _ in loader:
-            waited[-1].append(time.perf_counter() - asked)
-            time.sleep(compute)
-            asked = time.perf_counter()
-    return waited
-
-
-def pinned_ratio(device: torch.device) -> float:
-    """Time of copying 32 MiB from pinned memory to a GPU, over that from ordinary memory."""
-    ordinary, pinned = torch.zeros(2**23), torch.zeros(2**23).pin_memory()
-    copies = {"pinned": lambda: pinned.to(device, non_blocking=True), "ordinary": lambda: ordinary.to(device)}
-    seconds = interleaved(copies, device=device.type)
-    return ratio(seconds["pinned"], seconds["ordinary"])[1]
-
-
-def draw(runs: dict[int, tuple[float, list[Step]]], rows: list[dict[str, Any]]) -> Any:
-    """Who did what when: the main process, and below it each worker, for each number of workers."""
-    white = {"edgecolor": "white", "linewidth": 0.5}
-    figure, axes = new_figure(-(-len(runs) // 2), 2, width=5.6, height=2.3)
-    shown = (rows[0]["first_batch_ms"] + 6 * rows[0]["step_ms"]) / 1000  # seconds
-    for place, (workers, (began, steps)), row in zip(axes.flatten(), runs.items(), rows, strict=False):
-        for reader in range(workers + 1):
-            spans = [(s.read_from - began, s.read_to - s.read_from) for s in steps if s.reader == reader]
-            place.broken_barh(spans, (reader - 0.4, 0.8), color="C1", **white, label="loads")
-        spans = [(step.got - began, step.done - step.got) for step in steps]
-        place.broken_barh(spans, (-0.4, 0.8), color="C0", **white, label="computes")
-        place.set_yticks(range(workers + 1), ["main", *(f"worker {one + 1}" for one in range(workers))], fontsize=8)
-        place.set(xlim=(0, shown), ylim=(max(workers, 1) + 0.6, -0.6), xlabel="seconds")
-        title = f"workers: {workers}, a step: {row['step_ms']:.0f} ms, ideal {row['ideal_ms']:.0f} ms"
-        place.set_title(title, fontsize=9)
-        place.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].legend(frameon=False, ncols=2, loc="lower left", fontsize=8)
-    for place in axes.flatten()[len(runs) :]:
-        place.remove()
-    return figure
-
-
-@old_recipe
-def run(
-    *,
-    data: str | None = None,
-    image_size: int | None = None,
-    workers: int = 4,
-    wait: float = 1.5,
-    compute: float = 30.0,
-    epochs: int = 6,
-    batch_size: int = 64,
-    lr: float = 5e-3,
-    device: str = "auto",
-    seed: int = 0,
-    out: str | None = None,
-) -> Result:
-    """Trains from a slow store with more and more workers, and holds the time of a step against the ideal.
-
-    Args:
-        data: folder of your pictures, or torchvision:NAME; the bundled digits if not given.
-        image_size: side in pixels that your pictures are brought to; their own size if not given.
-        workers: most processes that read; half as many, and so on, are measured too.
-        wait: milliseconds that the store keeps the reader of a picture waiting; 0 for your own disk's time.
-        compute: milliseconds that a training step takes at least; 0 for the network's own time.
-        epochs: passes over the training pictures with the most workers; with fewer of them it is one.
-        batch_size: pictures in an optimizer step, over all processes.
-        lr: learning rate.
-        device: auto, cpu, cuda or mps.
-        seed: of the weights and of the order of the pictures.
-        out: folder for result.json, figure.png and model.safetensors.
+    Returns the loop, and a row a step: who read its batch, from when to when, and from when to when it was used.
     """
-    if not 1 <= workers <= MOST_WORKERS:
-        raise InputError(f"option workers: expected 1 to {MOST_WORKERS}, got {workers}")
-    if min(wait, compute) < 0:
-        raise InputError(f"options wait and compute: expected 0 milliseconds or more, got {wait} and {compute}")
-    place = setup(device, seed)
-    train_set, test_set = open_images(data, image_size=image_size, seed=seed)
-    if len(train_set) < 2 * WARM_UP * batch_size:
-        raise InputError(f"option batch_size: expected at most {len(train_set) // (2 * WARM_UP)}, for steps to measure")
-    on_gpu, seconds = place.type == "cuda", compute / 1000
-    store = SlowStore(train_set, wait / 1000)
-    runs: dict[int, tuple[float, list[Step]]] = {}
-    rows: list[dict[str, Any]] = []
-    for count in sorted({0, *(workers >> halvings for halvings in range(workers.bit_length()))}):
-        torch.manual_seed(seed)
-        model = build_model(train_set.shape[0], len(train_set.classes)).to(place)
-        loader = make_loader(store, batch_size, count, seed=seed, pinned=on_gpu)
-        score, passes = partial(evaluate, model, test_set, place), epochs if count == workers else 1
-        loop, began, steps = train(model, loader, compute=seconds, lr=lr, device=place, epochs=passes, evaluate=score)
-        steps = [step for step in steps if step.epoch == 0]
-        if count == 0:  # nothing overlaps, so that each part can be timed
-            load = statistics.mean(step.got - step.read_from for step in steps[WARM_UP:])
-            work = statistics.mean(step.done - step.got for step in steps[WARM_UP:])
-        ideal = max(load / count, work) if count else load + work
-        taken = (steps[-1].done - steps[WARM_UP - 1].done) / (len(steps) - WARM_UP)
-        times = {"first_batch_ms": steps[0].got - began, "step_ms": taken, "ideal_ms": ideal}
-        rows.append({"workers": count} | {name: 1000 * one for name, one in times.items()})
-        rows[-1] |= {"reached": ideal / taken, "loss": loop.history[0]["loss"]}
-        runs[count] = began, steps
-    fewer = max(1, batch_size // 4)
-    few = SlowStore(train_set.subset(range(workers * fewer)), wait / 1000)
-    pauses = {}
-    for kept in (True, False):
-        later = waits(make_loader(few, fewer, workers, persistent=kept), epochs=4)[1:]
-        pauses[kept] = statistics.median(epoch[0] for epoch in later)
-    stalling = SlowStore(train_set.subset(range(32 * fewer)), 0.0, stall=2.5 * seconds)
-    one, eight = (sum(waits(make_loader(stalling, fewer, 2, prefetch=each), seconds / 2)[0][2:]) for each in (1, 8))
-    (alone, *_, most), losses = rows, [row["loss"] for row in rows]
-    slower_start = most["first_batch_ms"] / alone["first_batch_ms"]
-    claims = [
-        claim(f"loading overlaps computing: share of the ideal, {workers} workers", most["reached"], ">=", 0.85),
-        claim("time of a step over that without workers", most["step_ms"] / alone["step_ms"], "<", 0.5),
-        claim("the same batches: largest difference of the losses", max(losses) - min(losses), "<=", 0),
-        claim("but workers have to start: time to the first batch over that without", slower_start, ">", 1),
-        claim("persistent workers: pause between epochs over that of new ones", pauses[True] / pauses[False], "<", 0.7),
-        claim("a store that stalls: waiting with prefetch_factor 8 over that with 1", eight / one, "<", 0.7),
-    ]
-    if on_gpu:
-        claims.append(claim("pinned memory: time of a copy over that from ordinary", pinned_ratio(place), "<", 1))
+    loop = Loop(model, torch.optim.AdamW(model.parameters(), lr=options.lr), loader, options)
+    steps = []
+    for images, labels, reading in loop:
+        got = time.perf_counter_ns()
+        loop.step(F.cross_entropy(loop.model(images), labels))
+        row = [*reading.tolist(), got]  # which waits for a GPU to be done
+        time.sleep(max(0.0, options.compute / 1e3 - (time.perf_counter_ns() - got) / 1e9))
+        steps.append([*row, time.perf_counter_ns()])
+    return loop, steps
+
+
+@recipe(AsyncLoadingOptions)
+def run(options: AsyncLoadingOptions) -> Result:
+    """Trains from a slow store, which worker processes read."""
+    train_set, test_set = open_images(options.data, image_size=options.image_size, seed=options.seed)
+    model = build(options, train_set).to(options.device)
+    loop, _ = train(model, make_loader(SlowStore(train_set, options.wait), options), options)
     return Result(
-        metrics=evaluate(model, test_set, place),
-        baseline=majority(train_set, test_set),
-        baseline_name="majority class",
+        metrics=evaluate(model, test_set, options.device),
+        baseline=least_squares(train_set, test_set),
+        baseline_name="linear classifier, solved",
         bars={"accuracy": 0.95},
-        claims=claims,
         history=loop.history,
-        rows=rows,
         model=model,
-        draw=lambda: draw(runs, rows),
+        train_set=train_set,
+        test_set=test_set,
     )
+
+
+@run.claims
+def claims(run: Any) -> Iterator[Claim]:
+    """Counts and orders, which a busy machine does not change, of trainings on the CPU; the table has the times."""
+    result = run()
+    weights, result.timeline = [], {}
+    here = {"out": None, "checkpoint": None, "data": None, "device": "cpu", "epochs": 1, "steps": None}
+    given, store = AsyncLoadingOptions(**result.options | here), SlowStore(result.train_set, result.options["wait"])
+    most = max(given.workers, 1)
+    with torch.random.fork_rng(devices=[]):
+        for workers in sorted({0, *(most >> halvings for halvings in range(most.bit_length()))}):
+            options = given.with_changes(workers=workers)
+            torch.manual_seed(options.seed)
+            model = build(options, result.train_set)
+            _, steps = train(model, make_loader(store, options), options)
+            weights.append(nn.utils.parameters_to_vector(model.parameters()).detach())
+            result.rows.append({"workers": workers} | measured(steps, workers))
+            result.timeline[workers] = steps
+    none, *_, full = result.rows
+    text = f"batches read while the network computes, share: {most} workers over none"
+    yield Claim(text, full["overlapping"], ">=", none["overlapping"] + 0.5, kind="fact")
+    differ = max(int((one != weights[0]).sum()) for one in weights)
+    yield Claim("weights that the number of workers changes", differ, "<=", 0, kind="fact")
+
+    (numbers, ahead), (_, alone) = in_tens(4), in_tens(0)
+    whole, shared = (torch.cat([*DataLoader(Stream(one), 10, num_workers=4)]) for one in (False, True))
+    yield Claim("range(100) in tens: batches asked for ahead, 4 workers over none", ahead, ">=", alone + 8, kind="fact")
+    misplaced = sum(number != index for index, number in enumerate(numbers))
+    yield Claim("numbers that 4 workers give in another order", misplaced, "<=", 0, kind="fact")
+    yield Claim("numbers that 4 workers give of it as a stream", len(whole), ">", 100, kind="fact")
+    odd = int((shared.bincount(minlength=100) != 1).sum())
+    yield Claim("and when they share it out: missing or twice", odd, "<=", 0, kind="fact")
+    two = given.with_changes(workers=2, batch_size=1)
+    few = SlowStore(result.train_set.subset(range(4)), 0.0)
+    started, others = (len(readers(make_loader(few, two.with_changes(persistent=kept)))) for kept in (True, False))
+    yield Claim("workers started in three epochs: persistent fewer", started, "<", others, kind="fact")
+    device = next(result.model.parameters()).device
+    if device.type == "cuda":
+        ordinary, pinned = torch.zeros(2**23), torch.zeros(2**23).pin_memory()
+        copies = {"pinned": lambda: pinned.to(device, non_blocking=True), "ordinary": lambda: ordinary.to(device)}
+        seconds = interleaved(copies, device="cuda")
+        faster = ratio(seconds["pinned"], seconds["ordinary"])[1]
+        yield Claim("pinned memory: time of a copy over that from ordinary memory", faster, "<", 1, kind="fact")
+
+
+def measured(steps: list[list[int]], workers: int) -> dict[str, float]:
+    """Shares of the batches, and milliseconds of a step beside the ideal."""
+    reads, uses = [(row[1], row[2]) for row in steps], [(row[3], row[4]) for row in steps]
+    overlapping = [any(began < done and got < ended for got, done in uses) for began, ended in reads]
+    ready = [ended <= done for (_, ended), (_, done) in zip(reads[1:], uses, strict=False)] or [False]
+    load, compute = (median(end - start for start, end in spans) / 1e6 for spans in (reads, uses))
+    first = len(uses) // 4  # the workers have to start
+    step = (uses[-1][1] - uses[first][1]) / 1e6 / max(1, len(uses) - 1 - first)
+    ideal = max(load / workers, compute) if workers else load + compute
+    shares = {"overlapping": mean(overlapping), "ready when asked for": mean(ready)}
+    return shares | {"load ms": load, "compute ms": compute, "ideal ms": ideal, "step ms": step}
+
+
+class Asked(Sampler):
+    """The numbers from 0 to 99, counted when the DataLoader asks for them."""
+
+    count = 0
+
+    def __iter__(self) -> Iterator[int]:
+        for self.count in range(1, 101):
+            yield self.count - 1
+
+
+def in_tens(workers: int) -> tuple[list[int], int]:
+    """range(100), read by workers ten at a time: what comes, and how many batches were asked for ahead of it."""
+    asked, numbers, ahead = Asked(), [], 0
+    for batch in DataLoader(range(100), 10, sampler=asked, num_workers=workers):  # type: ignore[arg-type]
+        numbers += batch.tolist()
+        ahead = max(ahead, (asked.count - len(numbers)) // 10)
+    return numbers, ahead
+
+
+class Stream(IterableDataset):
+    """range(100) from end to end; each worker has a copy of it, and leaves to the others what is theirs, or not."""
+
+    def __init__(self, shared: bool) -> None:
+        self.shared = shared
+
+    def __iter__(self) -> Iterator[int]:
+        worker = get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker and self.shared else (0, 1)
+        return iter(range(first, 100, step))
+
+
+def readers(loader: DataLoader) -> set[int]:
+    """The processes that read in three epochs."""
+    return {int(reading[0]) for _ in range(3) for _, _, reading in loader}
+
+
+@run.figure
+def figure(result: Result) -> Any:
+    """The loss, and with the claims who did what when: the main process, and below it each worker."""
+    timeline = getattr(result, "timeline", {})
+    drawing, axes = new_figure(1 + len(timeline), 1, width=7.0, height=1.8)
+    draw_curves(axes[0, 0], result.history, ["loss"])
+    for panel, (workers, steps) in zip(axes[1:, 0], timeline.items(), strict=True):
+        start = steps[0][1]
+        numbers = {process: row for row, process in enumerate(dict.fromkeys(row[0] for row in steps), start=1)}
+        for process, began, ended, got, done in steps:
+            row, read = numbers[process] if workers else 0, ((began - start) / 1e9, (ended - began) / 1e9)
+            panel.broken_barh([read], (row - 0.4, 0.8), color="C1", edgecolor="white", label="loads")
+            panel.broken_barh([((got - start) / 1e9, (done - got) / 1e9)], (-0.4, 0.8), color="C0", label="computes")
+        panel.set_yticks(range(workers + 1), ["main", *(f"worker {row}" for row in range(1, workers + 1))], fontsize=7)
+        panel.set(xlim=(0, 0.8), ylim=(workers + 0.6, -0.6), xlabel="seconds")
+        handles, labels = panel.get_legend_handles_labels()
+        panel.legend(handles[:2], labels[:2], frameon=False, fontsize=7, loc="lower right")
+    return drawing
+
+
+run.predicts(Classification, build)
 
 
 if __name__ == "__main__":

@@ -1,61 +1,121 @@
 """Checkpointing: save, kill, resume, and end with the same weights to the bit.
 
 A training is more than its weights. The optimizer keeps running means, the schedule counts steps, dropout draws
-from the random state, and the epoch has a place that it has come to. A checkpoint holds them all in one file,
-which is written beside the last one and then put in its place in one step: whoever is killed while writing
-leaves the last one whole. Here a process is killed twenty times (SIGKILL, which no program can catch), each time
-at a random step, and a new one goes on from the file. Then each part is left out in turn, to see what it was for.
+from the random state, and the epoch has come to some batch. A checkpoint holds all of it in one file, which is
+written beside the last one and then put in its place in one step: a process that is killed while it writes leaves
+the last one whole. Here a process is killed twenty times (by SIGKILL, which no program can catch), each time at a
+random step, and a new one resumes from the file.
+
+Then one part is lost at every kill, to see what it was for. Any of them changes the weights at the end. How much
+that matters differs: without the schedule's count each new process warms up again and the model ends far behind,
+while the optimizer's running means are soon found again.
 
 Paper: Mohan, Phanishayee, Chidambaram (2021), "CheckFreq: Frequent, Fine-Grained DNN Checkpointing",
     https://www.usenix.org/conference/fast21/presentation/mohan
-Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, or torchvision:NAME.
+Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, torchvision:NAME, or Datasets.
 """
 
+import contextlib
 import json
+import math
 import multiprocessing
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recipes.core.checkpoints import random_state, set_random_state
-from recipes.core.command_line import main
-from recipes.core.device import setup
-from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import one_cycle
-from recipes.core.old import OldLoop, claim, old_batches, old_recipe
-from recipes.core.result import Result
+from recipes.core.frame import Claim, InputError, Loop, Options, Result, batches, main, one_cycle, option, recipe
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.training.scoring import evaluate, majority
+from recipes.training.by_hand import refuse_engine
+from recipes.training.scoring import evaluate, least_squares
+from recipes.vision.classification.using import Classification
 
 
-def build_model(channels: int, num_classes: int, *, width: int = 16) -> nn.Module:
+@dataclass(kw_only=True)
+class CheckpointingOptions(Options):
+    width: int = option(16, "channels of the first convolution", least=1)
+    image_size: int | None = option(None, "side in pixels that pictures are resized to", least=1)
+    kills: int = option(20, "how many times a training is killed, for the claims", least=1)
+    checkpoint: str | None = option(None, "folder to save the training in, and to resume from if it holds one")
+    save_every: int | None = option(5, "optimizer steps from one checkpoint to the next", least=1)
+    epochs: int = 8
+    batch_size: int = 64
+
+
+def build(options: CheckpointingOptions, data: Images | ImageFiles) -> nn.Sequential:
     """Two convolutions; batch norm has state that is no weight, and dropout draws random numbers."""
+    width = options.width
     return nn.Sequential(
-        nn.Conv2d(channels, width, 3, padding=1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(width, 2 * width, 3, padding=1),
-        nn.ReLU(),
-        nn.AdaptiveMaxPool2d(2),
+        *(nn.Conv2d(data.shape[0], width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(2)),
         nn.Flatten(),  # (batch, 8 * width)
-        *(nn.Dropout(0.3), nn.Linear(8 * width, num_classes)),
+        *(nn.Dropout(0.3), nn.Linear(8 * width, len(data.classes))),
     )
+
+
+class Training:
+    """All that a training is made of, and the one step that it repeats."""
+
+    def __init__(self, options: CheckpointingOptions, train_set: Images | ImageFiles) -> None:
+        self.options, self.train_set = options, train_set
+        self.model = build(options, train_set).to(options.device)
+        self.batch_size = min(options.batch_size, len(train_set))
+        self.batches = len(train_set) // self.batch_size  # in an epoch
+        self.total = options.steps or options.epochs * self.batches
+        self.losses: list[float] = []  # of each step so far: their number says where the training has come to
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=options.lr)
+        factor = lambda step: one_cycle(min(step / self.total, 1))  # noqa: E731
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+
+    def step(self) -> None:
+        epoch, batch = divmod(len(self.losses), self.batches)
+        # The order depends on the seed and the epoch alone: a resumed run finds its batch again
+        generator = torch.Generator().manual_seed(1_000_003 * self.options.seed + epoch)
+        order = torch.randperm(len(self.train_set), generator=generator)
+        images, labels = self.train_set.__getitems__(order.split(self.batch_size)[batch])
+        loss = F.cross_entropy(self.model(images.to(self.options.device)), labels.to(self.options.device))
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        self.losses.append(loss.item())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next step depends on, as tensors, numbers and text: to read them, no code is run."""
+        kept = ("epochs", "steps", "batch_size", "lr", "seed", "width")
+        return {
+            "model": self.model.state_dict(),  # the weights, and batch norm's running means
+            "optimizer": self.optimizer.state_dict(),  # Adam's running means
+            "schedule": self.schedule.state_dict(),  # how many steps it has counted
+            "random": random_state(torch.device(self.options.device)),  # what dropout draws from
+            "losses": self.losses,
+            "options": {name: getattr(self.options, name) for name in kept} | {"pictures": len(self.train_set)},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["options"] != self.state_dict()["options"]:
+            raise ValueError(f"it was started with {state['options']}")
+        for name in ("model", "optimizer", "schedule"):
+            getattr(self, name).load_state_dict(state[name])
+        set_random_state(state["random"], torch.device(self.options.device))
+        self.losses = list(state["losses"])
 
 
 def save(state: dict[str, Any], file: Path) -> None:
     """Writes the state beside `file`, and then puts it in the place of `file` in one step."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(".unfinished")
     torch.save(state, unfinished)
     with unfinished.open("rb") as written:
@@ -63,238 +123,157 @@ def save(state: dict[str, Any], file: Path) -> None:
     os.replace(unfinished, file)
 
 
-def train(
-    model: nn.Module,
-    train_set: Images | ImageFiles,
-    *,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    device: torch.device,
-    seed: int = 0,
-    file: Path | None = None,
-    save_every: int = 5,
-    without: str = "",
-    after_step: Callable[[int, float], object] = lambda step, loss: None,
-) -> list[float]:
-    """Minimises the cross-entropy; goes on from the checkpoint if there is one. Gives the loss of each step.
-
-    The checkpoint `file` is written every `save_every` steps, and is read but for the part `without`.
-    """
-    count = max(1, len(train_set) // batch_size)  # batches in an epoch
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(min(step / (epochs * count), 1)))
-    stateful: dict[str, Any] = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    place = {"epoch": 0, "batch": 0}
+def train(training: Training, file: Path | None = None, save_every: int | None = None) -> Iterator[int]:
+    """Trains to the end, from the checkpoint on if there is one; yields the number of each step after it is done."""
     if file is not None and file.exists():
-        state = torch.load(file, map_location="cpu", weights_only=True)  # no code in it is run
-        for name in stateful.keys() - {without}:
-            stateful[name].load_state_dict(state[name])
-        for group, now in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
-            group["lr"] = now
-        if without != "random":
-            set_random_state(state["random"], device)
-        place = place if without == "place" else state["place"]
-    model.train()
-    losses: list[float] = []
-    step = place["epoch"] * count + place["batch"]
-    for epoch in range(place["epoch"], epochs):
-        # The order depends on the seed and the epoch alone: to find the place again, the batch's number will do.
-        order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(1000 * seed + epoch))
-        for batch in range(place["batch"] if epoch == place["epoch"] else 0, count):
-            images, labels = train_set.__getitems__(order[batch * batch_size : (batch + 1) * batch_size])
-            loss = F.cross_entropy(model(images.to(device)), labels.to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            step += 1
-            if file is not None and step % save_every == 0:
-                state = {name: part.state_dict() for name, part in stateful.items()}
-                state |= {"random": random_state(device), "place": {"epoch": epoch, "batch": batch + 1}}
-                save(state, file)
-            losses.append(loss.item())
-            after_step(step, losses[-1])
-    return losses
-
-
-def train_and_tell(pipe: Any, opened: dict[str, Any], folder: Path, options: dict[str, Any]) -> None:
-    """What the process does that is killed: it trains, and tells of each step and its loss."""
-    train_set, _ = open_images(**opened)
-    torch.manual_seed(opened["seed"])
-    model = build_model(train_set.shape[0], len(train_set.classes)).to(device := torch.device(options.pop("device")))
-    told: Any = {"file": folder / "run.pt", "after_step": lambda *step_and_loss: pipe.send(step_and_loss)}
-    train(model, train_set, device=device, **told, **options)
-    save(model.state_dict(), folder / "end.pt")
-
-
-def kill_again_and_again(folder: Path) -> None:
-    """Kills the training once it has told of each of the steps in order.json; a last process trains to the end.
-
-    Leaves the weights in end.pt, and in told.json the steps and losses that each process told of.
-    """
-    order = json.loads((folder / "order.json").read_text())
-    torch.set_num_threads(order["threads"])  # a sum over another number of threads rounds differently
-    context: Any = multiprocessing.get_context("fork")  # a copy of this process, which has torch imported
-    told: list[list[tuple[int, float]]] = []
-    for kill in [*order["kills"], None]:
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=train_and_tell, args=(theirs, order["opened"], folder, order["options"]))
-        process.start()
-        told.append([])
-        theirs.close()
         try:
-            while kill is None or not told[-1] or told[-1][-1][0] < kill:
-                told[-1].append(ours.recv())
-        except EOFError:  # it has trained to the end
-            process.join()
-        finally:
-            process.kill()  # SIGKILL: in the middle of the next step, or of writing a checkpoint
-            process.join()
-    (folder / "told.json").write_text(json.dumps(told))
+            training.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        except Exception as error:
+            raise InputError(f"{file}: expected a checkpoint of this training ({str(error)[:200]})") from None
+    training.model.train()
+    while (step := len(training.losses)) < training.total:
+        training.step()
+        if not math.isfinite(training.losses[-1]):
+            raise FloatingPointError(f"the loss became {training.losses[-1]} in step {step + 1}; a lower lr may help")
+        if file is not None and save_every and (step + 1) % save_every == 0:
+            save(training.state_dict(), file)
+        yield step + 1
 
 
-def kill_and_resume(folder: Path, **order: Any) -> tuple[list[dict[str, Tensor]], list[list[tuple[int, float]]]]:
-    """Calls `kill_again_and_again` in a new process, whose copies have no threads or GPU of this one to trip over.
-
-    The order holds kills (steps in ascending order), threads, opened (for `open_images`) and options (for `train`).
-    Gives the weights at the end, and for each process the steps that it told of with their losses.
-    """
-    (folder / "order.json").write_text(json.dumps(order))
-    script = "import pathlib, runpy, sys, torch._dynamo\n"  # which the first optimizer would import in each copy
-    script += "runpy.run_path(sys.argv[1])['kill_again_and_again'](pathlib.Path(sys.argv[2]))"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    subprocess.run([sys.executable, "-c", script, __file__, str(folder)], check=True, env=environment)
-    return [torch.load(folder / "end.pt", weights_only=True)], json.loads((folder / "told.json").read_text())
-
-
-def differing(model: nn.Module, state: dict[str, Tensor]) -> int:
-    """How many numbers of a model, running means of batch norm among them, differ from those of a state."""
-    return sum(int((value.cpu() != state[name].cpu()).sum()) for name, value in model.state_dict().items())
-
-
-def draw(whole: list[float], told: list[list[tuple[int, float]]], resumed: dict[str, list[float]], middle: int) -> Any:
-    """The losses of the killed processes upon those of the one that was not, and those of the parts left out."""
-    figure, ((left, right),) = new_figure(1, 2, width=5.2, height=3.6)
-    left.plot(range(1, len(whole) + 1), whole, color="0.8", linewidth=5, label="not killed")
-    for number, process in enumerate(told):
-        left.plot(*zip(*process, strict=True), color="C0", linewidth=1, label=None if number else "killed and resumed")
-    for process in told[:-1]:
-        left.plot(*process[-1], "x", color="C3", label="killed here" if process is told[0] else None)
-    for name, losses in resumed.items():
-        smooth = [statistics.mean(losses[i : i + 5]) for i in range(len(losses) - 4)]
-        style: dict[str, Any] = {"color": "0.8", "linewidth": 5} if name == "nothing" else {}
-        right.plot(range(middle + 1, middle + 1 + len(smooth)), smooth, label=f"without {name}", **style)
-    right.get_legend_handles_labels()[0][0].set_label("with everything")
-    for place, means in ((left, ""), (right, ", mean of 5 steps")):
-        place.set(yscale="log", xlabel="step", ylabel=f"training loss{means}")
-        place.legend(frameon=False, fontsize=8)
-        place.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-@old_recipe
-def run(
-    *,
-    data: str | None = None,
-    image_size: int | None = None,
-    kills: int = 20,
-    save_every: int = 5,
-    epochs: int = 8,
-    batch_size: int = 64,
-    lr: float = 1e-2,
-    device: str = "auto",
-    seed: int = 0,
-    out: str | None = None,
-) -> Result:
-    """Kills a training again and again, and compares its weights with those of one that was left alone.
-
-    Args:
-        data: folder of your pictures, or torchvision:NAME; the bundled digits if not given.
-        image_size: side in pixels that your pictures are brought to; their own size if not given.
-        kills: how often the training is killed.
-        save_every: optimizer steps from one checkpoint to the next.
-        epochs: passes over the training pictures.
-        batch_size: pictures in an optimizer step.
-        lr: highest learning rate of the one-cycle schedule.
-        device: auto, cpu, cuda or mps.
-        seed: of the weights, of the order of the pictures and of the steps that the training is killed at.
-        out: folder for result.json, figure.png and model.safetensors.
-    """
-    place = setup(device, seed)
-    opened = {"data": data, "image_size": image_size, "seed": seed}
-    train_set, test_set = open_images(**opened)  # type: ignore[arg-type]
-    steps = epochs * max(1, len(train_set) // batch_size)
-    if kills < 0 or save_every < 1 or steps < 8:
-        given = f"got {kills}, {save_every} and {steps}"
-        raise InputError(f"options kills, save_every, and steps in all: expected at least 0, 1 and 8, {given}")
-    common: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "device": place, "seed": seed}
-
-    def fresh(number: int = seed) -> nn.Module:
-        torch.manual_seed(number)
-        return build_model(train_set.shape[0], len(train_set.classes)).to(place)
-
-    def train_with_loop(model: nn.Module, stop: int | None = None, **checkpoint: Any) -> nn.Module:
-        optimizer, loader = torch.optim.AdamW(model.parameters(), lr=lr), old_batches(train_set, batch_size, seed=seed)
-        loop = OldLoop(model, optimizer, loader, epochs=epochs, device=place, schedule=one_cycle, **checkpoint)
-        for images, labels in loop:
-            if loop.steps == stop:
-                break
-            loss = F.cross_entropy(loop.model(images), labels)
-            loop.step(loss)
-        return model
-
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        whole, middle = fresh(), steps // 2 + 3  # saved there, and not again before the end
-        losses = train(whole, train_set, file=folder / "middle.pt", save_every=middle, **common)
-
-        # Windows cannot copy a process, and the functions of a notebook stand in no file to run in another.
-        kills = min(kills, steps - 1) if hasattr(os, "fork") and "__file__" in globals() else 0
-        chosen = sorted((1 + torch.randperm(steps - 1, generator=torch.Generator().manual_seed(seed))[:kills]).tolist())
-        order: Any = {"kills": chosen, "threads": torch.get_num_threads(), "opened": opened}
-        order |= {"options": {**common, "device": str(place), "save_every": save_every}}
-        ends, told = kill_and_resume(folder, **order) if kills else ([], [])
-
-        rows: list[dict[str, Any]] = []
-        resumed: dict[str, list[float]] = {}
-        again: Any = {**common, "file": folder / "middle.pt", "save_every": 2 * steps}  # it stays as it is
-        for part in ("nothing", "model", "optimizer", "schedule", "random", "place"):
-            model = fresh(seed + 1)  # a new process has other weights and random numbers
-            resumed[part] = train(model, train_set, without=part, **again)
-            differ, accuracy = differing(whole, model.state_dict()), evaluate(model, test_set, place)["accuracy"]
-            after = statistics.mean(resumed[part][:10])
-            rows.append(
-                {"left out": part, "numbers that differ": differ, "next 10 losses": after, "accuracy": accuracy}
-            )
-
-        shared = [str(folder)]
-        if dist.is_initialized():
-            dist.broadcast_object_list(shared)  # the main process's folder, which all of them read
-        stops = [step for step in chosen[::4] if step >= save_every]  # there is a checkpoint by then
-        for number, stop in enumerate([*stops, None]):
-            stopped = train_with_loop(fresh(seed + number), stop, checkpoint=shared[0], save_every=save_every)
-    in_loop = differing(train_with_loop(fresh()), stopped.state_dict())
-    fewest = min(row["numbers that differ"] for row in rows[1:])
-    with_all, without_optimizer = (statistics.mean(resumed[part][:10]) for part in ("nothing", "optimizer"))
+@recipe(CheckpointingOptions)
+def run(options: CheckpointingOptions) -> Result:
+    """Trains a network by a loop that can be killed at any step, and run again to resume."""
+    refuse_engine(options)
+    train_set, test_set = open_images(options.data, image_size=options.image_size, seed=options.seed)
+    training = Training(options, train_set)
+    file = Path(options.checkpoint).expanduser() / "training.pt" if options.checkpoint else None
+    list(train(training, file, options.save_every))
+    epochs = [training.losses[start : start + training.batches] for start in range(0, training.total, training.batches)]
     return Result(
-        metrics=evaluate(whole, test_set, place),
-        baseline=majority(train_set, test_set),
-        baseline_name="majority class",
-        bars={"accuracy": 0.97},
-        claims=[
-            *(
-                claim(f"killed {kills} times: numbers that differ in the end", differing(whole, end), "<=", 0)
-                for end in ends
-            ),
-            claim(f"the same with `Loop`, stopped {len(stops)} times", in_loop, "<=", 0),
-            claim("any part left out changes the model: the fewest numbers that differ", fewest, ">", 0),
-            claim("without the optimizer's state, the next 10 losses are higher", without_optimizer, ">", with_all),
-        ],
-        rows=rows,
-        model=whole,
-        draw=lambda: draw(losses, told, resumed, middle),
+        metrics=evaluate(training.model, test_set, options.device),
+        baseline=least_squares(train_set, test_set),
+        baseline_name="linear classifier, solved",
+        bars={"accuracy": 0.96},
+        history=[{"epoch": number, "loss": mean(losses)} for number, losses in enumerate(epochs, start=1)],
+        model=training.model,
+        train_set=train_set,
+        test_set=test_set,
     )
+
+
+@run.claims
+def claims(run: Any) -> Iterator[Claim]:
+    """To the bit is a promise of the CPU with the same number of threads: the claims train there."""
+    result, here = run(), {"out": None, "checkpoint": None, "device": "cpu"}
+    options, train_set = CheckpointingOptions(**result.options | here | {"data": None}), result.train_set
+    with tempfile.TemporaryDirectory() as name, torch.random.fork_rng(devices=[]):
+        folder, whole = Path(name), new_training(options, train_set)
+        draw = torch.Generator().manual_seed(options.seed)
+        kills = sorted((1 + torch.randperm(whole.total - 1, generator=draw)[: options.kills]).tolist())
+        list(train(whole))
+        weights = whole.model.state_dict()
+        # Windows cannot fork, a notebook is no file to run in another process, and Datasets are in this one alone
+        if hasattr(os, "fork") and Path(__file__).suffix == ".py" and isinstance(result.options["data"], str | None):
+            order = json.dumps({"options": result.options | here, "kills": kills, "threads": torch.get_num_threads()})
+            subprocess.run([sys.executable, "-c", KILLER, __file__, name, order], check=True)
+            differ = differing(weights, torch.load(folder / "end.pt", weights_only=True))
+            yield Claim(f"killed {len(kills)} times: numbers that differ in the end", differ, "<=", 0, kind="fact")
+        for steps in (12, 39, None):
+            stopped = train_with_loop(options.with_changes(checkpoint=name, save_every=5), train_set, steps)
+        differ = differing(train_with_loop(options, train_set), stopped)
+        yield Claim("the same with `Loop`, stopped and resumed twice", differ, "<=", 0, kind="fact")
+        save(whole.state_dict(), folder / "whole.pt")
+        size = (folder / "whole.pt").stat().st_size / sum(value.nbytes for value in weights.values())
+        yield Claim("bytes of a checkpoint, over those of the weights alone", size, ">", 2, kind="fact")
+
+        for lost in ("nothing", "model", "optimizer", "schedule", "random", "losses"):
+            variants = [options.with_changes(seed=options.seed + number) for number in range(3)]
+            models, curves = zip(*(lose(lost, kills, one, train_set) for one in variants), strict=True)
+            scores = [evaluate(model, result.test_set, torch.device("cpu")) for model in models]
+            row: dict[str, Any] = {"lost": lost, "differ": differing(weights, models[0].state_dict())}
+            row |= {key: mean(one[key] for one in scores) for key in scores[0]}
+            epochs = torch.tensor(curves).mean(dim=0).split(whole.batches)
+            result.rows.append(row | {str(i): round(part.mean().item(), 4) for i, part in enumerate(epochs, 1)})
+    nothing, _, optimizer, schedule, *_ = result.rows
+    yield Claim("whatever is lost, numbers differ", min(row["differ"] for row in result.rows[1:]), ">", 0, kind="fact")
+    yield Claim("held-out loss: higher without the schedule", schedule["loss"], ">", nothing["loss"], margin=0.015)
+    text = "loss in the last epoch: lower without the optimizer's state than without the schedule"
+    yield Claim(text, optimizer[str(len(epochs))], "<", schedule[str(len(epochs))], margin=0.02)
+
+
+def new_training(options: CheckpointingOptions, train_set: Images | ImageFiles) -> Training:
+    torch.manual_seed(options.seed)
+    return Training(options, train_set)
+
+
+def lose(lost: str, kills: list[int], options: CheckpointingOptions, train_set: Any) -> tuple[nn.Module, list[float]]:
+    """A model resumed after these steps from all but one part of the training, and the loss of each step."""
+    training, losses = new_training(options, train_set), []
+    for step in range(1, training.total + 1):
+        training.step()
+        losses.append(training.losses[-1])
+        if step in kills:
+            state, training = training.state_dict(), new_training(options, train_set)
+            training.load_state_dict(state | {key: one for key, one in training.state_dict().items() if key == lost})
+    return training.model, losses
+
+
+def train_with_loop(options: CheckpointingOptions, train_set: Any, steps: int | None = None) -> dict[str, Tensor]:
+    """The weights of a training whose checkpoints `Loop` writes and reads; it ends without a word after some steps."""
+    model = new_training(options, train_set).model
+    loop = Loop(model, torch.optim.AdamW(model.parameters(), lr=options.lr), batches(train_set, options), options)
+    for images, labels in islice(loop, steps):
+        loop.step(F.cross_entropy(loop.model(images), labels))
+    return model.state_dict()
+
+
+# A new process, whose forks have no threads or GPU of this one to trip over, nor torch._dynamo to import
+KILLER = "import runpy, sys, torch._dynamo; runpy.run_path(sys.argv[1])['kill_again_and_again'](*sys.argv[2:])"
+
+
+def kill_again_and_again(folder: str, order: str) -> None:
+    """Kills the training when it has reported each of the steps in the order; the last process trains to the end."""
+    given, context = json.loads(order), multiprocessing.get_context("fork")
+    torch.set_num_threads(given["threads"])  # a sum over another number of threads rounds differently
+    options = CheckpointingOptions(**given["options"])
+    train_set, _ = open_images(options.data, image_size=options.image_size, seed=options.seed)
+
+    def train_and_report(pipe: Any) -> None:
+        training = new_training(options, train_set)
+        for step in train(training, Path(folder, "killed.pt"), options.save_every or 5):
+            pipe.send(step)
+        save(training.model.state_dict(), Path(folder, "end.pt"))
+
+    for kill in [*given["kills"], math.inf]:
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=train_and_report, args=(theirs,))
+        process.start()
+        theirs.close()
+        with contextlib.suppress(EOFError):  # it has trained to the end
+            while ours.recv() < kill:
+                pass
+        process.kill()  # SIGKILL: in the middle of the next step, or of writing a checkpoint
+        process.join()
+
+
+def differing(state: dict[str, Tensor], other: dict[str, Tensor]) -> int:
+    """How many numbers of two models, running means of batch norm among them, are not equal."""
+    return sum(int((value != other[name]).sum()) for name, value in state.items())
+
+
+@run.figure
+def figure(result: Result) -> Any:
+    drawing, axes = new_figure(width=5.5, height=3.8)
+    whole = {"lost": "nothing"} | {str(row["epoch"]): row["loss"] for row in result.history}
+    for row in result.rows or [whole]:
+        losses = {int(epoch): loss for epoch, loss in row.items() if epoch.isdigit()}
+        axes[0, 0].plot(list(losses), list(losses.values()), marker=".", label=f"lost: {row['lost']}")
+    axes[0, 0].set(yscale="log", xlabel="epoch", ylabel="training loss")
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    return drawing
+
+
+run.predicts(Classification, build)
 
 
 if __name__ == "__main__":

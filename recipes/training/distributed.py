@@ -1,58 +1,101 @@
 """Distributed training: processes that share each batch and end with the same weights.
 
-The gradient of a mean over a batch is the mean of the gradients over its parts. So each process (a *rank*) takes
-its own part, computes its gradient, and all of them average what they got before anyone takes a step: the same
-step as one process would take with the whole batch. Replicas that start alike stay alike. DDP does just this, and
-hides the averaging behind the backward pass. FSDP keeps on each rank a share of the weights, gathers a layer when
-it is needed, and leaves each rank the gradient of its share: the same numbers with less memory.
+The gradient of a mean over a batch is the mean of the gradients over its parts. So each process (a *rank*) takes its
+own part, computes its gradient, and all of them average these before anyone takes a step: the same step as one
+process would take with the whole batch. Replicas that start alike stay alike. DDP does just this, and hides the
+averaging behind the backward pass. FSDP keeps on each rank a share of the weights, gathers a layer when it is needed,
+and leaves each rank the gradient of its share: the same numbers with less memory.
 
-The run starts its own processes on this machine. Under torchrun, on this machine or on many, all other recipes
-train in this way without a line of their own: `Loop` does it.
+Batch norm breaks the first sentence, since its mean and variance are of one part alone; where parts are small they are
+noise. Summed over all processes, as `SyncBatchNorm` sums them, they are the whole batch's again. The run starts its
+own processes; under torchrun all recipes whose loop is `Loop` train in this way without a line of their own.
 
-Notes:
 Paper: Li and others (2020), "PyTorch Distributed: Experiences on Accelerating Data Parallel Training",
     https://arxiv.org/abs/2006.15704; Zhao and others (2023), "PyTorch FSDP: Experiences on Scaling Fully Sharded
     Data Parallel", https://arxiv.org/abs/2304.11277
-Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, or torchvision:NAME.
+Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, torchvision:NAME, or Datasets.
 """
 
 import math
-import os
+import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, DistributedSampler
 
-from recipes.core.command_line import main
-from recipes.core.device import pick_device, setup
-from recipes.core.errors import InputError
 from recipes.core.figures import draw_curves, new_figure
-from recipes.core.loop import one_cycle
-from recipes.core.old import OldLoop, claim, old_batches, old_recipe
-from recipes.core.result import Result
-from recipes.core.task import whole_weights
-from recipes.datasets.images import open_images
-from recipes.training.scoring import evaluate, majority
+from recipes.core.frame import Claim, InputError, Options, Result, main, one_cycle, option, recipe
+from recipes.datasets.images import ImageFiles, Images, open_images
+from recipes.training.by_hand import refuse_engine
+from recipes.training.scoring import evaluate, least_squares
+from recipes.vision.classification.using import Classification
 
 
-class MLP(nn.Sequential):
-    """Two hidden layers. No batch norm, which would take its statistics over one process's share alone."""
+@dataclass(kw_only=True)
+class DistributedOptions(Options):
+    processes: int = option(2, "processes that share each batch, on a GPU each where there are as many", least=1)
+    engine: Literal["by_hand", "ddp", "fsdp", "alone"] = option(
+        "by_hand", "how gradients are averaged: by_hand, by ddp (replicas), by fsdp (shards), or not: alone"
+    )
+    batch_norm: Literal["synchronized", "local", "none"] = option(
+        "synchronized", "mean and variance over all processes (synchronized) or each one's part (local), or none"
+    )
+    width: int = option(128, "units of each of the two hidden layers", least=1)
+    image_size: int | None = option(None, "side in pixels that pictures are resized to", least=1)
+    epochs: int = 8
+    batch_size: int = 64
+    lr: float = 3e-3
 
-    def __init__(self, inputs: int, num_classes: int, width: int) -> None:
-        super().__init__(
-            nn.Flatten(),
-            nn.Linear(inputs, width),
-            nn.ReLU(),
-            nn.Linear(width, width),
-            nn.ReLU(),
-            nn.Linear(width, num_classes),
-        )
+
+class SumOverProcesses(torch.autograd.Function):
+    """The sum over all processes; on the way back, the gradients are summed likewise."""
+
+    @staticmethod
+    def forward(context: Any, mine: Tensor) -> Tensor:
+        total = mine.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return SumOverProcesses.forward(context, gradient)
+
+
+class SyncBatchNorm(nn.BatchNorm1d):
+    """Batch norm over the samples of all processes, as nn.SyncBatchNorm has it on GPUs; their parts are equal."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, features)
+        if not self.training:
+            return super().forward(x)
+        count = len(x) * dist.get_world_size()
+        total, squares = SumOverProcesses.apply(torch.stack([x.sum(dim=0), x.square().sum(dim=0)]))
+        mean = total / count  # (features,)
+        variance = squares / count - mean.square()
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, 0.1)  # type: ignore[union-attr]
+            self.running_var.lerp_(variance * count / max(1, count - 1), 0.1)  # type: ignore[union-attr]
+        return (x - mean) * (variance + self.eps).rsqrt() * self.weight + self.bias
+
+
+def build(options: DistributedOptions, data: Images | ImageFiles) -> nn.Sequential:
+    """A perceptron with two hidden layers."""
+    width, norms = options.width, {"synchronized": SyncBatchNorm, "local": nn.BatchNorm1d, "none": nn.Identity}
+    norm: Callable[[int], nn.Module] = norms[options.batch_norm]
+    return nn.Sequential(
+        *(nn.Flatten(), nn.Linear(math.prod(data.shape), width), norm(width), nn.ReLU()),
+        *(nn.Linear(width, width), norm(width), nn.ReLU(), nn.Linear(width, len(data.classes))),
+    )
 
 
 def average_gradients(model: nn.Module) -> None:
@@ -63,198 +106,174 @@ def average_gradients(model: nn.Module) -> None:
         parameter.grad /= dist.get_world_size()
 
 
-def gradient(model: nn.Module, images: Tensor, labels: Tensor) -> list[Tensor]:
-    """The whole gradient of the mean cross-entropy over this rank's batch, as `model` leaves it."""
-    model.zero_grad()
-    F.cross_entropy(model(images), labels).backward()
-    found = [parameter.grad for parameter in model.parameters()]
-    return [each.full_tensor() if hasattr(each, "full_tensor") else each.clone() for each in found if each is not None]
+def spread(model: nn.Module, options: DistributedOptions) -> nn.Module:
+    """The module to call: replicas that DDP keeps alike, a model in shards, or the model itself."""
+    if options.engine == "ddp":
+        return nn.parallel.DistributedDataParallel(model)
+    if options.engine == "fsdp":  # over the run's device: without a mesh it takes the machine's accelerator
+        fully_shard(model, mesh=init_device_mesh(options.device.type, (dist.get_world_size(),)))
+    return model
 
 
-def drift(model: nn.Module) -> float:
-    """The largest difference between this rank's weights and the mean over all ranks, over all ranks."""
-    farthest = torch.zeros((), device=next(model.parameters()).device)
-    for parameter in model.parameters():
-        mean = parameter.detach().clone()
-        dist.all_reduce(mean)
-        mean /= dist.get_world_size()
-        farthest = torch.maximum(farthest, (parameter.detach() - mean).abs().max())
-    dist.all_reduce(farthest, dist.ReduceOp.MAX)
-    return farthest.item()
+def batches_of_rank(dataset: Images | ImageFiles, options: DistributedOptions) -> DataLoader:
+    """This rank's share of each batch, in an order that depends on the seed and the epoch alone."""
+    sampler: Any = DistributedSampler(dataset, seed=options.seed, drop_last=True)  # type: ignore[arg-type]
+    share = min(options.batch_size, len(dataset)) // dist.get_world_size()
+    return DataLoader(dataset, share, sampler=sampler, drop_last=True, collate_fn=lambda batch: batch)  # type: ignore[arg-type]
 
 
-def work(rank: int, world: int, folder: str, given: dict[str, Any]) -> None:
-    """What each process does; leaves its findings in the file `{world}-{rank}.pt` of the folder."""
-    torch.set_num_threads(1)  # the processes share the cores
-    device = torch.device("cuda", rank) if given["gpus"] else torch.device("cpu")
-    meeting = f"file://{folder}/meeting-{world}"
-    dist.init_process_group("nccl" if given["gpus"] else "gloo", init_method=meeting, rank=rank, world_size=world)
-    train_set, test_set = open_images(given["data"], image_size=given["image_size"], seed=given["seed"])
-    loader = old_batches(train_set, given["batch_size"], seed=given["seed"])
-    images, labels = (tensor.to(device) for tensor in next(iter(loader)))  # this rank's share of the first batch
-
-    def new_model() -> MLP:
-        torch.manual_seed(given["seed"])  # the same weights on every rank
-        return MLP(images[0].numel(), len(train_set.classes), given["width"]).to(device)
-
-    def train(model: nn.Module, **engine: Any) -> OldLoop:
-        optimizer = torch.optim.AdamW(model.parameters(), lr=given["lr"], weight_decay=0.05)
-        loop = OldLoop(
-            model,
-            optimizer,
-            old_batches(train_set, given["batch_size"], seed=given["seed"]),
-            epochs=given["epochs"],
-            device=device,
-            schedule=one_cycle,
-            evaluate=lambda: evaluate(model, test_set, device),
-            **engine,
-        )
-        for inputs, targets in loop:
-            loss = F.cross_entropy(loop.model(inputs), targets)
-            loop.step(loss)
-        return loop
-
-    by_hand, replica = new_model(), new_model()
-    gradients = {"alone": gradient(by_hand, images, labels)}
-    average_gradients(by_hand)
-    gradients["by hand"] = [parameter.grad for parameter in by_hand.parameters() if parameter.grad is not None]
-    gradients["DDP"] = gradient(nn.parallel.DistributedDataParallel(replica), images, labels)
-    model = new_model()
-    loop = train(model)  # replicated by DDP where there are several
-    found: dict[str, Any] = {
-        "seen": torch.tensor(list(loader.sampler)),  # in this epoch
-        "history": loop.history,
-        "weights": whole_weights(model),
-        "drift": drift(model),
-    }
-    if world > 1:
-        sharded: Any = fully_shard(new_model())
-        parts = list(sharded.parameters())
-        found["held"] = sum(part.to_local().numel() for part in parts) / sum(part.numel() for part in parts)
-        gradients["FSDP"] = gradient(sharded, images, labels)
-        found["sharded"] = train(new_model(), shard=True).history
-        forgetful = new_model()
-        optimizer = torch.optim.SGD(forgetful.parameters(), lr=0.1)
-        for inputs, targets in loader:  # nobody averages
-            gradient(forgetful, inputs.to(device), targets.to(device))
+def train(options: DistributedOptions, train_set: Images | ImageFiles) -> dict[str, Any]:
+    """What each process does: minimizes the cross-entropy over its share of each batch."""
+    torch.manual_seed(options.seed)  # the same weights on every rank
+    model = build(options, train_set).to(options.device)
+    engine = spread(model, options)
+    optimizer = torch.optim.AdamW(engine.parameters(), lr=options.lr, weight_decay=0.05)  # of its shards, if any
+    loader, steps = batches_of_rank(train_set, options), 0
+    history: list[dict[str, float]] = []
+    total = options.steps or options.epochs * len(loader)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(min(step / total, 1)))
+    while steps < total:
+        losses = []
+        loader.sampler.set_epoch(len(history))  # type: ignore[attr-defined]
+        for images, labels in islice(loader, total - steps):
+            loss = F.cross_entropy(engine(images.to(options.device)), labels.to(options.device))
+            optimizer.zero_grad()
+            loss.backward()
+            if options.engine == "by_hand":
+                average_gradients(model)
             optimizer.step()
-        found["drift without averaging"] = drift(forgetful)
-    found["gradients"] = {name: [each.cpu() for each in those] for name, those in gradients.items()}
-    torch.save(found, Path(folder) / f"{world}-{rank}.pt")
+            schedule.step()
+            losses.append(loss.detach())
+            steps += 1
+        history.append({"epoch": len(history) + 1, "loss": torch.stack(losses).mean().item()})  # of this rank's share
+    weights = {name: getattr(one, "full_tensor", lambda one=one: one)() for name, one in model.state_dict().items()}
+    return {"weights": {name: one.detach().cpu() for name, one in weights.items()}, "history": history}
+
+
+def start(rank: int, work: Callable[..., dict[str, Any]], folder: str, options: Any, train_set: Any) -> None:
+    """Joins the other processes, works, and leaves what came out in the folder."""
+    torch.set_num_threads(1)  # the processes share the cores
+    if options.device.type == "cuda":
+        options = replace(options, device=torch.device("cuda", rank))
+        torch.cuda.set_device(options.device)
+    backend = "nccl" if options.device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{folder}/meeting", rank=rank, world_size=options.processes)
+    torch.save(work(options, train_set), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-def farthest(mine: list[Tensor], theirs: list[Tensor]) -> float:
-    """The largest difference between two gradients, in any parameter."""
-    return max((one - other).abs().max().item() for one, other in zip(mine, theirs, strict=True))
-
-
-def draw(differences: dict[str, float], seen: list[Tensor], history: list[dict[str, float]]) -> Any:
-    """How far each gradient is from one process's, who sees which picture, and the training."""
-    figure, axes = new_figure(1, 3, width=4.2)
-    axes[0, 0].barh(list(differences), [max(value, 1e-12) for value in differences.values()])
-    axes[0, 0].set(xscale="log", title="gradient: difference from one process's")
-    axes[0, 0].invert_yaxis()
-    for rank, indices in enumerate(seen):
-        axes[0, 1].plot(range(40), indices[:40], "o", markersize=4, label=f"rank {rank}")
-    axes[0, 1].set(title="who sees which picture", xlabel="place in the epoch", ylabel="number of the picture")
-    axes[0, 1].legend(loc="upper right")
-    draw_curves(axes[0, 2], history, ["loss", "accuracy"])
-    for place in axes[0]:
-        place.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-@old_recipe
-def run(
-    *,
-    data: str | None = None,
-    image_size: int | None = None,
-    processes: int = 2,
-    width: int = 128,
-    epochs: int = 8,
-    batch_size: int = 64,
-    lr: float = 3e-3,
-    device: str = "auto",
-    seed: int = 0,
-    out: str | None = None,
-) -> Result:
-    """Trains one network by one process, by several replicas, and sharded, and compares gradients and metrics.
-
-    Args:
-        data: folder of your pictures, or torchvision:NAME; the bundled digits if not given.
-        image_size: side in pixels that your pictures are brought to; their own size if not given.
-        processes: to start, at least 2.
-        width: neurons in each of the two hidden layers.
-        epochs: passes over the training pictures.
-        batch_size: pictures in an optimizer step, over all processes; a multiple of their number.
-        lr: highest learning rate of the one-cycle schedule.
-        device: auto, cpu or cuda; auto is cuda where there is a GPU for each process.
-        seed: of the weights and of the order of the pictures.
-        out: folder for result.json, figure.png and model.safetensors.
-    """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise InputError("this recipe starts its own processes: expected a run without torchrun")
-    if processes < 2 or batch_size % processes:
-        raise InputError(
-            "options processes and batch_size: expected at least 2, and a multiple of it, "
-            f"got {processes} and {batch_size}"
-        )
-    enough = torch.cuda.is_available() and torch.cuda.device_count() >= processes
-    gpus = enough and pick_device(device).type == "cuda"
-    setup("cpu", seed)
-    train_set, test_set = open_images(data, image_size=image_size, seed=seed)  # what is wrong with it is said once
-    given: dict[str, Any] = {
-        "data": data,
-        "image_size": image_size,
-        "width": width,
-        "epochs": epochs,
-        "batch_size": batch_size,
-    }
-    given |= {"lr": lr, "seed": seed, "gpus": gpus}
+def launch(work: Callable[..., dict[str, Any]], options: Any, train_set: Any) -> list[dict[str, Any]]:
+    """Starts the processes on this machine, and returns what came out of each."""
+    script, in_script = vars(sys.modules["__main__"]), start.__module__ == "__main__"
+    method = "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
+    if in_script and not script.get("__file__", "").endswith(".py"):
+        method = "fork"  # a notebook cannot be imported
+    if method == "forkserver":  # torch is imported once for all of them
+        mp.get_context(method).set_forkserver_preload([start.__module__])
+    # A script that nothing is taken from is not imported, since without a main guard it would run once more
+    hide = not in_script and isinstance(train_set, Images) and "__file__" in script
+    hidden = {"__file__": script.pop("__file__")} if hide else {}
     with tempfile.TemporaryDirectory() as folder:
-        for world in (1, processes):
-            mp.spawn(work, (world, folder, given), nprocs=world)
-        files = [Path(folder) / f"{world}-{rank}.pt" for world in (1, processes) for rank in range(world)]
-        one, *ranks = [torch.load(file, weights_only=True) for file in files]
-    first, truth = ranks[0], one["gradients"]["alone"]
-    names = {"alone": "each rank for itself", "by hand": "averaged by hand", "DDP": "DDP", "FSDP": "FSDP"}
-    differences = {label: farthest(first["gradients"][name], truth) for name, label in names.items()}
-    seen = torch.cat([rank["seen"] for rank in ranks])
-    model = MLP(math.prod(train_set.shape), len(train_set.classes), width)
-    model.load_state_dict(first["weights"])
-    metrics = evaluate(model, test_set, torch.device("cpu"))
-    last = {"one process": one["history"], "DDP": first["history"], "FSDP": first["sharded"]}
-    gathered = first["history"][-1]["accuracy"]
+        given, count = (work, folder, options, train_set), options.processes
+        running = mp.start_processes(start, given, count, join=False, start_method=method)
+        script.update(hidden)
+        while not running.join():
+            pass
+        return [torch.load(Path(folder, f"{rank}.pt"), weights_only=True) for rank in range(count)]
+
+
+@recipe(DistributedOptions)
+def run(options: DistributedOptions) -> Result:
+    """Trains one network by several processes, and measures it and how far the processes' weights are apart."""
+    refuse_engine(options)
+    if options.batch_size % options.processes:
+        raise InputError(f"option batch_size: expected a multiple of {options.processes} processes")
+    gpus = torch.cuda.device_count() * (torch.device(options.device).type == "cuda")
+    device = torch.device("cuda" if gpus >= options.processes else "cpu")
+    train_set, test_set = open_images(options.data, image_size=options.image_size, seed=options.seed)
+    ranks = launch(train, replace(options, device=device, data=None), train_set)
+    first = ranks[0]["weights"]
+    model = build(options, train_set)
+    model.load_state_dict(first)
+    drift = max(float((one["weights"][name] - first[name]).abs().max()) for one in ranks for name in first)
     return Result(
-        metrics=metrics,
-        baseline=majority(train_set, test_set),
-        baseline_name="majority class",
+        metrics=evaluate(model, test_set, torch.device("cpu")) | {"drift": drift},
+        baseline=least_squares(train_set, test_set),
+        baseline_name="linear classifier, solved",
         bars={"accuracy": 0.95},
-        claims=[
-            claim("one rank's gradient is not the batch's: largest difference", differences[names["alone"]], ">", 1e-4),
-            claim("the ranks' average is: by hand", differences[names["by hand"]], "<", 1e-6),
-            claim("by DDP", differences["DDP"], "<", 1e-6),
-            claim("by FSDP", differences["FSDP"], "<", 1e-6),
-            claim("replicas stay alike: largest difference of weights after training", first["drift"], "<=", 0),
-            claim("without averaging they part within an epoch", first["drift without averaging"], ">", 1e-3),
-            claim("pictures that two ranks saw in the same epoch", len(seen) - len(seen.unique()), "<=", 0),
-            claim(
-                "the ranks' accuracy, gathered, differs from one process's on them",
-                abs(gathered - metrics["accuracy"]),
-                "<=",
-                0,
-            ),
-            claim("weights that a rank holds when they are sharded, share", first["held"], "<", 1.2 / processes),
-        ],
-        rows=[
-            {"trained by": name} | {key: history[-1][key] for key in ("loss", "accuracy")}
-            for name, history in last.items()
-        ],
-        history=first["history"],
+        history=ranks[0]["history"],
+        device=str(device),
         model=model,
-        draw=lambda: draw(differences, [rank["seen"] for rank in ranks], first["history"]),
+        train_set=train_set,
+        test_set=test_set,
     )
+
+
+@run.claims
+def claims(run: Any) -> Iterator[Claim]:
+    result = run()
+    options = DistributedOptions(**result.options | {"data": None, "out": None, "checkpoint": None, "device": "cpu"})
+    options = replace(options, device=torch.device(result.device), processes=max(2, options.processes))
+    (alone,) = launch(compare, replace(options, processes=1), result.train_set)
+    ranks = launch(compare, options, result.train_set)
+    for way in WAYS:
+        truth = alone["alone, none" if way.endswith("none") else "alone, local"]  # of one process, torch's batch norm
+        result.rows.append({"gradient": way, "differs by": (ranks[0][way] - truth).abs().max().item()})
+    one_rank, hand, ddp, fsdp, local, synchronized = (row["differs by"] for row in result.rows)
+    yield Claim("one rank's gradient is not the batch's: largest difference", one_rank, ">", 1e-4, kind="fact")
+    yield Claim("the ranks' average is: by hand, by DDP, by FSDP", max(hand, ddp, fsdp), "<", 1e-6, kind="fact")
+    yield Claim("with batch norm over each rank's part it is not", local, ">", 1e-4, kind="fact")
+    yield Claim("with batch norm over all ranks' samples it is again", synchronized, "<", 1e-5, kind="fact")
+    seen = torch.cat([rank["seen"] for rank in ranks])
+    yield Claim("pictures that two ranks see in an epoch", len(seen) - len(seen.unique()), "<=", 0, kind="fact")
+    yield Claim("share of the weights on a rank, sharded", ranks[0]["held"], "<", 1.2 / options.processes, kind="fact")
+    apart, *others = (run(engine=name, processes=options.processes) for name in ("alone", "ddp", "fsdp"))
+    yield Claim("averaged, replicas stay alike: their weights' distance", result["drift"], "<=", 0, kind="fact")
+    yield Claim("not averaged, they part", apart["drift"], ">", result["drift"], margin=0.02)
+    single, lead = run(processes=1)["accuracy"], result["accuracy"] - result.baseline["accuracy"]
+    text = "accuracy: by hand, DDP and FSDP are closer to one process than half the lead on the linear classifier"
+    yield Claim(text, max(abs(one["accuracy"] - single) for one in (result, *others)), "<", lead / 2, margin=0.003)
+    small = {"batch_size": 2 * options.processes, "steps": 300, "processes": options.processes}
+    part, whole = (run(**small, batch_norm=norm)["loss"] for norm in ("local", "synchronized"))
+    text = "two samples a rank: held-out loss, higher with batch norm over these alone than over all ranks'"
+    yield Claim(text, part, ">", whole, margin=0.3)
+
+
+WAYS = ("alone, none", "by_hand, none", "ddp, none", "fsdp, none", "by_hand, local", "by_hand, synchronized")
+
+
+def compare(options: DistributedOptions, train_set: Images | ImageFiles) -> dict[str, Any]:
+    """The whole gradient of the first batch, in each way; the pictures that this rank sees, and the share it holds."""
+    loader = batches_of_rank(train_set, options)
+    images, labels = (tensor.to(options.device) for tensor in next(iter(loader)))
+    found: dict[str, Any] = {"seen": torch.tensor(list(loader.sampler))}
+    for way in dict.fromkeys((*WAYS, "alone, local")):
+        chosen = options.with_changes(**dict(zip(("engine", "batch_norm"), way.split(", "), strict=True)))
+        torch.manual_seed(options.seed)
+        model = build(chosen, train_set).to(options.device)
+        engine = spread(model, chosen)
+        F.cross_entropy(engine(images), labels).backward()
+        if chosen.engine == "by_hand":
+            average_gradients(model)
+        gradients: Any = [parameter.grad for parameter in model.parameters()]
+        if chosen.engine == "fsdp":
+            found["held"] = sum(one.to_local().numel() for one in gradients) / sum(one.numel() for one in gradients)
+            gradients = [one.full_tensor() for one in gradients]
+        found[way] = torch.cat([one.flatten() for one in gradients]).cpu()
+    return found
+
+
+@run.figure
+def figure(result: Result) -> Any:
+    drawing, axes = new_figure(1, 1 + bool(result.rows), width=4.6)
+    draw_curves(axes[0, 0], result.history, ["loss"])
+    for row in reversed(result.rows):  # with the claims
+        axes[0, 1].barh(row["gradient"], max(row["differs by"], 1e-9), color="C0")
+        axes[0, 1].set(xscale="log", title="gradient: distance from one process's")
+    return drawing
+
+
+run.predicts(Classification, build)
 
 
 if __name__ == "__main__":

@@ -1,39 +1,57 @@
 """Mixed precision: half the bits where they suffice, and a loss scaled up where they do not.
 
-Convolutions and matrix products run in 16 bits under autocast, while the weights stay in 32. bf16 has the range
-of fp32 with 3 digits fewer, and needs nothing else. fp16 is finer and ends early: what is smaller than 6e-8 becomes
-zero, small gradients among it. So the loss is multiplied by a large number before the backward pass and the
-gradients are divided by it after; where one overflows, the step is left out and the number is halved.
+Convolutions and matrix products run in 16 bits under autocast. bf16 has the range of fp32 with 3 decimal digits in
+place of 7, and needs no more than that. fp16 has a digit more and ends early: what is smaller than 6e-8 becomes zero.
+A mean over many pixels makes gradients that small, and nothing is learned from them. So the loss is multiplied by a
+large number before the backward pass and the gradients are divided by it after; where one of them overflows, the step
+is left out and the number is halved.
 
-16 bits take half the memory. Whether they also take less time is the device's to say: here all three are measured,
-on the wider network where arithmetic dominates. Many CPUs compute in fp16 far slower than in fp32.
+The weights stay in 32 bits. Kept in bf16 they would lose every update that is smaller than half a percent of the
+weight, and the model would learn more slowly. The activations, which take most of the memory, take half of it.
+Whether 16 bits also take less time is for the device to say: it is measured here, and many CPUs are far slower in fp16.
 
 Paper: Micikevicius, Narang, Alben, Diamos, Elsen, Garcia, Ginsburg, Houston, Kuchaiev, Venkatesh, Wu (2017), "Mixed
     Precision Training", https://arxiv.org/abs/1710.03740
-Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, or torchvision:NAME.
+Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, torchvision:NAME, or Datasets.
 """
 
-import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
+from statistics import mean
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.core.command_line import main
-from recipes.core.device import setup
-from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
-from recipes.core.loop import one_cycle
+from recipes.core.frame import Claim, InputError, Options, Precision, Result, batches, main, one_cycle, option, recipe
 from recipes.core.measure import interleaved, ratio
-from recipes.core.old import claim, old_recipe
-from recipes.core.precision import computes_in_bf16
-from recipes.core.result import Result
+from recipes.core.precision import precision_of
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.training.scoring import evaluate, majority
+from recipes.training.by_hand import refuse_engine
+from recipes.training.scoring import evaluate, least_squares
+from recipes.vision.classification.using import Classification
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+@dataclass(kw_only=True)
+class MixedPrecisionOptions(Options):
+    precision: Precision = option(
+        "bf16",
+        "arithmetic of convolutions and products: fp32, bf16, fp16, or auto: bf16 where the device computes in it",
+    )
+    loss_scale: float | None = option(
+        None, "what the loss is multiplied by at first; if not given, 65,536 in fp16 and 1 in the others", above=0
+    )
+    master_weights: bool = option(True, "keep the weights in fp32, not in the precision of the arithmetic")
+    width: int = option(12, "channels of each convolution; few, since fp16 takes long on a CPU", least=1)
+    image_size: int | None = option(None, "side in pixels that pictures are resized to", least=1)
+    clip: float | None = option(5.0, "largest norm of the gradient; a larger one is scaled down", above=0)
+    epochs: int = 8
+    batch_size: int = 64
+    lr: float = 4e-3
 
 
 class ResidualBlock(nn.Module):
@@ -44,69 +62,134 @@ class ResidualBlock(nn.Module):
         self.conv1, self.bn1 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
         self.conv2, self.bn2 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
 
-    def forward(self, x: Tensor) -> Tensor:  # (batch, width, height, width of the picture)
+    def forward(self, x: Tensor) -> Tensor:  # (B, width, H, W)
         return F.relu(x + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
 
 
-def build_model(channels: int, num_classes: int, *, width: int) -> nn.Module:
-    """A residual network of five convolutions, on pictures of half the size after the first block."""
+def build(options: MixedPrecisionOptions, data: Images | ImageFiles) -> nn.Sequential:
+    """A residual network of five convolutions, at half the size after the first block."""
+    width = options.width
     return nn.Sequential(
-        nn.Conv2d(channels, width, 3, padding=1),
-        ResidualBlock(width),
-        nn.MaxPool2d(2),
-        ResidualBlock(width),
-        nn.AdaptiveMaxPool2d(1),
-        nn.Flatten(),  # (batch, width)
-        nn.Linear(width, num_classes),
+        *(nn.Conv2d(data.shape[0], width, 3, padding=1), ResidualBlock(width), nn.MaxPool2d(2), ResidualBlock(width)),
+        *(nn.AdaptiveMaxPool2d(1), nn.Flatten()),  # (B, width)
+        nn.Linear(width, len(data.classes)),
     )
 
 
-def loss_of(model: nn.Module, images: Tensor, labels: Tensor, precision: str) -> Tensor:
+def loss_of(model: nn.Module, images: Tensor, labels: Tensor, dtype: torch.dtype) -> Tensor:
     """The cross-entropy, computed in 32 bits from logits computed in the precision."""
-    with torch.autocast(images.device.type, DTYPES[precision], enabled=precision != "fp32"):
+    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
         logits = model(images)
     return F.cross_entropy(logits.float(), labels)
 
 
-def train(
-    model: nn.Module,
-    train_set: Images | ImageFiles,
-    precision: str,
-    *,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    device: torch.device,
-    seed: int,
-) -> list[dict[str, float]]:
-    """Minimises the cross-entropy in that precision; gives a row an epoch."""
-    count = max(1, len(train_set) // batch_size)  # batches in an epoch
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(min(step / (epochs * count), 1)))
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")  # others do nothing with it
+def train(model: nn.Module, train_set: Images | ImageFiles, options: MixedPrecisionOptions) -> list[dict[str, float]]:
+    """Minimizes the cross-entropy in that precision; returns a row an epoch."""
+    device = torch.device(options.device)
+    dtype = precision_of(options.precision, device)
+    if not options.master_weights:
+        for layer in model.modules():
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                layer.to(dtype)
+    loader = batches(train_set, options)
+    total = options.steps or options.epochs * len(loader)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(min(step / total, 1)))
+    scaled = dtype == torch.float16 or options.loss_scale is not None
+    scaler = torch.amp.GradScaler(device.type, init_scale=options.loss_scale or 2.0**16, enabled=scaled)
     history: list[dict[str, float]] = []
-    model.train()
-    for epoch in range(epochs):
-        order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(1000 * seed + epoch))
+    steps = 0
+    while steps < total:
+        loader.sampler.set_epoch(len(history))  # type: ignore[attr-defined]
         losses = []
-        for rows in order.split(batch_size)[:count]:
-            images, labels = (tensor.to(device) for tensor in train_set.__getitems__(rows))
-            loss = loss_of(model, images, labels, precision)
+        model.train()
+        for images, labels in islice(loader, total - steps):
+            loss = loss_of(model, images.to(device), labels.to(device), dtype)
             optimizer.zero_grad()
             scaler.scale(loss).backward()  # the gradients of scale · loss
             scaler.unscale_(optimizer)  # divided by the scale: only now does their size mean anything
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            nn.utils.clip_grad_norm_(model.parameters(), options.clip or torch.inf)
             scaler.step(optimizer)  # left out where one of them is infinite
             before = scaler.get_scale()
             scaler.update()  # halves the scale then, and doubles it after 2,000 good steps
             if scaler.get_scale() >= before:
                 schedule.step()
             losses.append(loss.detach())
-        history.append({"epoch": epoch + 1, "loss": torch.stack(losses).mean().item(), "scale": scaler.get_scale()})
+            steps += 1
+        row = {"epoch": len(history) + 1, "loss": torch.stack(losses).mean().item(), "scale": scaler.get_scale()}
+        history.append(row)
+    model.float()
     return history
 
 
-def saved_bytes(model: nn.Module, images: Tensor, labels: Tensor, precision: str) -> int:
+@recipe(MixedPrecisionOptions)
+def run(options: MixedPrecisionOptions) -> Result:
+    """Trains a network in 16 bits by a loop that shows what autocast and the loss's scale do."""
+    refuse_engine(options, "precision", "clip")
+    if options.precision == "fp16" and not options.master_weights:
+        raise InputError(
+            "option master_weights: fp16 needs them, since its weights would overflow when they are scaled"
+        )
+    train_set, test_set = open_images(options.data, image_size=options.image_size, seed=options.seed)
+    model = build(options, train_set).to(options.device)
+    history = train(model, train_set, options)
+    return Result(
+        metrics=evaluate(model, test_set, options.device),
+        baseline=least_squares(train_set, test_set),
+        baseline_name="linear classifier, solved",
+        bars={"accuracy": 0.95},
+        history=history,
+        model=model,
+        train_set=train_set,
+        test_set=test_set,
+    )
+
+
+@run.claims
+def claims(run: Any) -> Iterator[Claim]:
+    result, small = run(), 2.0**-16  # as a mean over 65,536 pixels makes a loss
+    ways: dict[str, dict[str, Any]] = {name: {"precision": name} for name in DTYPES}
+    ways["bf16, its weights too"] = {"precision": "bf16", "master_weights": False}
+    for name, how in ways.items():
+        seeds = range(result.options["seed"], result.options["seed"] + 3)
+        trained = [run(seed=seed, **how) for seed in seeds]
+        scores = {key: mean(one[key] for one in trained) for key in ("accuracy", "loss")}
+        result.rows.append({"precision": name} | scores | (costs(result, name) if name in DTYPES else {}))
+    single, brain, half, pure = result.rows
+    lead = single["accuracy"] - result.baseline["accuracy"]
+    for row in (brain, half):
+        text = f"{row['precision']} and fp32: closer than half the lead on the linear classifier, means of 3 trainings"
+        yield Claim(text, abs(row["accuracy"] - single["accuracy"]), "<", lead / 2, margin=0.003)
+    yield Claim("held-out loss: higher with the weights in bf16 too", pure["loss"], ">", brain["loss"], margin=0.01)
+    lost, found = (run(precision=name, loss_scale=small)["accuracy"] for name in ("fp16", "bf16"))
+    text = "fp16: from a loss 65,536 times smaller less is learned, unless it is scaled"
+    yield Claim(text, lost, "<", half["accuracy"], margin=0.2)
+    yield Claim("and less than in bf16, which needs no scaling", lost, "<", found, margin=0.2)
+    text = "bytes kept for the backward pass: bf16 over fp32"
+    yield Claim(text, brain["bytes"] / single["bytes"], "<", 0.75, kind="fact")
+
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def costs(result: Result, precision: str) -> dict[str, float]:
+    """Bytes kept by a training step of a wide network, where arithmetic dominates, and its time over fp32's."""
+    device = next(result.model.parameters()).device
+    model = build(MixedPrecisionOptions(width=64), result.train_set).to(device)
+    images, labels = (
+        tensor.to(device) for tensor in result.train_set.__getitems__(range(min(64, len(result.train_set))))
+    )
+
+    def step(name: str) -> None:
+        loss_of(model, images, labels, DTYPES[name]).backward()
+
+    steps: dict[str, Callable[[], Any]] = {name: partial(step, name) for name in (precision, "fp32")}
+    seconds = interleaved(steps, rounds=4, warmup=1, device=device.type)
+    kept = saved_bytes(model, images, labels, DTYPES[precision])
+    return {"bytes": kept, "step, over fp32's": round(ratio(seconds[precision], seconds["fp32"])[1], 2)}
+
+
+def saved_bytes(model: nn.Module, images: Tensor, labels: Tensor, dtype: torch.dtype) -> int:
     """Bytes that a forward pass keeps for the backward pass, each tensor once, the weights left out."""
     kept: dict[int, Tensor] = {}  # held on to, so that no address is used again
     weights = {parameter.data_ptr() for parameter in model.parameters()}
@@ -117,126 +200,43 @@ def saved_bytes(model: nn.Module, images: Tensor, labels: Tensor, precision: str
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss_of(model, images, labels, precision)
-    return sum(tensor.numel() * tensor.element_size() for tensor in kept.values())
+        loss_of(model, images, labels, dtype)
+    return sum(tensor.nbytes for tensor in kept.values())
 
 
-def lost_gradients(model: nn.Module, images: Tensor, labels: Tensor, precision: str, scale: float = 2.0**16) -> float:
-    """Share of the numbers on the way back through the network that are zero, and are not with the loss scaled.
-
-    They are the gradients at the output of each convolution and linear layer, where 16 bits must hold them.
-    """
+def output_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """The gradients, in fp32, at the output of each convolution and linear layer, where 16 bits must hold them."""
     outputs: list[Tensor] = []
     layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     hooks = [layer.register_forward_hook(lambda *call: outputs.append(call[2])) for layer in layers]
-    loss = loss_of(model, images, labels, precision)
+    loss = loss_of(model, images, labels, torch.float32)
     for hook in hooks:
         hook.remove()
-    plain = torch.autograd.grad(loss, outputs, retain_graph=True)
-    scaled = torch.autograd.grad(loss * scale, outputs)
-    lost = sum(int(((one == 0) & (other != 0)).sum()) for one, other in zip(plain, scaled, strict=True))
-    return lost / sum(int((other != 0).sum()) for other in scaled)
+    return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, outputs)])
 
 
-def draw(histories: dict[str, list[dict[str, float]]], rows: list[dict[str, Any]]) -> Any:
-    """The losses of the three trainings, and the memory and time of each beside those of fp32."""
-    figure, ((left, middle, right),) = new_figure(1, 3, width=3.6)
-    for name, history in histories.items():
-        left.plot([row["epoch"] for row in history], [row["loss"] for row in history], marker=".", label=name)
-    left.set(yscale="log", xlabel="epoch", ylabel="training loss")
-    left.legend(frameon=False)
-    names = [row["precision"] for row in rows]
-    for place, title, values in (
-        (middle, "bytes kept for the backward pass", [row["bytes"] / rows[0]["bytes"] for row in rows]),
-        (right, "time of a step", [row["latency_ratio"] for row in rows]),
-    ):
-        bars = place.bar(names, values, color=["C0", "C1", "C2"])
-        place.bar_label(bars, [f"{value:.2g}" for value in values])
-        place.axhline(1, color="0.6", linewidth=0.8)
-        place.set(title=f"{title}, fp32 = 1", ylim=(0, max(values) * 1.15))
-        place.title.set_fontsize(9)
-    for place in (left, middle, right):
-        place.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-@old_recipe
-def run(
-    *,
-    data: str | None = None,
-    image_size: int | None = None,
-    width: int = 12,
-    measured_width: int = 64,
-    epochs: int = 8,
-    batch_size: int = 64,
-    lr: float = 1e-2,
-    device: str = "auto",
-    seed: int = 0,
-    out: str | None = None,
-) -> Result:
-    """Trains the same network in fp32, bf16 and fp16, and measures accuracy, memory and time.
-
-    Args:
-        data: folder of your pictures, or torchvision:NAME; the bundled digits if not given.
-        image_size: side in pixels that your pictures are brought to; their own size if not given.
-        width: channels of the network that is trained; small, for fp16 to end in time on a CPU.
-        measured_width: channels of the network whose memory and time are measured.
-        epochs: passes over the training pictures, in each precision.
-        batch_size: pictures in an optimizer step.
-        lr: highest learning rate of the one-cycle schedule.
-        device: auto, cpu, cuda or mps.
-        seed: of the weights and of the order of the pictures.
-        out: folder for result.json, figure.png and model.safetensors, the network trained in bf16.
-    """
-    if width < 1 or measured_width < 1:
-        raise InputError(f"options width and measured_width: expected at least 1, got {width} and {measured_width}")
-    place = setup(device, seed)
-    train_set, test_set = open_images(data, image_size=image_size, seed=seed)
-    shape = train_set.shape[0], len(train_set.classes)
-    images, labels = (tensor.to(place) for tensor in train_set.__getitems__(range(min(batch_size, len(train_set)))))
-    start, wide = (build_model(*shape, width=channels).to(place) for channels in (width, measured_width))
-
-    def step(precision: str) -> None:
-        loss_of(wide, images, labels, precision).backward()
-
-    seconds = interleaved({name: partial(step, name) for name in DTYPES}, rounds=4, warmup=1, device=place.type)
-    networks: dict[str, nn.Module] = {}
-    histories: dict[str, list[dict[str, float]]] = {}
-    rows: list[dict[str, Any]] = []
-    for name in DTYPES:
-        networks[name] = copy.deepcopy(start)
-        options: Any = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "device": place, "seed": seed}
-        histories[name] = train(networks[name], train_set, name, **options)
-        rows.append(
-            {
-                "precision": name,
-                **evaluate(networks[name], test_set, place),
-                "bytes": saved_bytes(wide, images, labels, name),
-                "latency_ratio": ratio(seconds[name], seconds["fp32"])[1],
-            }
-        )
-    single, brain, half = rows
-    trained = networks["fp32"].eval()
-    lost = {name: lost_gradients(trained, images, labels, name) for name in DTYPES}
-    faster = [claim("bf16: time of a step, where the device computes in it", brain["latency_ratio"], "<", 1)]
-    return Result(
-        metrics={"accuracy": brain["accuracy"], "loss": brain["loss"]},
-        baseline=majority(train_set, test_set),
-        baseline_name="majority class",
-        bars={"accuracy": 0.95},
-        claims=[
-            claim("bf16 is within a point of fp32", abs(brain["accuracy"] - single["accuracy"]), "<=", 0.01),
-            claim("and so is fp16, its loss scaled", abs(half["accuracy"] - single["accuracy"]), "<=", 0.01),
-            claim("bytes kept for the backward pass: bf16 over fp32", brain["bytes"] / single["bytes"], "<", 0.75),
-            *(faster if computes_in_bf16(place) else []),
-            claim("fp16: share of the gradients that become zero unless the loss is scaled", lost["fp16"], ">", 0),
-            claim("the same in bf16", lost["bf16"], "<", lost["fp16"] / 10),
-        ],
-        history=histories["bf16"],
-        rows=rows,
-        model=networks["bf16"],
-        draw=lambda: draw(histories, rows),
+@run.figure
+def figure(result: Result) -> Any:
+    """How large the gradients are beside the smallest number of fp16, and the loss of each precision."""
+    drawing, axes = new_figure(1, 2 if result.rows else 1, width=4.6)
+    device = next(result.model.parameters()).device
+    images, labels = (
+        tensor.to(device) for tensor in result.train_set.__getitems__(range(min(64, len(result.train_set))))
     )
+    gradients = output_gradients(result.model, images, labels)
+    powers = gradients[gradients != 0].abs().log2().cpu().numpy()
+    for shift, name in ((-16, "loss 65,536 times smaller"), (0, "loss as it is"), (16, "scaled by 65,536")):
+        axes[0, 0].hist(powers + shift, bins=60, histtype="step", label=name)
+    axes[0, 0].axvline(-24, color="C3", linestyle=":", label="smallest in fp16")
+    axes[0, 0].set(xlabel="log2 of the gradients at the layers' outputs", ylabel="how many")
+    axes[0, 0].legend(frameon=False, fontsize=7)
+    if result.rows:
+        axes[0, 1].barh([row["precision"] for row in result.rows], [row["loss"] for row in result.rows])
+        axes[0, 1].set(xlabel="held-out loss, mean of three trainings")
+    return drawing
+
+
+run.predicts(Classification, build)
 
 
 if __name__ == "__main__":
