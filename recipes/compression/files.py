@@ -41,18 +41,36 @@ def save_dense(model: nn.Module, path: str | Path) -> None:
 def save_sparse(model: nn.Module, path: str | Path) -> None:
     """Writes a safetensors file of the model in which zeros are left out where that makes it smaller.
 
-    Such a tensor is stored as its other values in order, and a bit for every position: 1 where a value
-    belongs. That takes 1/32 of what the numbers took, and the numbers that are left.
+    Such a tensor is stored as its other values in order, and where they belong: as a bit for every position, or, where
+    few are left, as the number of zeros before each of them, a byte. The first takes 1/32 of what the numbers took,
+    the second a quarter of what the numbers left take.
     """
     tensors: dict[str, Tensor] = {}
     for name, tensor in own_tensors(model).items():
         values = tensor[tensor != 0]
         bits = torch.from_numpy(np.packbits((tensor != 0).flatten().numpy()))  # uint8 (numbers / 8, rounded up)
-        if values.nbytes + bits.nbytes < tensor.nbytes:
-            tensors |= {f"{name}.values": values, f"{name}.bits": bits}
-        else:
-            tensors[name] = tensor
+        padded, gaps = with_gaps(tensor)
+        forms: list[dict[str, Tensor]] = [{name: tensor}, {f"{name}.values": values, f"{name}.bits": bits}]
+        forms += [{f"{name}.values": padded, f"{name}.gaps": gaps}]
+        smallest = min(forms, key=stored_bytes)
+        tensors |= smallest
     write_tensors(tensors, path)
+
+
+def stored_bytes(tensors: dict[str, Tensor]) -> int:
+    """What they take in a file, of which a name and a shape are about 80 bytes."""
+    return sum(tensor.nbytes + 80 for tensor in tensors.values())
+
+
+def with_gaps(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """The numbers that are not zero, and the zeros before each, uint8. Of 256 zeros the last is stored as a number."""
+    places = tensor.flatten().nonzero().flatten()
+    gaps = places.diff(prepend=places.new_tensor([-1])) - 1
+    ends = (gaps // 256 + 1).cumsum(0) - 1  # of each number, after the zeros stored before it
+    count = int(ends[-1]) + 1 if len(ends) else 0
+    values, stored = tensor.new_zeros(count), torch.full((count,), 255, dtype=torch.uint8)
+    values[ends], stored[ends] = tensor.flatten()[places], (gaps % 256).to(torch.uint8)
+    return values, stored
 
 
 def load_sparse(model: nn.Module, path: str | Path) -> None:
@@ -68,13 +86,19 @@ def load_sparse(model: nn.Module, path: str | Path) -> None:
             if name in stored:
                 tensors[name] = stored.pop(name)
                 continue
-            values, bits = stored.pop(f"{name}.values"), stored.pop(f"{name}.bits")
+            values, by_gaps = stored.pop(f"{name}.values"), f"{name}.gaps" in stored
+            positions = stored.pop(f"{name}.gaps" if by_gaps else f"{name}.bits")
             require_row(values, tensor.dtype)
-            require_row(bits, torch.uint8)
-            mask = torch.from_numpy(np.unpackbits(bits.numpy())[: tensor.numel()]).bool().view(tensor.shape)
-            if int(mask.sum()) != len(values):
-                raise ValueError(f"{len(values)} numbers for {int(mask.sum())} places in {name}")
-            tensors[name] = torch.zeros(tensor.shape, dtype=values.dtype).masked_scatter_(mask, values)
+            require_row(positions, torch.uint8)
+            if by_gaps:
+                places = (positions.long() + 1).cumsum(0) - 1
+            else:
+                places = torch.from_numpy(np.unpackbits(positions.numpy())[: tensor.numel()]).nonzero().flatten()
+            if len(values) != len(places) or (len(places) and int(places[-1]) >= tensor.numel()):
+                raise ValueError(f"{len(values)} numbers for {len(places)} positions in {name}")
+            flat = torch.zeros(tensor.numel(), dtype=values.dtype)
+            flat[places] = values
+            tensors[name] = flat.view(tensor.shape)
         load_tensors(model, tensors, stored)
     except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]

@@ -1,11 +1,14 @@
 """Networks in 8-bit integers by torchao, compiled by inductor for this processor."""
 
+import hashlib
 import importlib.util
 import logging
 import platform
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from recipes.core.errors import InputError
+from recipes.core.files import write_whole
+from recipes.core.task import digest, whole_weights
 from recipes.datasets.images import ImageFiles, Images
 
 
@@ -117,22 +122,53 @@ def compiled(
 ) -> Callable[[Tensor], Tensor]:
     """The exported graph compiled by inductor into programs for batches of these sizes, see `load_compiled`.
 
+    A program is kept where torch keeps what it compiles (TORCHINDUCTOR_CACHE_DIR), and taken from there when the same
+    graph with the same weights is compiled again.
+
     Args:
         graph: from `exported`, or that quantized.
         picture: one input, without a batch.
         folder: for the programs, a file for each batch size: integer convolutions are not compiled for all at once.
         batch_sizes: of the programs.
     """
-    from torch._inductor import aoti_compile_and_package, config
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     folder.mkdir(exist_ok=True)
+    name = name_of(graph)
+    for batch_size in batch_sizes:
+        inputs = picture.repeat(batch_size, *[1] * picture.ndim)
+        kept = Path(cache_dir()) / "recipes" / f"{name}-{'x'.join(map(str, inputs.shape))}.pt2"
+        if not kept.exists():
+            write_whole(kept, partial(write_program, graph, inputs))
+        # A sum x + f(x) with an integer layer f may be written into x: the file's name says whether it is.
+        shutil.copyfile(kept, folder / f"{batch_size}{'-writes' if writes_into(kept, inputs) else ''}.pt2")
+    return load_compiled(folder)
+
+
+def name_of(graph: Any) -> str:
+    """A word that tells the graph and its weights, this processor and torch's version from others."""
+    whole = hashlib.sha256(f"{graph.code}{torch.__version__}{torch.cpu.get_capabilities()}".encode())
+    return f"{whole.hexdigest()[:16]}{digest(whole_weights(graph))}"
+
+
+@torch.no_grad()
+def write_program(graph: nn.Module, inputs: Tensor, path: Path) -> None:
+    from torch._inductor import aoti_compile_and_package, config
+
     # Freezing makes the weights part of the program, ready in the layout it wants. As an option of a single
     # compilation it fails on these graphs; in the configuration it works, where no gradients are recorded.
-    with torch.no_grad(), config.patch(freezing=True):
-        for batch_size in batch_sizes:
-            program = torch.export.export(graph, (picture.repeat(batch_size, *[1] * picture.ndim),))
-            aoti_compile_and_package(program, package_path=str(folder / f"{batch_size}.pt2"))
-    return load_compiled(folder)
+    with config.patch(freezing=True):
+        aoti_compile_and_package(torch.export.export(graph, (inputs,)), package_path=str(path))
+
+
+def writes_into(program: Path, inputs: Tensor) -> bool:
+    """Whether the program writes into its inputs, which does not depend on what they are."""
+    from torch._inductor import aoti_load_package
+
+    inputs = torch.randn(inputs.shape) if inputs.is_floating_point() else inputs
+    given = inputs.clone()
+    aoti_load_package(str(program)).loader.run([given])
+    return not torch.equal(given, inputs)
 
 
 def load_compiled(folder: Path) -> Callable[[Tensor], Tensor]:
@@ -145,7 +181,9 @@ def load_compiled(folder: Path) -> Callable[[Tensor], Tensor]:
     """
     from torch._inductor import aoti_load_package
 
-    programs = {int(path.stem): aoti_load_package(str(path)) for path in folder.glob("*.pt2")}
+    files = {int(path.stem.partition("-")[0]): path for path in folder.glob("*.pt2")}
+    programs = {size: aoti_load_package(str(path)).loader for size, path in files.items()}
+    written = {size for size, path in files.items() if path.stem.endswith("-writes")}
     if not programs:
         raise InputError(f"{folder}: expected programs that `compiled` wrote, files *.pt2")
     most = max(programs)
@@ -155,8 +193,12 @@ def load_compiled(folder: Path) -> Callable[[Tensor], Tensor]:
         if count > most:
             return torch.cat([call(part) for part in images.split(most)])
         size = min(size for size in programs if size >= count)
-        # A sum x + f(x) with an integer layer f may be written into x, so the program is given a copy.
-        return programs[size](torch.cat([images, images[:1].expand(size - count, *images.shape[1:])]))[:count]
+        if count < size:
+            images = torch.cat([images, images[:1].expand(size - count, *images.shape[1:])])
+        elif size in written:
+            images = images.clone()
+        (answers,) = programs[size].run([images.contiguous()])
+        return answers[:count]
 
     return call
 

@@ -1,18 +1,23 @@
 """What all compression recipes print: one table, the same numbers before and after."""
 
+import copy
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
+from recipes.compression.files import file_bytes, save_dense
 from recipes.core.errors import InputError
-from recipes.core.measure import interleaved, macs, parameter_count, ratio
+from recipes.core.measure import interleaved, macs, ratio
 from recipes.core.old import Engine
+from recipes.datasets.images import ImageFiles, Images
+from recipes.vision.classification.scoring import evaluate
 
 
 @dataclass
@@ -34,6 +39,20 @@ class Version:
     call: Callable[[Tensor], Any] | None
 
 
+def version(name: str, model: nn.Module, test_set: Images | ImageFiles, *, timed: bool = True) -> Version:
+    """A network on the CPU as a version, its file with every number in full."""
+    measured = costs(model, test_set)
+    return Version(name, model, measured["accuracy"], int(measured["bytes"]), model if timed else None)
+
+
+def costs(model: nn.Module, test_set: Images | ImageFiles) -> dict[str, float]:
+    """Bytes of a network's file, every number in full, and its accuracy; on the CPU, what is in halves as floats."""
+    size = file_bytes(model, save_dense)
+    if any(value.dtype == torch.half for value in model.parameters()):
+        model = copy.deepcopy(model).float()
+    return {"bytes": size, "accuracy": evaluate(model, test_set, torch.device("cpu"))["accuracy"]}
+
+
 def compare(versions: Sequence[Version], picture: Tensor, *, rounds: int = 9) -> list[dict[str, Any]]:
     """A row for each version. Latencies are ratios to the first version's: below 1 is faster.
 
@@ -52,8 +71,8 @@ def compare(versions: Sequence[Version], picture: Tensor, *, rounds: int = 9) ->
             "version": version.name,
             "accuracy": None if math.isnan(version.accuracy) else version.accuracy,
             "bytes": version.bytes or None,
-            "parameters": parameter_count(version.model),
-            "non-zero": nonzero_count(version.model),
+            "parameters": sum(value.numel() for value in parameters(version.model)),
+            "non-zero": sum(int(value.count_nonzero()) for value in parameters(version.model)),
             "macs": macs(version.model, picture.unsqueeze(0).to(next(version.model.parameters()).device)),
         }
         for version in versions
@@ -89,9 +108,32 @@ def repeated(call: Callable[[], Any], times: int) -> Callable[[], None]:
     return repeat
 
 
-def nonzero_count(model: nn.Module) -> int:
-    """Parameters that are not zero, shared ones once."""
-    return sum(int(parameter.count_nonzero()) for parameter in model.parameters())
+@torch.no_grad()
+def parameters(model: nn.Module) -> Iterator[Tensor]:
+    """The model's parameters, those that are computed from integers as they come out of it, shared ones once."""
+    seen: set[int] = set()
+    for layer in model.modules():
+        forms: Any = getattr(layer, "parametrizations", {})
+        found = [(form, getattr(layer, name)) for name, form in forms.items()]
+        found += [(value, value) for value in layer._parameters.values() if not isinstance(layer, ParametrizationList)]
+        for key, value in found:
+            if value is not None and id(key) not in seen:
+                seen.add(id(key))
+                yield value.detach()
+
+
+def draw_latencies(axes: Any, rows: list[dict[str, Any]]) -> None:
+    """Bars of the time that each row of `compare` takes, for batches of 1 and 32."""
+    timed = [row for row in rows if row["latency_ratio_1"] is not None]
+    for shift, batch_size in ((-0.2, 1), (0.2, 32)):
+        ratios = [row[f"latency_ratio_{batch_size}"] for row in timed]
+        positions = [index + shift for index in range(len(timed))]
+        bars = axes.barh(positions, ratios, height=0.4, label=f"batch of {batch_size}")
+        axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
+    axes.set_yticks(range(len(timed)), [row["version"] for row in timed])
+    axes.set(xlabel="time, as a share of fp32's", ylim=(max(1, len(timed)) - 0.5, -0.5))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
 
 
 def in_subfolder(engine: Engine, name: str) -> Engine:

@@ -1,5 +1,7 @@
 """A network in few bits by every library that is installed, each in its fast way on this processor."""
 
+import math
+import tempfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,11 +12,15 @@ from torch import Tensor, nn
 
 from recipes.compression.inductor import (
     HalfPrecision,
+    accuracy_of,
     compiled,
     exported,
     missing_for_integers,
     quantize_by_torchao,
+    quiet_and_single,
 )
+from recipes.compression.report import Version
+from recipes.datasets.images import ImageFiles, Images
 
 Call = Callable[[Tensor], Any]
 
@@ -36,7 +42,7 @@ def installed_ways(model: nn.Module, inputs: Tensor, folder: Path) -> Iterator[t
         ways["int8"] = quantize_by_torchao(exported(model, inputs), inputs)
         for kind, graph in ways.items():
             call = compiled(graph, inputs[0], folder / kind)
-            yield f"{kind}, compiled", call, (folder / kind / "1.pt2").stat().st_size
+            yield f"{kind}, compiled", call, next((folder / kind).glob("1*.pt2")).stat().st_size
     if find_spec("onnxruntime") and find_spec("onnxscript"):
         try:
             call = by_onnxruntime(model, inputs, folder)
@@ -45,6 +51,15 @@ def installed_ways(model: nn.Module, inputs: Tensor, folder: Path) -> Iterator[t
             yield "int8, onnxruntime: torch.onnx cannot export it", None, 0
     if find_spec("openvino") and find_spec("nncf"):
         yield "int8, OpenVINO", by_openvino(model, inputs, folder), (folder / "integers.bin").stat().st_size
+
+
+def installed_versions(model: nn.Module, inputs: Tensor, test_set: Images | ImageFiles) -> Iterator[Version]:
+    """The same as rows of a table, with their accuracy; a row says what fast integers lack, where they do."""
+    with quiet_and_single(), tempfile.TemporaryDirectory() as folder:
+        for name, call, size in installed_ways(model, inputs, Path(folder)):
+            yield Version(name, model, accuracy_of(call, test_set) if call else math.nan, size, call)
+    if lacking := missing_for_integers():
+        yield Version(f"int8, compiled: needs {lacking}", model, math.nan, 0, None)
 
 
 def by_onnxruntime(model: nn.Module, inputs: Tensor, folder: Path) -> Call:

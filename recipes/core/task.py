@@ -74,6 +74,10 @@ class Task:
         """
         return tuple({0: "batch"} for _ in self.example)
 
+    def files(self, result: "Result") -> dict[str, Callable[[Path], object]]:
+        """Further files that `out` gets beside the usual ones: the name of each, and what writes it."""
+        return {}
+
     def to_dict(self) -> dict[str, Any]:
         names = [one.name for one in dataclasses.fields(self) if one.name != "example"]
         return {name: getattr(self, name) for name in names}
@@ -103,6 +107,7 @@ def model_files(result: "Result") -> dict[str, Callable[[Path], object]]:
         text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
         if example:
             files["example.safetensors"] = lambda path: save_file(example, path)
+        files |= result.task.files(result)
         files["model.json"] = lambda path: path.write_text(text, "utf-8")
     return files
 

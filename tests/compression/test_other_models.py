@@ -315,7 +315,7 @@ def test_int8_and_int4_of_any_network(name: str, tmp_path: Path) -> None:
     model, inputs, exact = known(name)
     dense, path = file_bytes(model, save_dense), tmp_path / "model.safetensors"
     for small in (quantize(model), quantize(model, inputs), quantize(model, dynamic=True), packed_model(model)):
-        answers, four = answer(small, inputs), "FourBits" in str(small)
+        answers, four = answer(small, inputs), "FewBits" in str(small)
         save_dense(small, path)
         assert off(answers, exact) <= (0.5 if four else 0.1)
         assert path.stat().st_size <= (0.19 if four else 0.31) * dense
@@ -465,7 +465,7 @@ def test_what_computed_the_weights_may_be_frozen_and_copies_keep_it() -> None:
     model, inputs = other("gated", 0)
     exact, again = answer(model.requires_grad_(False), inputs), copy.deepcopy(model)
     small = quantize(model, inputs)
-    assert "FourBits" in str(packed := packed_model(small))
+    assert "FewBits" in str(packed := packed_model(small))
     assert off(answer(packed, inputs), exact) < 0.5
     assert off(answer(small, inputs), exact) < 0.1
     assert torch.equal(answer(model, inputs), exact)

@@ -1,7 +1,9 @@
 """Rounding against torch's own, the file, and torchao's way."""
 
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import recipes
 from recipes.compression import quantization
 from recipes.compression.files import file_bytes, save_dense
 from recipes.compression.inductor import (
@@ -21,6 +24,7 @@ from recipes.compression.inductor import (
     without_lone_batch_norm,
 )
 from recipes.compression.quantization import (
+    QuantizationOptions,
     input_scale,
     least_error,
     load_quantized,
@@ -31,9 +35,17 @@ from recipes.compression.quantization import (
     to_numbers,
     weight_scale,
 )
+from recipes.compression.report import parameters
 from recipes.compression.runtimes import by_onnxruntime
+from recipes.compression.shipping import shipped_files
+from recipes.copying import copy
 from recipes.core.errors import InputError
-from recipes.vision.classification.task import SmallCNN
+from recipes.core.measure import macs, parameter_count
+from recipes.datasets.images import open_images
+from recipes.vision.classification.scoring import evaluate
+from recipes.vision.classification.task import SmallCNN, build
+
+ROOT = Path(__file__).parents[2]
 
 
 def network(seed: int = 0) -> SmallCNN:
@@ -146,6 +158,24 @@ def test_fewer_bits_lie_further_off() -> None:
     assert errors == sorted(errors)
 
 
+def test_one_scale_for_all_channels_is_torchs() -> None:
+    layer = nn.Linear(20, 6).requires_grad_(False)
+    rounded: Any = quantize(layer, bits=4, per_channel=False)
+    scale = float(layer.weight.abs().max() / 7)
+    theirs = torch.fake_quantize_per_tensor_affine(layer.weight, scale, 0, -7, 7)
+    torch.testing.assert_close(rounded.weight, theirs, rtol=0, atol=1e-6)
+
+
+def test_the_table_counts_the_weights_that_integers_stand_for() -> None:
+    model = network()
+    tied = nn.Sequential(nn.Embedding(30, 16), nn.Linear(16, 30))
+    tied[1].weight = tied[0].weight  # type: ignore[union-attr]
+    for one in (model, tied, nn.LSTM(4, 5)):
+        counted = list(parameters(quantize(one)))
+        assert sum(value.numel() for value in counted) == parameter_count(one)
+        assert sum(value.numel() for value in parameters(one)) == parameter_count(one)
+
+
 def test_the_model_itself_is_not_changed() -> None:
     model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -242,7 +272,7 @@ def test_a_file_that_is_not_one_is_one_clear_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(bool(missing_for_integers()), reason=f"lacks {missing_for_integers()}")
-def test_torchao_compiled_agrees_with_ours(tmp_path: Path) -> None:
+def test_torchao_compiled_agrees_with_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = network(), pictures(32)
     with torch.no_grad(), quiet_and_single():
         graph = quantize_by_torchao(exported(model, images), images)
@@ -252,6 +282,9 @@ def test_torchao_compiled_agrees_with_ours(tmp_path: Path) -> None:
     assert (theirs - exact).norm() < 0.05 * exact.norm()
     assert (theirs - mine).norm() < 0.05 * exact.norm()
     assert torch.equal(few, theirs[:5]), "a batch that is filled up answers as a full one"
+    monkeypatch.setattr("recipes.compression.inductor.write_program", None)  # it is kept, and not compiled again
+    with torch.no_grad(), quiet_and_single():
+        assert torch.equal(compiled(graph, images[0], tmp_path / "again", batch_sizes=[8])(images), theirs)
     torch.save(images, tmp_path / "pictures.pt")
     script = (
         "import torch\n"
@@ -285,18 +318,19 @@ def test_torchao_with_dynamic_ranges_agrees_and_leaves_its_inputs_alone(tmp_path
         call = compiled(graph, words[0], tmp_path, batch_sizes=[32])
         exact, theirs, mine = model(words), call(words), quantize(model, dynamic=True)(words)
     assert torch.equal(words, before)
+    assert (tmp_path / "32-writes.pt2").exists(), "this program writes into its input, so it is given a copy"
     assert (theirs - exact).norm() < 0.02 * exact.norm()
     assert (theirs - mine).norm() < 0.02 * exact.norm()
 
 
 def test_a_network_of_timm_is_quantized() -> None:
     pytest.importorskip("timm")
-    result = quantization.run(model="timm:test_resnet", image_size=32, epochs=1, seeds=1, libraries=False, device="cpu")
-    rows = {row["version"]: row for row in result.rows}
-    assert type(result.model).__name__ == "ResNet"
-    assert rows["int8 by hand"]["bytes"] < 0.4 * rows["fp32"]["bytes"]
-    assert rows["int8 by hand"]["macs"] == rows["fp32"]["macs"]
-    assert abs(rows["int8 by hand"]["accuracy"] - rows["fp32"]["accuracy"]) < 0.03
+    few: dict[str, Any] = {"model": "timm:test_resnet", "image_size": 32, "epochs": 1, "claims": False, "device": "cpu"}
+    small, large = quantization.run(**few), quantization.run(**few, bits=32)
+    assert type(small.model).__name__ == "ResNet"
+    assert small["bytes"] < 0.4 * large["bytes"]
+    assert macs(small.model, torch.zeros(1, 1, 32, 32)) == macs(large.model, torch.zeros(1, 1, 32, 32))
+    assert abs(small["accuracy"] - large["accuracy"]) < 0.03
     with pytest.raises(InputError, match="option model: timm has no 'test_resnett', did you mean test_resnet"):
         quantization.run(model="timm:test_resnett")
 
@@ -316,3 +350,71 @@ def test_onnxruntime_answers_as_the_network_and_says_what_it_cannot_take(tmp_pat
         small = SmallCNN(3, 5, width=4).eval()
         answers, exact = by_onnxruntime(small, images, tmp_path)(images), small(images)
         assert (answers - exact).norm() < 0.03 * exact.norm()
+
+
+def test_shuffled_labels_fail_the_bar() -> None:
+    train_set, test_set = open_images()
+    order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))
+    options = QuantizationOptions(epochs=2, device=torch.device("cpu"))
+    torch.manual_seed(0)
+    model = build(options, train_set)
+    quantization.train(model, replace(train_set, labels=train_set.labels[order]), options)
+    assert evaluate(quantize(model), test_set, torch.device("cpu"))["accuracy"] < 0.4
+
+
+@pytest.mark.parametrize("inputs", ["static", "dynamic", "none"])
+def test_the_saved_network_answers_as_the_one_in_memory(inputs: Any, tmp_path: Path) -> None:
+    result = quantization.run(epochs=1, width=8, inputs=inputs, claims=False, device="cpu", out=str(tmp_path / "out"))
+    trained = recipes.trained(tmp_path / "out", device="cpu")
+    answers = trained(list(result.test_set.pixels(torch.arange(40))))
+    images, _ = result.test_set.__getitems__(range(40))
+    with torch.no_grad():
+        shares = result.model(images).softmax(dim=1)
+    for answer, share in zip(answers, shares, strict=True):
+        assert list(answer["classes"].values()) == pytest.approx(share.tolist(), abs=1e-5)
+
+
+def test_what_cannot_be_exported_is_left_out_in_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    class ByContent(nn.Sequential):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images) if images.sum() > 0 else super().forward(-images)
+
+    files = shipped_files(quantize(ByContent(nn.Flatten(), nn.Linear(64, 3))), pictures())
+    assert list(files) == ["packed.safetensors"]
+    files["packed.safetensors"](tmp_path / "packed.safetensors")
+    told = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in told if "left out" in line] == ["model.pt2", "model.onnx"]
+
+
+def test_what_the_page_says_of_shipping_runs(tmp_path: Path) -> None:
+    """The page's lines, each way in a process of its own that has no such library, answer as the network does."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from PIL import Image
+
+    result = quantization.run(claims=False, device="cpu", out=str(tmp_path / "out" / "small"))
+    copy("vision.classification", tmp_path / "network.py")
+    Image.fromarray(result.test_set.pixels(torch.arange(1))[0, 0].numpy()).save(tmp_path / "photo.png")
+    image, _ = result.test_set.__getitems__([0])
+    with torch.no_grad():
+        exact = result.model(image)
+    first, *ways = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "shipping.md").read_text("utf-8"), re.DOTALL)
+    assert len(ways) == 4, "the last unpacks what compression.quantization_aware writes"
+    for lines in ways[:3]:
+        assert len(lines.splitlines()) <= 10
+        script = (
+            f"import sys\nsys.path.append('.')\nsys.modules['recipes'] = None\n{first}{lines}print(*logits[0].tolist())"
+        )
+        done = subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        answer, numbers = done.stdout.splitlines()
+        assert answer == result.test_set.classes[int(exact.argmax())]
+        logits = torch.tensor([float(number) for number in numbers.split()])
+        assert (logits - exact[0]).norm() < 0.03 * exact.norm()
+    torch.testing.assert_close(
+        torch.export.load(tmp_path / "out" / "small" / "model.pt2").module()(image), exact, rtol=0, atol=1e-5
+    )
+    import onnx
+
+    nodes = {node.op_type for node in onnx.load(tmp_path / "out" / "small" / "model.onnx").graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= nodes

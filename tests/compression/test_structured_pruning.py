@@ -1,6 +1,9 @@
 """Channels that must go together, against Torch-Pruning, and the smaller network against the larger one."""
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,18 +11,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import recipes
+from recipes.compression import plain
 from recipes.compression.channels import channel_groups, prune_channels
 from recipes.compression.coupling import PRODUCERS, couple
-from recipes.compression.structured_pruning import block_changes, remove_blocks
+from recipes.compression.structured_pruning import (
+    StructuredOptions,
+    block_changes,
+    build,
+    build_large,
+    recalibrate,
+    remove_blocks,
+    train,
+)
 from recipes.core.errors import InputError
+from recipes.core.loading import batches
 from recipes.core.measure import parameter_count
+from recipes.core.result import Result
 from recipes.datasets.images import open_images
-from recipes.vision.classification.old import train
 from recipes.vision.classification.resnet import BasicBlock, Bottleneck, ResNet
 from recipes.vision.classification.scoring import evaluate
 from recipes.vision.classification.task import SmallCNN
 
 CPU = torch.device("cpu")
+NAME = "compression.structured_pruning"
 PICTURE = torch.zeros(1, 3, 64, 64)
 
 
@@ -222,11 +237,65 @@ def test_the_block_that_changes_least_goes_first() -> None:
         remove_blocks(SmallCNN(1, 10), torch.zeros(1, 1, 8, 8), 1)
 
 
-def test_shuffled_labels_teach_nothing() -> None:
-    train_set, test_set = open_images(None)
-    train_set.labels = train_set.labels[torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))]
-    model = prune_channels(SmallCNN(1, 10), torch.zeros(1, 1, 8, 8), 0.5)
-    loop = train(model, train_set, test_set, epochs=1, batch_size=64, lr=1e-2, device=CPU)
-    assert evaluate(model, test_set, CPU)["accuracy"] < 0.3
+def test_recalibrated_statistics_are_those_of_the_batches() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm2d(2), nn.ReLU())
+    parts = [(torch.randn(8, 2, 3, 3) * 3 + 1, None) for _ in range(4)]
+    recalibrate(model, parts, CPU)
+    images = torch.stack([images for images, _ in parts])
+    norm: Any = model[0]
+    torch.testing.assert_close(norm.running_mean, images.mean(dim=(0, 1, 3, 4)))
+    torch.testing.assert_close(norm.running_var, images.var(dim=(1, 3, 4)).mean(dim=0))
+    assert norm.momentum == 0.1
+
+
+def test_removing_channels_shifts_statistics_which_are_measured_anew() -> None:
+    train_set, test_set = open_images()
+    torch.manual_seed(0)
+    options = StructuredOptions(device="cpu", epochs=2, width=16)
+    large = build_large(options, train_set)
+    train(large, train_set, options)
+    model = prune_channels(large, train_set[0][0][None], 0.3)
+    before = evaluate(model, test_set, CPU)["loss"]
+    recalibrate(model, batches(train_set, options), CPU)
+    assert evaluate(model, test_set, CPU)["loss"] < before
+
+
+def test_the_copys_lean_twin_removes_the_same_channels() -> None:
+    torch.manual_seed(0)
+    model = ResNet(BasicBlock, [2, 1, 1], channels=1, num_classes=10, width=16, small_pictures=True)
+    images = torch.zeros(1, 1, 8, 8)
+    for share in (0.0, 0.3, 0.75):
+        one, other = prune_channels(model, images, share), plain.prune_channels(model, images, share)
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_shuffled_labels_fail_the_bar() -> None:
+    train_set, test_set = open_images()
+    order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))
+    shuffled = replace(train_set, labels=train_set.labels[order])
+    torch.manual_seed(0)
+    options = StructuredOptions(device="cpu", epochs=1, width=16)
+    model = build(options, train_set)
+    train(model, shuffled, options)
+    assert evaluate(model, test_set, CPU)["accuracy"] < 0.4
     assert all(value.requires_grad for value in model.parameters())
-    assert len(loop.history) == 1
+
+
+@pytest.mark.xdist_group(NAME)
+def test_the_files_it_writes_answer_as_the_model_in_memory(
+    default_run: Callable[[str], Result], tmp_path: Path
+) -> None:
+    result = default_run(NAME)
+    result.save(tmp_path / "out")
+    images, _ = result.test_set.__getitems__(range(40))
+    model = result.model.cpu().eval()
+    with torch.no_grad():
+        expected = model(images)
+        program = torch.export.load(tmp_path / "out" / "model.pt2").module()
+        torch.testing.assert_close(program(images), expected, rtol=1e-5, atol=1e-5)
+    trained = recipes.trained(tmp_path / "out", device="cpu")
+    answers = trained(list(result.test_set.pixels(torch.arange(40))))
+    for answer, share in zip(answers, expected.softmax(dim=1), strict=True):
+        assert list(answer["classes"].values()) == pytest.approx(share.tolist(), abs=1e-5)

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,14 +11,26 @@ import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
-from recipes.compression.files import file_bytes, load_sparse, save_dense, save_sparse
-from recipes.compression.weight_pruning import apply_masks, fine_tune, gradual, prune
+import recipes
+from recipes.compression.files import file_bytes, load_sparse, save_dense, save_sparse, with_gaps
+from recipes.compression.moved import DeepNet, Moved
+from recipes.compression.weight_pruning import (
+    SCHEDULES,
+    PruningOptions,
+    apply_masks,
+    fine_tune,
+    gradual,
+    prune,
+    train,
+)
 from recipes.core.errors import InputError
+from recipes.core.result import Result
 from recipes.datasets.images import open_images
 from recipes.vision.classification.scoring import evaluate
 from recipes.vision.classification.task import SmallCNN
 
 CPU = torch.device("cpu")
+NAME = "compression.weight_pruning"
 
 
 def network(seed: int = 0) -> SmallCNN:
@@ -86,12 +100,45 @@ def test_pruned_weights_stay_zero_and_the_others_learn() -> None:
     assert loop.history[-1]["loss"] < loop.history[0]["loss"]
 
 
-def test_shuffled_labels_teach_nothing() -> None:
-    train_set, test_set = open_images(None)
-    train_set.labels = train_set.labels[torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))]
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_schedule_ends_with_as_many_zeros(schedule: str) -> None:
+    train_set, _ = open_images(None)
     model = network()
-    fine_tune(model, train_set, 0.8, epochs=2, batch_size=64, lr=1e-2, device=CPU)
+    options = PruningOptions(epochs=1, device="cpu")
+    train(model, train_set, options, 0.9, schedule=SCHEDULES[schedule])
+    weights = [value for value in model.parameters() if value.ndim > 1]
+    zeros = sum(int((value == 0).sum()) for value in weights)
+    assert zeros == pytest.approx(0.9 * sum(value.numel() for value in weights), abs=1)
+
+
+def test_shuffled_labels_fail_the_bar() -> None:
+    train_set, test_set = open_images(None)
+    order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))
+    shuffled = replace(train_set, labels=train_set.labels[order])
+    model = network()
+    train(model, Moved(shuffled), PruningOptions(epochs=2, device="cpu"), 0.8)
     assert evaluate(model, test_set, CPU)["accuracy"] < 0.3
+
+
+@pytest.mark.parametrize("places", [[], [0], [255], [256], [0, 600, 857], [1200, 1299]])
+def test_gaps_tell_where_numbers_belong(places: list[int]) -> None:
+    numbers = torch.zeros(1300)
+    numbers[places] = torch.arange(1.0, len(places) + 1)
+    values, gaps = with_gaps(numbers)
+    again = torch.zeros(1300)
+    again[(gaps.long() + 1).cumsum(0) - 1] = values
+    assert torch.equal(again, numbers)
+
+
+@pytest.mark.parametrize("sparsity", [0.3, 0.9, 0.999])
+def test_sparse_files_are_read_to_the_bit(sparsity: float, tmp_path: Path) -> None:
+    model, other = SmallCNN(1, 10, width=32), SmallCNN(1, 10, width=32)
+    prune(model, sparsity)
+    save_sparse(model, tmp_path / "model.safetensors")
+    load_sparse(other, tmp_path / "model.safetensors")
+    assert all(
+        torch.equal(one, two) for one, two in zip(model.state_dict().values(), other.state_dict().values(), strict=True)
+    )
 
 
 def test_sparse_file_is_read_by_another_process_to_the_bit(tmp_path: Path) -> None:
@@ -138,3 +185,30 @@ def test_masks_leave_no_negative_zeros() -> None:
     layer = nn.Linear(3, 3)
     apply_masks(layer, {"weight": torch.zeros(3, 3, dtype=torch.bool)})
     assert not layer.weight.signbit().any()
+
+
+def test_equally_large_weights_go_as_they_are_due() -> None:
+    layer = nn.Linear(10, 10, bias=False)
+    layer.weight.data = layer.weight.detach().sign()
+    assert int((~prune(layer, 0.3)["weight"]).sum()) == 30
+
+
+@pytest.mark.xdist_group(NAME)
+def test_the_files_it_writes_answer_as_the_model_in_memory(
+    default_run: Callable[[str], Result], tmp_path: Path
+) -> None:
+    result = default_run(NAME)
+    result.save(tmp_path / "out")
+    images, _ = result.test_set.__getitems__(range(40))
+    model = result.model.cpu().eval()
+    with torch.no_grad():
+        expected = model(images)
+        other = DeepNet(1, 10, width=result.options["width"]).eval()
+        load_sparse(other, tmp_path / "out" / "packed.safetensors")
+        torch.testing.assert_close(other(images), expected)
+        program = torch.export.load(tmp_path / "out" / "model.pt2").module()
+        torch.testing.assert_close(program(images), expected, rtol=1e-5, atol=1e-5)
+    trained = recipes.trained(tmp_path / "out", device="cpu")
+    answers = trained(list(result.test_set.pixels(torch.arange(40))))
+    for answer, share in zip(answers, expected.softmax(dim=1), strict=True):
+        assert list(answer["classes"].values()) == pytest.approx(share.tolist(), abs=1e-5)

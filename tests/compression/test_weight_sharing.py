@@ -1,13 +1,17 @@
 """Clusters against scikit-learn's, Huffman's words against the entropy, and the file."""
 
+import copy
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import recipes
 from recipes.compression.files import file_bytes, save_dense
 from recipes.compression.huffman import (
     canonical_codes,
@@ -17,10 +21,25 @@ from recipes.compression.huffman import (
     load_shared,
     save_shared,
 )
-from recipes.compression.weight_sharing import DeepNet, NextPixel, cluster, pixel_contexts, share_weights
+from recipes.compression.moved import DeepNet, Moved
+from recipes.compression.weight_pruning import prune
+from recipes.compression.weight_sharing import (
+    SharedValues,
+    SharingOptions,
+    Tied,
+    cluster,
+    share_weights,
+    train,
+    tune,
+)
 from recipes.core.errors import InputError
 from recipes.core.measure import macs, parameter_count
+from recipes.core.result import Result
+from recipes.datasets.images import open_images
+from recipes.vision.classification.scoring import evaluate
 from recipes.vision.classification.task import SmallCNN
+
+NAME = "compression.weight_sharing"
 
 
 def network(width: int = 8) -> SmallCNN:
@@ -139,17 +158,108 @@ def test_one_block_has_the_weights_of_one_and_the_arithmetic_of_all() -> None:
 
 def test_tied_tensors_stay_tied_in_a_file(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model, again = NextPixel(16, tied=True), NextPixel(16, tied=True)
+    model, again, untied = Tied(), Tied(), Tied()
+    untied.output.weight = nn.Parameter(untied.table.weight.detach().clone())
     save_shared(model, tmp_path / "tied.safetensors")
     load_shared(again, tmp_path / "tied.safetensors")
-    assert again.output.weight.data_ptr() == again.embedding.weight.data_ptr()
-    assert torch.equal(again.output.weight, model.embedding.weight)
-    assert file_bytes(model, save_dense) < file_bytes(NextPixel(16, tied=False), save_dense)
-    assert isinstance(model.output, nn.Linear)
+    assert again.output.weight.data_ptr() == again.table.weight.data_ptr()
+    tokens = torch.tensor([1, 5, 7])
+    assert torch.equal(again(tokens), model(tokens))
+    assert file_bytes(model, save_dense) < 0.6 * file_bytes(untied, save_dense)
 
 
-def test_contexts_are_the_pixels_before() -> None:
-    picture = torch.arange(0, 256, 16, dtype=torch.uint8).view(1, 1, 4, 4)
-    before, pixels = pixel_contexts(picture, 16)
-    assert before[0].tolist() == list(range(8))
-    assert pixels.tolist() == list(range(8, 16))
+def test_values_of_tied_weights_and_of_shared_blocks_learn_once() -> None:
+    torch.manual_seed(0)
+    for model, inputs in (
+        (DeepNet(1, 10, width=8, shared=True), torch.randn(4, 1, 8, 8)),
+        (Tied(20, 8), torch.tensor([3, 5])),
+    ):
+        shared = share_weights(model, 4)
+        expected = shared(inputs)
+        learner = SharedValues(shared)
+        assert torch.equal(learner(inputs), expected)
+        learner(inputs).sum().backward()
+        assert all(values.grad is not None for values in learner.values)
+        with torch.no_grad():
+            for values in learner.values:
+                values += 0.1
+        changed = learner(inputs)
+        learner.settle()
+        assert torch.equal(shared(inputs), changed)
+        assert not torch.equal(changed, expected)
+        assert all(value.requires_grad for value in shared.parameters())
+
+
+def test_a_values_gradient_is_the_sum_of_its_weights() -> None:
+    torch.manual_seed(0)
+    model = share_weights(network(), 4)
+    images, labels = torch.randn(8, 1, 8, 8), torch.arange(8)
+    learner = SharedValues(copy.deepcopy(model))
+    assert torch.equal(learner.eval()(images), model.eval()(images))
+    nn.functional.cross_entropy(model(images), labels).backward()
+    nn.functional.cross_entropy(learner(images), labels).backward()
+    for name, number in learner.names.items():
+        weight, values = model.get_parameter(name), learner.values[number]
+        expected = [weight.grad[weight == value].sum() for value in values.detach()]
+        torch.testing.assert_close(values.grad, torch.stack(expected), rtol=1e-4, atol=1e-6)
+
+
+def test_tuned_weights_keep_their_clusters_and_their_zeros() -> None:
+    train_set, test_set = open_images()
+    torch.manual_seed(0)
+    options = SharingOptions(device="cpu", epochs=2)
+    dense = SmallCNN(1, 10, width=8)
+    train(dense, train_set, options)
+    prune(dense, 0.3)
+    model = share_weights(dense, 4)
+    before = copy.deepcopy(model)
+    tune(model, train_set, options)
+    for (name, old), new in zip(before.named_parameters(), model.parameters(), strict=True):
+        assert new.requires_grad
+        assert not torch.equal(old, new), name
+        if old.ndim > 1:
+            assert torch.equal(old == 0, new == 0)
+            _, clusters = old.detach().unique(return_inverse=True)
+            assert all(len(new[clusters == one].unique()) == 1 for one in clusters.unique()), name
+    accuracies = [evaluate(one, test_set, torch.device("cpu"))["accuracy"] for one in (before, model)]
+    assert accuracies[1] > accuracies[0]
+
+
+def test_shuffled_labels_fail_the_bar() -> None:
+    train_set, test_set = open_images()
+    order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(0))
+    shuffled = Moved(replace(train_set, labels=train_set.labels[order]))
+    torch.manual_seed(0)
+    options = SharingOptions(device="cpu", epochs=2)
+    dense = SmallCNN(1, 10)
+    train(dense, shuffled, options)
+    model = share_weights(dense, 4)
+    tune(model, shuffled, options)
+    assert evaluate(model, test_set, torch.device("cpu"))["accuracy"] < 0.4
+
+
+@pytest.mark.parametrize(("option", "value"), [("count", 1), ("count", 256), ("depth", 0)])
+def test_refuses_options_that_cannot_be(option: str, value: int) -> None:
+    with pytest.raises(InputError, match=f"option {option}"):
+        recipes.run(NAME, device="cpu", **{option: value})
+
+
+@pytest.mark.xdist_group(NAME)
+def test_the_files_it_writes_answer_as_the_model_in_memory(
+    default_run: Callable[[str], Result], tmp_path: Path
+) -> None:
+    result = default_run(NAME)
+    result.save(tmp_path / "out")
+    images, _ = result.test_set.__getitems__(range(40))
+    model = result.model.cpu().eval()
+    with torch.no_grad():
+        expected = model(images)
+        other = DeepNet(1, 10, width=32).eval()
+        load_shared(other, tmp_path / "out" / "packed.safetensors")
+        torch.testing.assert_close(other(images), expected)
+        program = torch.export.load(tmp_path / "out" / "model.pt2").module()
+        torch.testing.assert_close(program(images), expected, rtol=1e-5, atol=1e-5)
+    trained = recipes.trained(tmp_path / "out", device="cpu")
+    answers = trained(list(result.test_set.pixels(torch.arange(40))))
+    for answer, share in zip(answers, expected.softmax(dim=1), strict=True):
+        assert list(answer["classes"].values()) == pytest.approx(share.tolist(), abs=1e-5)
