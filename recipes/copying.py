@@ -265,6 +265,69 @@ def lesson_parts(recipe: Source) -> list[Part]:
     return recipe.parts[:end]
 
 
+EVIDENCE = {"baseline", "baseline_name", "bars"}  # of a result: a copy's metrics stand alone
+
+
+def without_evidence(parts: list[Part]) -> list[Part]:
+    """A lesson whose `run` measures no baseline, and without what it was measured with."""
+    (run,) = [part for part in parts if "run" in part.defines]
+    trimmed = without_idle_names(without_keywords(run, EVIDENCE))
+    kept = [trimmed if part is run else part for part in parts]
+    dropped = reached("run", parts) - reached("run", kept)
+    return [part for part in kept if not part.defines or not part.defines <= dropped]
+
+
+def without_keywords(part: Part, names: set[str]) -> Part:
+    """The part without these arguments of its call of `Result`, each of which has lines of its own."""
+    lines = part.text.split("\n")
+    calls = [one for one in ast.walk(ast.parse(part.text)) if isinstance(one, ast.Call)]
+    results = [one for one in calls if isinstance(one.func, ast.Name) and one.func.id == "Result"]
+    found = [one for call in results for one in call.keywords if one.arg in names]
+    for one in sorted(found, key=lambda one: -one.lineno):
+        end = one.end_lineno or one.lineno
+        if lines[one.lineno - 1].strip().startswith(f"{one.arg}=") and lines[end - 1].endswith(","):
+            del lines[one.lineno - 1 : end]
+    text = "\n".join(lines)
+    return replace(part, text=text, uses=used_names(ast.parse(text)))
+
+
+def without_idle_names(part: Part) -> Part:
+    """The function without names whose values are never read, or only changed, as of a rival that is only trained."""
+    function = ast.parse(part.text).body[0]
+    assert isinstance(function, ast.FunctionDef)
+    bare = [node for node in function.body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)]
+    read = set().union(*(read_names(node) for node in function.body if node not in bare))
+    for node in function.body:
+        names = {name.id for name in names_of(node.targets[0])} if isinstance(node, ast.Assign) else set()
+        if names and not names & read:
+            lines = part.text.split("\n")
+            for idle in sorted([node, *(one for one in bare if read_names(one) & names)], key=lambda one: -one.lineno):
+                del lines[idle.lineno - 1 : idle.end_lineno]
+            text = "\n".join(lines)
+            return without_idle_names(replace(part, text=text, uses=used_names(ast.parse(text))))
+    return part
+
+
+def read_names(node: ast.AST) -> set[str]:
+    return {one.id for one in names_of(node) if isinstance(one.ctx, ast.Load)}
+
+
+def names_of(node: ast.AST) -> list[ast.Name]:
+    return [one for one in ast.walk(node) if isinstance(one, ast.Name)]
+
+
+def reached(name: str, parts: list[Part]) -> frozenset[str]:
+    """That name, and all that the part which defines it needs of the others."""
+    found, ahead = set[str](), [name]
+    while ahead:
+        for part in parts:
+            if ahead[-1] in part.defines and not part.defines <= found:
+                found |= part.defines
+                ahead[:0] = sorted(part.uses - found)
+        ahead.pop()
+    return frozenset(found)
+
+
 def with_helpers(parts: list[Part], recipe: Source) -> list[Part]:
     """The parts, after those of the recipe's own functions below the lesson that they call."""
     below = [part for part in recipe.parts[len(lesson_parts(recipe)) :] if not part.text.startswith(("@run.", "run."))]
@@ -364,7 +427,8 @@ def stand_alone(name: str, *, full: bool = False, format: str | None = None) -> 
     short = is_new(recipe) and not full
     if format is not None and not short:
         raise InputError("option format: a full copy opens every format")
-    gathered = lean(recipe, lesson_parts(recipe), Twins(format)) if short else gather(recipe)
+    parts = without_evidence(lesson_parts(recipe)) if short else recipe.parts
+    gathered = lean(recipe, parts, Twins(format)) if short else gather(recipe)
     pieces = [
         f'"""{entry.docstring}\n\n{provenance(name, lean=short)}\n"""',
         import_lines(with_type_checking(gathered.imports)),
@@ -406,7 +470,8 @@ def label(module: str, recipe: Source) -> str:
 def provenance(name: str, *, lean: bool) -> str:
     made = f"Made by `recipes copy {name}` of PyTorch Recipes (MIT license)"
     if lean:
-        return f"{made}; `--full` adds processes, checkpoints,\nevery format of data, the claims and the figure."
+        added = "the baseline, claims\nand the figure, processes, checkpoints and every format of data"
+        return f"{made}; `--full` adds {added}."
     return f"{made} to stand alone: first the parts of that\nlibrary which the recipe uses, then the recipe."
 
 

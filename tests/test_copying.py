@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 import recipes
-from recipes.copying import Source, copy, gather, stand_alone
+from recipes.copying import (
+    Part,
+    Source,
+    copy,
+    defined_names,
+    gather,
+    stand_alone,
+    used_names,
+    without_evidence,
+)
 from recipes.core.errors import InputError
 
 NAME = "vision.classification"
@@ -18,6 +27,7 @@ def test_copy_holds_only_what_is_used() -> None:
     defined = {node.name for node in ast.parse(text).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
     assert {"SmallCNN", "Loop", "open_images", "bundled", "main"} <= defined
     assert not {"interleaved", "open_texts", "Boxes", "Claim", "claims", "figure", "shard", "save"} & defined
+    assert not {"linear_classifier", "least_squares"} & defined, "the baseline stays in the library"
     assert data == {"digits"}
 
 
@@ -25,6 +35,7 @@ def test_full_copy_holds_the_engine_and_the_evidence() -> None:
     text, _ = stand_alone(NAME, full=True)
     defined = {node.name for node in ast.parse(text).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
     assert {"SmallCNN", "Loop", "open_images", "Claim", "claims", "figure", "shard", "read_idx"} <= defined
+    assert "linear_classifier" in defined
 
 
 def test_full_copy_runs_alone(tmp_path: Path) -> None:
@@ -41,7 +52,36 @@ def test_full_copy_runs_alone(tmp_path: Path) -> None:
 def test_copy_keeps_comments_and_the_lesson_to_the_letter() -> None:
     text, _ = stand_alone(NAME)
     source = recipes.catalog.find(NAME).source
-    assert source[source.index("class SmallCNN") : source.index("\n\n\n@run.claims")] in text
+    assert source[source.index("class SmallCNN") : source.index("\n\n\n@recipe(")] in text
+
+
+def test_a_rival_that_is_only_measured_is_not_trained() -> None:
+    text = """def run(options):
+    train_set, rest = open_images(options.data)
+    model, rival = build(), build(2)
+    small = build(1)
+    loop = train(model, train_set)
+    train(small, train_set, lr=1)
+    scores = measure(small)
+    return Result(
+        metrics=evaluate(model),
+        baseline=scores
+        | {
+            "bytes": size(small),
+        },
+        bars={"accuracy": 1},
+        history=loop.history,
+    )"""
+    counted, run = "def measure(model):\n    return size(model)", "def size(model):\n    return 1"
+    parts = [
+        Part(one, defined_names(ast.parse(one).body[0]), used_names(ast.parse(one))) for one in (counted, run, text)
+    ]
+    (kept,) = without_evidence(parts)
+    body = ast.unparse(ast.parse(kept.text).body[0])
+    assert "small" not in body
+    assert "baseline" not in body
+    assert "model, rival = (build(), build(2))" in body, "one of them is read"
+    assert "return Result(metrics=evaluate(model), history=loop.history)" in body
 
 
 def test_copies_need_no_name_that_they_lack(tmp_path: Path) -> None:

@@ -20,6 +20,11 @@ class InputError(ValueError):
     """Input that cannot be used: a file, a record, an option."""
 
 
+def tell(text):
+    """A line about input that is taken otherwise than it stands."""
+    print(text)
+
+
 def option(default, sentence, **limits):
     """A field of `Options`, and the sentence that --help shows."""
     return field(default=default, metadata={"help": sentence})
@@ -153,9 +158,10 @@ def predict(model, dataset, device, batch_size=256):
 
 
 class Result(SimpleNamespace):
-    """What a run measured, and what it made: metrics, baseline, history, model, train_set, test_set."""
+    """What a run measured, and what it made: metrics, history, model, train_set, test_set."""
 
-    baseline_name = "baseline"
+    def __init__(self, **given):
+        super().__init__(**{"rows": [], "runs": {}} | given)  # of the claims, which a copy leaves out
 
 
 def recipe(options_class):
@@ -166,8 +172,7 @@ def recipe(options_class):
             options = options_class(**given)
             torch.manual_seed(options.seed)
             result = body(options)
-            for name, scores in (("this recipe", result.metrics), (result.baseline_name, result.baseline)):
-                print(f"{name}: " + "  ".join(f"{key} {value:.4g}" for key, value in scores.items()))
+            print("this recipe: " + "  ".join(f"{key} {value:.4g}" for key, value in result.metrics.items()))
             if options.out:
                 torch.save(result.model.state_dict(), options.out)
             return result

@@ -1,7 +1,6 @@
 """What copies get in place of longer parts of these tasks."""
 
 import importlib.util
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from recipes.datasets.tagged_words import TaggedWords, spans_of, well_formed
+from recipes.datasets.tagged_words import TaggedWords, spans_of
 
 NO_TAG = -100  # pieces that are not the first of a word, which the loss leaves out
 
@@ -144,29 +143,3 @@ def entity_scores(predicted: Sequence[list[str]], truth: Sequence[list[str]]) ->
     hits = len(found & true)
     precision, recall = hits / max(len(found), 1), hits / max(len(true), 1)
     return {"f1": 2 * hits / max(len(found) + len(true), 1), "precision": precision, "recall": recall}
-
-
-def window_classifier(train_part: TaggedWords, part: TaggedWords) -> list[list[str]]:
-    """The tags that a logistic regression gives each word by itself and the two words on either side."""
-    from sklearn.feature_extraction import DictVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    classifier = make_pipeline(DictVectorizer(), LogisticRegression(C=10, max_iter=300))
-    features = [one for words in train_part.words for one in window_features(words)]
-    classifier.fit(features, [tag for tags in train_part.tags for tag in tags])
-    return [well_formed(classifier.predict(window_features(words)).tolist()) for words in part.words]
-
-
-def window_features(words: list[str]) -> list[dict[str, bool]]:
-    """Of each word and the two on either side: the word in lower case, its shape and its ending."""
-    padded = ["", "", *words, "", ""]
-    shapes = [re.sub(r"\d+", "0", re.sub(r"[^\W\d_A-Z]+", "a", re.sub(r"[A-Z]+", "A", word))) for word in padded]
-    rows = []
-    for middle, word in enumerate(words, start=2):
-        seen = [f"part {part}" for size in (2, 3, 4) for part in (word[:size], word[-size:])]
-        for place in range(-2, 3):
-            one = padded[middle + place]
-            seen += [f"{place} {one.lower()}", f"{place} shape {shapes[middle + place]}", f"{place} ending {one[-3:]}"]
-        rows.append(dict.fromkeys(seen, True))
-    return rows

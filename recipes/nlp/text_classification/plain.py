@@ -89,13 +89,3 @@ def evaluate(model: nn.Module, dataset: Any, device: Any) -> dict[str, float]:
     logits = torch.stack(predict(model, dataset, device))  # (N, num_classes)
     accuracy = (logits.argmax(dim=1) == dataset.labels).double().mean().item()
     return {"accuracy": accuracy, "loss": F.cross_entropy(logits, dataset.labels).item()}
-
-
-def linear_svm(train_set: Any, test_set: Any, *, longest: int = 2) -> dict[str, float]:
-    """The baseline without a network: TF-IDF of all runs of up to `longest` words, and a linear SVM."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.svm import LinearSVC
-
-    vectorizer = TfidfVectorizer(tokenizer=tokenize, token_pattern=None, lowercase=False, ngram_range=(1, longest))
-    classifier = LinearSVC(random_state=0).fit(vectorizer.fit_transform(train_set.texts), train_set.labels.numpy())
-    return {"accuracy": classifier.score(vectorizer.transform(test_set.texts), test_set.labels.numpy())}
