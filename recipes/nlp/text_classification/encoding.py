@@ -124,6 +124,12 @@ class EncodedTexts:
         ids = pad_sequence([self.ids[index] for index in indices], batch_first=True, padding_value=PAD)
         return ids, self.labels[list(indices)]  # (batch, words), (batch,)
 
+    def subset(self, indices: Sequence[int] | Tensor) -> "EncodedTexts":
+        """These texts alone, with the same vocabulary."""
+        chosen = torch.as_tensor(indices).tolist()
+        texts, ids = [self.texts[one] for one in chosen], [self.ids[one] for one in chosen]
+        return replace(self, texts=texts, ids=ids, labels=self.labels[chosen])
+
 
 def open_words(options: TextOptions) -> tuple[EncodedTexts, EncodedTexts]:
     """Opens labeled texts as numbers: the train and the test part, with the vocabulary of train.

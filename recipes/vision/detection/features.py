@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from recipes.core.frame import Options, Precision, option
 from recipes.datasets.scenes import Boxes, open_boxes
 from recipes.vision.detection.boxes import Detections, shift_and_zoom
+from recipes.vision.photos import recolor
 
 ENOUGH = 300  # optimizer steps on photos
 
@@ -69,11 +70,3 @@ def augment(images: Tensor, targets: Detections, *, photos: bool) -> tuple[Tenso
     """Pictures moved and scaled, their boxes with them; photos are mirrored and recolored too."""
     images, targets = shift_and_zoom(images, targets, mirror=photos)
     return recolor(images) if photos else images, targets
-
-
-def recolor(images: Tensor) -> Tensor:
-    """Pictures in other light: brightness, contrast and saturation change by up to 30 %."""
-    brightness, contrast, saturation = torch.empty(3, len(images), 1, 1, 1, device=images.device).uniform_(0.7, 1.3)
-    images = images.mean(dim=1, keepdim=True).lerp(images, saturation)
-    images = images.mean(dim=(1, 2, 3), keepdim=True).lerp(images, contrast)
-    return (brightness * images).clamp(0, 1)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from recipes.core.frame import InputError
 from recipes.vision.backbones import Features
+from recipes.vision.photos import recolor
 
 
 def photo_defaults(options: Any) -> None:
@@ -22,20 +23,16 @@ def photo_defaults(options: Any) -> None:
 def augment(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Pictures (N, 3, H, W) in 0 to 1 and masks (N, H, W): a part of each, mirrored or not, in other colors.
 
-    The part is as wide as 60 to 100 % of the picture; brightness, contrast and saturation change by up to 30 %.
+    The part is as wide as 60 to 100 % of the picture.
     """
-    draw = torch.rand(7, len(images), device=images.device)
+    draw = torch.rand(4, len(images), device=images.device)
     zoom, sign = 0.6 + 0.4 * draw[0], (draw[1] < 0.5) * 2.0 - 1
     (right, down), zero = (1 - zoom) * (2 * draw[2:4] - 1), torch.zeros_like(zoom)
     matrices = torch.stack([zoom * sign, zero, right, zero, zoom, down], dim=1).view(-1, 2, 3)
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     moved = F.grid_sample(masks[:, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False)
-    brightness, contrast, saturation = (0.7 + 0.6 * draw[4:]).view(3, -1, 1, 1, 1)
-    gray = images.mean(dim=1, keepdim=True)
-    images = gray + saturation * (images - gray)
-    mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    return (brightness * (mean + contrast * (images - mean))).clamp(0, 1), moved[:, 0].long()
+    return recolor(images), moved[:, 0].long()
 
 
 class SummedMaps(nn.Module):

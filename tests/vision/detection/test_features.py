@@ -11,7 +11,8 @@ from recipes.datasets.scenes import Boxes, open_boxes
 from recipes.vision.backbones import Features
 from recipes.vision.detection.backbone import parameter_groups
 from recipes.vision.detection.boxes import shift_and_zoom
-from recipes.vision.detection.features import augment, recolor
+from recipes.vision.detection.features import augment
+from recipes.vision.photos import recolor
 
 DETECTORS = [f"vision.detection{name}" for name in ("", ".yolo", ".ssd", ".faster_rcnn")]
 
