@@ -86,9 +86,10 @@ class Recipe:
                 announce(f"{self.name}: once more with {label} (run {len(runs) + 1})")
                 runs[label] = self.once(dataclasses.replace(options, out=None, **changed), label)
                 runs[label].options = options.to_dict() | changed
+                runs[label].seed = runs[label].options["seed"]
             return runs[label]
 
-        result.options = options.to_dict()
+        result.options, result.seed = options.to_dict(), options.seed
         claims = list(self.claims(run))
         learned = result.learned()
         result.claims = [dataclasses.replace(c, shown=c.kind == "fact" or learned) for c in claims]

@@ -22,4 +22,4 @@ def refuse_engine(options: Any, *taken: str) -> None:
         if name not in taken and getattr(options, name, default) != default:
             raise InputError(f"option {name}: this recipe's training loop, written by hand, has only {default}")
     if rank_and_world()[1] > 1:
-        raise InputError("this recipe's training loop, written by hand, runs in one process: expected no torchrun")
+        raise InputError("this recipe's training loop, written by hand, joins no other processes: expected no torchrun")

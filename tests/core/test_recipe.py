@@ -14,6 +14,7 @@ from recipes.core.frame import Claim, Options, Result, option, recipe
 from recipes.core.old import Engine, old_recipe
 
 trained: list[str] = []
+seeds: list[tuple[int, ...]] = []  # as claims see them
 
 
 @dataclass(kw_only=True)
@@ -34,6 +35,7 @@ def run(options: SmallOptions) -> Result:
 @run.claims
 def claims(run: Any) -> Iterator[Claim]:
     full, narrow = run(), run(wide=False)
+    seeds.append((full.seed, narrow.seed, run(wide=False, seed=9).seed))
     yield Claim("wide is better", full["accuracy"], ">", narrow["accuracy"], margin=0.05)
     yield Claim("again", run(wide=False)["accuracy"], "<", full["accuracy"], margin=0.05)
     yield Claim("two weights are fewer than four", 2, "<", 4, kind="fact")
@@ -52,8 +54,9 @@ def test_the_decorator_completes_the_result() -> None:
 
 def test_each_variant_is_trained_once() -> None:
     trained.clear()
-    result = run()
-    assert trained == ["", "wide=False"]
+    result = run(seed=4)
+    assert trained == ["", "wide=False", "wide=False, seed=9"]
+    assert seeds[-1] == (4, 4, 9)
     assert [claim.holds for claim in result.claims] == [True, True, True]
     assert result.variants[1]["run"] == "wide=False"
     assert result.runs["wide=False"]["accuracy"] == pytest.approx(0.8)
