@@ -203,8 +203,7 @@ def with_methods(part: Part, methods: frozenset[str] | None, module: str) -> Par
             while not lines[start - 1].strip() or lines[start - 1].strip().startswith("#"):
                 start -= 1  # with the blank line and the comment above it
             del lines[start : node.end_lineno]
-    text = "\n".join(lines)
-    return replace(part, text=text, uses=used_names(ast.parse(text)))
+    return with_text(part, lines)
 
 
 PLAIN = "recipes.core.plain"
@@ -271,15 +270,15 @@ EVIDENCE = {"baseline", "baseline_name", "bars"}  # of a result: a copy's metric
 def without_evidence(parts: list[Part]) -> list[Part]:
     """A lesson whose `run` measures no baseline, and without what it was measured with."""
     (run,) = [part for part in parts if "run" in part.defines]
-    trimmed = without_idle_names(without_keywords(run, EVIDENCE))
+    trimmed = without_rivals(*without_keywords(run, EVIDENCE))
     kept = [trimmed if part is run else part for part in parts]
     dropped = reached("run", parts) - reached("run", kept)
     return [part for part in kept if not part.defines or not part.defines <= dropped]
 
 
-def without_keywords(part: Part, names: set[str]) -> Part:
-    """The part without these arguments of its call of `Result`, each of which has lines of its own."""
-    lines = part.text.split("\n")
+def without_keywords(part: Part, names: set[str]) -> tuple[Part, set[str]]:
+    """The part without these arguments of its call of `Result`, each of which has lines of its own; what they read."""
+    lines, read = part.text.split("\n"), set[str]()
     calls = [one for one in ast.walk(ast.parse(part.text)) if isinstance(one, ast.Call)]
     results = [one for one in calls if isinstance(one.func, ast.Name) and one.func.id == "Result"]
     found = [one for call in results for one in call.keywords if one.arg in names]
@@ -287,25 +286,32 @@ def without_keywords(part: Part, names: set[str]) -> Part:
         end = one.end_lineno or one.lineno
         if lines[one.lineno - 1].strip().startswith(f"{one.arg}=") and lines[end - 1].endswith(","):
             del lines[one.lineno - 1 : end]
-    text = "\n".join(lines)
-    return replace(part, text=text, uses=used_names(ast.parse(text)))
+            read |= read_names(one)
+    return with_text(part, lines), read
 
 
-def without_idle_names(part: Part) -> Part:
-    """The function without names whose values are never read, or only changed, as of a rival that is only trained."""
+def without_rivals(part: Part, names: set[str]) -> Part:
+    """The function without those of these names that are no longer read, and the calls that only change one of them.
+
+    So goes a rival that is made and trained to be measured. What it was made from goes if nothing else reads it.
+    """
     function = ast.parse(part.text).body[0]
     assert isinstance(function, ast.FunctionDef)
     bare = [node for node in function.body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)]
     read = set().union(*(read_names(node) for node in function.body if node not in bare))
     for node in function.body:
-        names = {name.id for name in names_of(node.targets[0])} if isinstance(node, ast.Assign) else set()
-        if names and not names & read:
+        made = {one.id for one in names_of(node.targets[0])} if isinstance(node, ast.Assign) else set()
+        if made and made <= names - read:
             lines = part.text.split("\n")
-            for idle in sorted([node, *(one for one in bare if read_names(one) & names)], key=lambda one: -one.lineno):
+            for idle in sorted([node, *(one for one in bare if read_names(one) & made)], key=lambda one: -one.lineno):
                 del lines[idle.lineno - 1 : idle.end_lineno]
-            text = "\n".join(lines)
-            return without_idle_names(replace(part, text=text, uses=used_names(ast.parse(text))))
+            return without_rivals(with_text(part, lines), names | read_names(node))
     return part
+
+
+def with_text(part: Part, lines: list[str]) -> Part:
+    text = "\n".join(lines)
+    return replace(part, text=text, uses=used_names(ast.parse(text)))
 
 
 def read_names(node: ast.AST) -> set[str]:

@@ -224,7 +224,7 @@ def test_doctor() -> None:
         ("vision.classification", {}, ["--shard"], 0.05),
         ("nlp.text_classification", {}, ["--shard"], 0.05),
         ("audio.speech_recognition", {}, [], 0.1),
-        ("compression.quantization_aware", {"width": 8, "seeds": 1}, [], 0.2),
+        ("compression.quantization_aware", {"width": 8}, [], 0.2),
         ("training.data_loading", {}, [], 0.1),
     ],
 )

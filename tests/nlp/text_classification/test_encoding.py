@@ -14,7 +14,6 @@ from recipes.nlp.text_classification.encoding import (
     shuffled,
     tokenize,
 )
-from recipes.nlp.text_classification.scoring import linear_svm
 from recipes.nlp.text_classification.using import KnownWords
 
 
@@ -79,4 +78,3 @@ def test_the_lean_twins_read_the_same(reviews: tuple[EncodedTexts, EncodedTexts]
         assert plain.tokenize(text) == tokenize(text)
     vocabulary = plain.Vocabulary(reviews[0].texts)
     assert vocabulary.words == reviews[0].vocabulary.words
-    assert linear_svm(*reviews)["accuracy"] == plain.linear_svm(*reviews)["accuracy"]

@@ -45,10 +45,10 @@ def test_pairs_are_words_that_stand_side_by_side() -> None:
     assert not torch.allclose(model(torch.tensor([[4, 5, 6]])), model(torch.tensor([[6, 5, 4]])), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("nlp.text_classification")
-def test_the_mean_reads_no_order(default_run: Callable[[str], Result]) -> None:
-    result = default_run("nlp.text_classification")
-    assert all(claim.holds for claim in result.claims)
+def test_the_mean_reads_no_order(proved_run: Callable[[str], Result]) -> None:
+    result = proved_run("nlp.text_classification")
     assert result["accuracy"] < 0.75, "words alone tell little of these reviews"
     pairs = result.runs["pairs=True"]
     assert accuracy_in_disorder(pairs) < pairs["accuracy"] - 0.05

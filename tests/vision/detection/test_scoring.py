@@ -124,7 +124,6 @@ def test_the_lean_twins_give_the_same() -> None:
     boxes, labels = ([target[key] for target in targets] for key in ("boxes", "labels"))
     scenes = Boxes(pictures, boxes, labels, ["a", "b", "c"], [""] * len(targets))
     assert plain.mean_average_precision(predictions, scenes) == mean_average_precision(predictions, targets)
-    assert plain.commonest_places(scenes, scenes) == commonest_places(scenes, scenes)
 
 
 def test_what_is_found_on_ignored_objects_does_not_count() -> None:
