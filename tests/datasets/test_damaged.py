@@ -1,5 +1,6 @@
 """Damaged and odd pictures, annotations and folders: each opens, or is refused in one line that names the file."""
 
+import gc
 import gzip
 import json
 import math
@@ -168,6 +169,7 @@ def no_hang() -> Iterator[None]:
     def alarm(*_: Any) -> None:
         raise AssertionError("an opener waits")
 
+    gc.collect()  # workers of earlier tests, whose end may take seconds
     before = signal.signal(signal.SIGALRM, alarm)
     yield
     signal.alarm(0)
