@@ -304,13 +304,20 @@ def with_index(to: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def keeping_parameters(apply: Callable[..., Any]) -> Callable[..., Any]:
-    """Module._apply under which parameters stay the same objects when they move, as with CUDA."""
+    """Module._apply under which parameters stay the same objects when they move, as with CUDA.
 
-    def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    They swap what they hold, which takes their hooks away; so nothing is done where nothing moves.
+    """
+
+    def call(self: nn.Module, move: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
+        tensors = [one.detach() for one in (*self.parameters(), *self.buffers())]
+        pairs = [(one, move(one)) for one in tensors]
+        if all((type(one), one.dtype) == (type(other), other.dtype) for one, other in pairs):
+            return self  # another order in memory, at most
         before = torch.__future__.get_swap_module_params_on_conversion()
         torch.__future__.set_swap_module_params_on_conversion(True)
         try:
-            return apply(self, *args, **kwargs)
+            return apply(self, move, *args, **kwargs)
         finally:
             torch.__future__.set_swap_module_params_on_conversion(before)
 
