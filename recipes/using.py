@@ -20,8 +20,8 @@ from recipes.core.evaluation import map_tensors
 from recipes.core.files import require_writable, write_whole
 from recipes.core.task import Task, digest
 
-# Largest difference of an exported file's outputs to the model's, relative to their size. Where values are nearly equal,
-# rounding may decide which of them pooling keeps, and so what follows.
+# Largest difference of an exported file's outputs to the model's, relative to their size. Where values are nearly
+# equal, rounding may decide which of them pooling keeps, and so what follows.
 TOLERANCE = 1e-3
 
 
