@@ -164,9 +164,7 @@ def bench(
 @app.command()
 def smoke(
     only: Annotated[str, typer.Option(help="Only recipes whose name starts with this.")] = "",
-    tiny: Annotated[
-        bool, typer.Option("--tiny", help="Short runs on part of the data: does each go through?")
-    ] = False,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Short runs on part of the data: does each go through?")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
