@@ -207,8 +207,8 @@ def figure(result: Result) -> Any:
     for offset, name, label in ((-0.2, "loss_as_told", "as it tells"), (0.2, "loss", "honest")):
         places = [number + offset for number in range(len(compared))]
         bars = axes[0, 0].bar(places, [one.metrics[name] for one in compared], width=0.4, label=label)
-        axes[0, 0].bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
-    axes[0, 0].axhline(result.baseline["loss"], color="grey", linestyle="--", label=result.baseline_name)
+        axes[0, 0].bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    axes[0, 0].axhline(result.baseline["loss"], color="gray", linestyle="--", zorder=0, label=result.baseline_name)
     names = ["as it was written", *(f"and {one.options['mended']}" for one in compared[1:])]
     axes[0, 0].set_xticks(range(len(compared)), names if len(compared) > 1 else ["mended"])
     axes[0, 0].set(ylabel="loss (nats a word)")
