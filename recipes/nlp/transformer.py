@@ -38,6 +38,7 @@ from recipes.nlp.ngrams import ngram_losses
 from recipes.nlp.sentence_pairs import END, START, EncodedPairs, open_encoded_pairs
 from recipes.nlp.text_classification.encoding import PAD
 from recipes.nlp.translating import Translation
+from recipes.nlp.translation import waves
 
 STEPS = ("nothing", "shift", "mask", "positions", "padding")
 
@@ -94,13 +95,6 @@ class Transformer(nn.Module):
             memory_key_padding_mask=filling.get("source"),
         )
         return self.head(states)
-
-
-def waves(length: int, width: int) -> Tensor:
-    """Sines and cosines of the position, from fast to slow: (length, width)."""
-    speeds = 10_000 ** -(torch.arange(0, width, 2) / width)  # (width / 2,)
-    angles = torch.arange(length)[:, None] * speeds
-    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 
 def build(options: TransformerOptions, data: EncodedPairs) -> Transformer:

@@ -42,6 +42,7 @@ from recipes.nlp.text_classification.rnn import RNN, RNNOptions, TextRNN
 from recipes.nlp.text_classification.scoring import accuracy_in_disorder, evaluate, linear_svm
 from recipes.nlp.text_classification.text_cnn import TextCNN
 from recipes.nlp.text_classification.using import TextClassification
+from recipes.nlp.translation import waves
 
 
 @dataclass(kw_only=True)
@@ -88,13 +89,6 @@ class TextTransformer(nn.Module):
         read = self.encoder(vectors, src_key_padding_mask=padding)  # (batch, words, embedding_size)
         text = read.masked_fill(padding[:, :, None], -torch.inf).amax(dim=1)  # (batch, embedding_size)
         return self.head(self.dropout(text))  # (batch, num_classes)
-
-
-def waves(length: int, width: int) -> Tensor:
-    """Sines and cosines of the position, from fast to slow: (length, width)."""
-    speeds = 10_000 ** -(torch.arange(0, width, 2) / width)  # (width / 2,)
-    angles = torch.arange(length)[:, None] * speeds
-    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 
 def build(options: TransformerOptions, data: EncodedTexts) -> TextTransformer:

@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 from recipes.core.errors import InputError
 from recipes.nlp.text_classification.encoding import open_words
-from recipes.nlp.text_classification.transformer import TextTransformer, TransformerOptions, build, waves
+from recipes.nlp.text_classification.transformer import TextTransformer, TransformerOptions, build
+from recipes.nlp.translation import waves
 
 
 def made(*, positions: bool = True) -> TextTransformer:
