@@ -59,7 +59,9 @@ class Recipe:
         with torch.random.fork_rng(devices=gpus):
             chosen = dataclasses.replace(options, device=setup(options.device, options.seed))
             chosen.variant = variant
-            return self.body(chosen)
+            result = self.body(chosen)
+        result.options, result.seed = options.to_dict(), options.seed
+        return result
 
     def __call__(self, options: Options) -> Result:
         for folder in filter(None, (options.out, options.checkpoint)):
@@ -85,11 +87,8 @@ class Recipe:
             if label not in runs:
                 announce(f"{self.name}: once more with {label} (run {len(runs) + 1})")
                 runs[label] = self.once(dataclasses.replace(options, out=None, **changed), label)
-                runs[label].options = options.to_dict() | changed
-                runs[label].seed = runs[label].options["seed"]
             return runs[label]
 
-        result.options, result.seed = options.to_dict(), options.seed
         claims = list(self.claims(run))
         learned = result.learned()
         result.claims = [dataclasses.replace(c, shown=c.kind == "fact" or learned) for c in claims]
@@ -101,7 +100,6 @@ class Recipe:
         defaults = self.options().to_dict()
         result.recipe = self.name
         result.title = (sys.modules[self.body.__module__].__doc__ or "").strip().partition("\n")[0].rstrip(".")
-        result.options, result.seed = options.to_dict(), options.seed
         result.by_default = all(defaults[key] == value for key, value in result.options.items() if key not in HARMLESS)
         result.device, result.threads = result.device or str(pick_device(options.device)), torch.get_num_threads()
         loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in PACKAGES}
