@@ -65,10 +65,15 @@ class DeepNet(nn.Module):
         return self.head(x.amax(dim=(2, 3)))  # (batch, num_classes)
 
 
-def as_large_a_file(build: Callable[[int], nn.Module], size: int, most: int) -> nn.Module:
-    """The narrowest dense network whose file has at least so many bytes; of widths up to `most`."""
+def as_large_a_file(
+    build: Callable[[int], nn.Module],
+    size: int,
+    most: int,
+    stored: Callable[[nn.Module], nn.Module] = lambda model: model,
+) -> nn.Module:
+    """The narrowest network whose file, `stored` in some form, has at least so many bytes; of widths up to `most`."""
     narrow = (build(width) for width in range(1, most))
-    return next((model for model in narrow if file_bytes(model, save_dense) >= size), build(most))
+    return next((model for model in narrow if file_bytes(stored(model), save_dense) >= size), build(most))
 
 
 def for_longer(options: Any, times: float) -> Any:

@@ -128,7 +128,10 @@ def claims(run: Any) -> Iterator[Claim]:
     train(alone.to(device), pictures, longer, 1 - (1 - options.sparsity) / 4, name="alone")
     for seed in range(options.seed, options.seed + 3):
         torch.manual_seed(seed)
-        rival = narrow_for_eight_bits(options, result.train_set, size).to(device)
+        rival = as_large_a_file(
+            lambda width: build(options, result.train_set, width=width), size, options.width, quantize
+        )
+        rival = rival.to(device)
         train(rival, pictures, replace(longer, lr=options.narrow_lr, seed=seed), name="8 bits")
         rivals.append(quantize(rival).to(device))
     accuracies = [evaluate_moved(one, result.test_set, device)["accuracy"] for one in (alone, *rivals)]
@@ -153,13 +156,6 @@ def claims(run: Any) -> Iterator[Claim]:
     pairs = zip(result.model.state_dict().values(), again.state_dict().values(), strict=True)
     changed = sum(not torch.equal(one.cpu(), other) for one, other in pairs)
     yield Claim("tensors that change when it is written and read", changed, "<", 1, kind="fact")
-
-
-def narrow_for_eight_bits(options: PipelineOptions, data: Any, size: int) -> nn.Module:
-    """The narrowest network whose file with weights of eight bits has at least so many bytes."""
-    networks = (build(options, data, width=width) for width in range(1, options.width))
-    enough = (network for network in networks if file_bytes(quantize(network), save_dense) >= size)
-    return next(enough, build(options, data))
 
 
 @run.figure
