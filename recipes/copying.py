@@ -324,13 +324,13 @@ def names_of(node: ast.AST) -> list[ast.Name]:
 
 def reached(name: str, parts: list[Part]) -> frozenset[str]:
     """That name, and all that the part which defines it needs of the others."""
-    found, ahead = set[str](), [name]
+    found, ahead = set[str](), {name}
     while ahead:
+        name = ahead.pop()
         for part in parts:
-            if ahead[-1] in part.defines and not part.defines <= found:
+            if name in part.defines and not part.defines <= found:
                 found |= part.defines
-                ahead[:0] = sorted(part.uses - found)
-        ahead.pop()
+                ahead |= part.uses
     return frozenset(found)
 
 
