@@ -44,5 +44,6 @@ def pack(integers: Tensor, bits: int = 4) -> Tensor:
 def unpack(packed: Tensor, bits: int = 4) -> Tensor:
     """The integers that `pack` was given, as float32."""
     each = 8 // (8 // bits)
-    parts = [(packed >> each * index) & (2**each - 1) for index in range(8 // bits)]
+    integers = packed.int()  # ONNX knows no & of uint8 and a number
+    parts = [(integers >> each * index) & (2**each - 1) for index in range(8 // bits)]
     return torch.stack(parts, dim=-1).flatten(-2).float() - 2 ** (each - 1)

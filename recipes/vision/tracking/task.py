@@ -215,7 +215,8 @@ def claims(run: Any) -> Iterator[Claim]:
     yield Claim(text, whole, ">", random, margin=0.1)
     text = "its response peaks at the object in more pairs of held-out frames than that of random weights"
     yield Claim(text, result.history[-1]["found"], ">", control.history[-1]["found"], margin=0.08)
-    yield Claim("reading off the box's size is better than keeping it", whole, ">", fixed, margin=0.05)
+    text = "it takes both: with random weights, or keeping the box's size, the box overlaps less"
+    yield Claim(text, whole, ">", max(fixed, random), margin=0.05)
 
 
 @run.figure
