@@ -29,17 +29,26 @@ def checkpoint_file(folder: str | None, variant: str, name: str) -> Path | None:
 
 
 def save_checkpoint(loop: "Loop") -> None:
-    """Writes the loop's whole state; every process takes part, and the main one writes."""
+    """Writes the loop's whole state; every process takes part.
+
+    The main one writes it all, except that each process writes its own shards (see `shards`) before.
+    """
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
+
+    from recipes.core.shards import remove_unused, save_shards
 
     assert loop.file is not None
     require_finite(loop.module)
-    whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    weights, optimizer = get_state_dict(loop.module, loop.optimizer, options=whole)
+    if loop.options.shard:
+        rest, loop._shards = save_shards(loop.file, loop._shards, loop.module, loop.optimizer)
+        weights: dict[str, Any] = {"rest": rest, "shards": loop._shards}
+    else:
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        model, optimizer = get_state_dict(loop.module, loop.optimizer, options=options)
+        weights, loop._shards = {"model": model, "optimizer": optimizer}, ""
     losses = mean_over_processes(loop._sum, loop.device)
     state = {
-        "model": weights,
-        "optimizer": optimizer,
+        **weights,
         "scaler": loop.scaler.state_dict(),
         "place": (loop.epoch, loop.batch, loop.steps, losses, loop._count),
         "batches": loop.batches.state_dict() if loop.goes_on else {},
@@ -50,6 +59,7 @@ def save_checkpoint(loop: "Loop") -> None:
     }
     if rank_and_world()[0] == 0:
         write_whole(loop.file, lambda path: torch.save(state, path))
+        remove_unused(loop.file, loop._shards)
 
 
 def load_checkpoint(loop: "Loop") -> list[Tensor] | None:
@@ -63,8 +73,6 @@ def load_checkpoint(loop: "Loop") -> list[Tensor] | None:
     remove_unfinished(loop.file)
     if not loop.file.exists():
         return None
-    from torch.distributed.checkpoint import state_dict as whole
-
     try:
         with warnings.catch_warnings(action="ignore"):  # of what a foreign file may hold: the error says it
             state = torch.load(loop.file, map_location="cpu", weights_only=True)
@@ -79,12 +87,9 @@ def load_checkpoint(loop: "Loop") -> list[Tensor] | None:
             f"{loop.file}: was started with other options ({'; '.join(other)}): expected the same ones, "
             "another checkpoint folder, or override"
         )
-    options = whole.StateDictOptions(full_state_dict=True)
+    settings = [{key: group[key] for key in group if key != "params"} for group in loop.optimizer.param_groups]
     try:
-        whole.set_model_state_dict(loop.module, state["model"], options=options)
-        settings = [{key: group[key] for key in group if key != "params"} for group in loop.optimizer.param_groups]
-        if state["optimizer"]["state"] != {}:  # plain SGD has none
-            whole.set_optimizer_state_dict(loop.module, loop.optimizer, state["optimizer"], options=options)
+        load_weights(loop, state)
         loop.scaler.load_state_dict(state["scaler"])
         loop.epoch, loop.batch, loop.steps, loop._sum, loop._count = state["place"]
         loop.history = state["history"]
@@ -102,6 +107,24 @@ def load_checkpoint(loop: "Loop") -> list[Tensor] | None:
     except Exception as error:
         raise unusable(loop.file, str(error)) from None
     return now if loop.batch else None
+
+
+def load_weights(loop: "Loop", state: dict[str, Any]) -> None:
+    """Takes up the weights and the optimizer's state, sharded in the file or not, sharded in this run or not."""
+    from torch.distributed.checkpoint import state_dict as whole
+
+    from recipes.core.shards import NAMES, load_shards
+
+    assert loop.file is not None
+    if "shards" in state:
+        if state["shards"] not in NAMES:
+            raise ValueError("no name of shards")
+        loop._shards = state["shards"]
+        return load_shards(loop.file, loop._shards, state["rest"], loop.module, loop.optimizer)
+    options = whole.StateDictOptions(full_state_dict=True)
+    whole.set_model_state_dict(loop.module, state["model"], options=options)
+    if state["optimizer"]["state"] != {}:  # plain SGD has none
+        whole.set_optimizer_state_dict(loop.module, loop.optimizer, state["optimizer"], options=options)
 
 
 def require_consistent(loop: "Loop") -> None:

@@ -109,6 +109,7 @@ class Loop:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(min(step / self.total, 1.0)))
         self._losses: list[Tensor] = []  # not yet looked at: looking waits for the device
         self._sum, self._count, self._stepped = 0.0, 0, True
+        self._shards = ""  # the name of those that the checkpoint uses
 
     @property
     def lr(self) -> float:
