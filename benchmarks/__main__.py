@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.row import Row, markdown
 
-PARTS = ("startup", "loops", "pictures", "detectors", "integers", "fashion")
+PARTS = ("startup", "loops", "pictures", "detectors", "integers", "checkpoints", "fashion")
 SECTIONS = ("architectures", "sizes")  # those with a table of their own
 
 

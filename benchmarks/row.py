@@ -17,7 +17,8 @@ class Row:
 
     def cells(self) -> list[str]:
         middle, low, high = statistics.median(self.ratios), min(self.ratios), max(self.ratios)
-        return [self.ours, self.theirs, f"{middle:.3f}", f"{low:.3f} to {high:.3f}", self.goal, self.remark]
+        remark = "; ".join(filter(None, ["no difference shown" if low < 1 < high else "", self.remark]))
+        return [self.ours, self.theirs, f"{middle:.3f}", f"{low:.3f} to {high:.3f}", self.goal, remark]
 
 
 HEADER = ["ours", "instead of", "time, ratio (median)", "least to most", "goal", ""]

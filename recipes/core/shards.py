@@ -47,18 +47,25 @@ def save_shards(file: Path, used: str, model: Module, optimizer: Optimizer) -> t
     try:
         dcp.save(sharded, storage_writer=dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True))
     except dcp.api.CheckpointException as error:
-        raise unwritable(folder, next(iter(error.failures.values()))[0]) from None
+        raise unwritable(folder, first_failure(error)) from None
     return {key: tensor for key, tensor in tensors.items() if key not in sharded}, name
 
 
 def load_shards(file: Path, used: str, rest: dict[str, Any], model: Module, optimizer: Optimizer) -> None:
-    """Reads what `save_shards` wrote into a model and an optimizer, sharded or not."""
+    """Reads what `save_shards` wrote into a model and an optimizer, sharded or not.
+
+    Raises:
+        ValueError: it is damaged, or of another model.
+    """
     states = get_state_dict(model, optimizer)
     tensors = flatten(*states)
     sharded = {key: tensor for key, tensor in tensors.items() if key not in rest}
     reader = dcp.HuggingFaceStorageReader(str(shards_folder(file, used)))
-    with warnings.catch_warnings(action="ignore"):  # of one process alone, where there is one
-        dcp.load(sharded, storage_reader=reader)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of one process alone, where there is one
+            dcp.load(sharded, storage_reader=reader)
+    except dcp.api.CheckpointException as error:  # no Exception, so none who asks for those would see it
+        raise ValueError(str(first_failure(error))) from None
     for key, tensor in rest.items():
         tensors[key].copy_(tensor)
     set_state_dict(model, optimizer, model_state_dict=states[0], optim_state_dict=states[1])
@@ -70,6 +77,10 @@ def remove_unused(file: Path, used: str) -> None:
         if name != used:
             with contextlib.suppress(OSError):
                 shutil.rmtree(shards_folder(file, name))
+
+
+def first_failure(error: Any) -> Exception:
+    return next(iter(error.failures.values()))[0]
 
 
 def shards_folder(file: Path, name: str) -> Path:

@@ -63,7 +63,7 @@ def test_what_is_in_use_stays_until_the_next_is_whole(tmp_path: Path, group: Non
     assert {path.suffix for path in folder.iterdir()} == {".safetensors"}  # nothing that could hold code
     damaged = next(folder.iterdir())
     damaged.write_bytes(damaged.read_bytes()[:200])
-    with pytest.raises(Exception, match="SafetensorError|header"):
+    with pytest.raises(ValueError, match="header"):
         load_shards(file, second, rest, *trained(2, sharded=True))
     (tmp_path / f"model.{first}").write_text("in the way")
     with pytest.raises(InputError, match=f"model.{first}: could not be written"):
