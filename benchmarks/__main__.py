@@ -11,7 +11,7 @@ import torch
 from benchmarks.row import Row, markdown
 
 PARTS = ("startup", "loops", "pictures", "detectors", "integers", "checkpoints", "fashion")
-SECTIONS = ("architectures", "sizes")  # those with a table of their own
+SECTIONS = ("architectures", "networks", "sizes")  # those with a table of their own
 
 
 def processor() -> str:

@@ -51,7 +51,11 @@ def networks() -> list[Network]:
         (lenet, "LeNet-5, 32×32 pixels", lambda: lenet.LeNet(1, CLASSES)),
         (alexnet, "AlexNet, width 12", lambda: alexnet.AlexNet(width=12, **small)),
         (vgg, "9 convolutions of VGG, width 16", lambda: vgg.VGG(vgg.STAGES["small"], **convolutions)),
-        (inception, "4 Inception modules, batch norm", lambda: inception.small_inception(1, CLASSES, norm=True)),
+        (
+            inception,
+            "4 Inception modules, one of each kind",
+            lambda: inception.small_inception(inception.InceptionOptions(auxiliary=0), 1, CLASSES),
+        ),
         (resnet, "ResNet-14, width 16", lambda: resnet.small_resnet(14, **grey)),
         (
             mobilenet,
