@@ -246,9 +246,9 @@ def accuracy(model: nn.Module, test_set: Images | ImageFiles, *, brighter: float
 
 def load_quantized(model: nn.Module, path: str | Path) -> nn.Module:
     """The quantized network in a file that `save_dense` wrote of it; `model` is the network, whatever its weights."""
-    model = quantize(model)
+    model, tensors = quantize(model), read_tensors(path)
     for name, layer in model.named_modules():
-        if (scale := read_tensors(path).get(f"{name}.input_scale".lstrip("."))) is not None:
+        if (scale := tensors.get(f"{name}.input_scale".lstrip("."))) is not None:
             with_changed_input(layer, round_inputs, input_scale=scale.clone(), zero_point=scale.clone())
     return load_dense(model, path, "a quantized file of this network")
 

@@ -36,8 +36,6 @@ from recipes.nlp.text_classification.using import WordByWord
 class LSTMOptions(RNNOptions):
     cell: Literal["lstm", "rnn"] = option("lstm", "lstm, or rnn: the same network with plain cells")
     reach: float = option(100, "words that the memory lasts for at the start; 1 is half-open gates", least=1)
-    embedding_size: int = option(16, "numbers in a word's vector, if no file of vectors is given", least=1)
-    dropout: float = option(0.5, "share of the summary's numbers that are dropped in training", least=0, below=1)
 
 
 class LSTM(RNN):
