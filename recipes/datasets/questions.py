@@ -154,7 +154,7 @@ def split_questions(path: Path, whole: Questions, seed: int) -> tuple[Questions,
 
 def sentences_of(text: str) -> list[tuple[int, str]]:
     """The sentences, each with the place of its first letter."""
-    starts = [0, *(match.end() for match in re.finditer(r"[.!?]\s+", text.rstrip()))]
+    starts = [0, *(match.end() for match in re.finditer(r"[.!?]\s+|[。！？]+\s*(?=\S)", text.rstrip()))]
     return [(start, text[start:end].rstrip()) for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
 
 

@@ -95,7 +95,8 @@ def open_running_text(data: Any = None, *, held_out: float = 0.1) -> tuple[str, 
 
     Args:
         data: a text file in UTF-8; or a folder whose files *.txt, also in folders below it, are joined in the
-            order of their names, unless it holds a file train.txt and a file test.txt (or valid.txt); or a pair
+            order of their names, unless it holds a file train.txt and a file test.txt (or valid.txt), or
+            wiki.train.tokens and wiki.test.tokens, as WikiText2 has them; or a pair
             (train, test) of texts, or of your own Datasets, whose samples are texts.
             Default: `pydoc_data.topics` of Python's standard library.
         held_out: share of the characters at the end that is for testing.
@@ -114,11 +115,12 @@ def open_running_text(data: Any = None, *, held_out: float = 0.1) -> tuple[str, 
         path = file_or_folder(own_path(data))
         source = str(path)
         if is_folder(path):
-            files = files_in(path, (".txt",), deep=True)
+            files = files_in(path, (".txt", ".tokens"), deep=True)
             if not files:
                 raise InputError(f"{path}: expected a folder with files *.txt, found none")
-            splits = by_split(file for file in files if file.parent == path)
-            parts = [[splits[split] for split in PARTS[part] if split in splits] for part in PAIR_PARTS]
+            named = {file.with_name(file.name.removeprefix("wiki.")): file for file in files if file.parent == path}
+            splits = by_split(named)
+            parts = [[named[splits[split]] for split in PARTS[part] if split in splits] for part in PAIR_PARTS]
             if all(parts):
                 return read_text(parts[0][0]), read_text(parts[1][0])
         else:

@@ -92,6 +92,10 @@ class Texts:
     def __getitems__(self, indices: Sequence[int]) -> tuple[list[str], Tensor]:
         return [self.texts[index] for index in indices], self.labels[list(indices)]
 
+    def subset(self, indices: Tensor) -> "Texts":
+        """Those texts alone, with the same classes."""
+        return Texts([self.texts[index] for index in indices.tolist()], self.labels[indices], self.classes)
+
 
 @dataclass
 class Samples:

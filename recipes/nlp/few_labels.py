@@ -1,87 +1,113 @@
-"""Few labelled passages: which topic each is from, told by classifiers that start from word vectors or do not."""
+"""Few labeled passages: classifiers that learn which topic each is from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from recipes.core.errors import InputError
-from recipes.core.loading import holdout
 from recipes.datasets.loading import few_of_each
+from recipes.datasets.texts import Texts
 from recipes.datasets.word_vectors import WordVectors, start_from
-from recipes.nlp.text_classification.encoding import EncodedTexts, Vocabulary, tokenize
-from recipes.nlp.text_classification.scoring import evaluate
+from recipes.nlp.near_words import known_words
+from recipes.nlp.text_classification.encoding import EncodedTexts, Vocabulary
+from recipes.nlp.text_classification.scoring import accuracy_on, linear_svm
 from recipes.nlp.text_classification.task import MeanOfWords, MeanOfWordsOptions, train
 
 
-def held_out_passages(
-    topics: Mapping[str, Sequence[str]], *, count: int = 8, words: int = 10, seed: int = 0
-) -> tuple[list[tuple[str, int]], list[tuple[str, int]], list[str]]:
-    """Passages of the largest topics to tell apart: those to train on, a third to test on, and the topics' names.
+def few_texts(texts: Texts, samples: int, seed: int) -> Texts:
+    """So many texts of each class, drawn with the seed."""
+    chosen = few_of_each(texts.labels, samples, seed)
+    return Texts([texts.texts[index] for index in chosen.tolist()], texts.labels[chosen], texts.classes)
+
+
+def accuracy_from_few(
+    table: Tensor, vocabulary: Vocabulary, train_set: Texts, test_set: Texts, samples: int, seed: int, times: int = 20
+) -> float:
+    """The mean over so many linear classifiers on the mean vector of a text, each from a few texts of its own.
 
     Args:
-        topics: the passages of each.
-        count: of topics, at most.
-        words: that a passage must have.
-        seed: of the draw.
-
-    Raises:
-        InputError: fewer than two topics have three such passages.
+        table: a vector of each word, (words, size).
+        vocabulary: of the words.
+        train_set: what the texts are drawn from.
+        test_set: to measure on.
+        samples: texts of each class.
+        seed: of the first draw; the others count up.
+        times: classifiers.
     """
-    long = {name: [text for text in texts if len(tokenize(text)) >= words] for name, texts in topics.items()}
-    names = sorted(sorted((name for name in long if len(long[name]) > 2), key=lambda name: -len(long[name]))[:count])
-    if len(names) < 2:
-        raise InputError(f"expected two topics or more with three passages of {words} words, found {len(names)}")
-    labelled = [(text, label) for label, name in enumerate(names) for text in long[name]]
-    parts = holdout(torch.tensor([label for _, label in labelled]), 1 / 3, seed)
-    train_part, test_part = ([labelled[index] for index in part.tolist()] for part in parts)
-    return train_part, test_part, names
+    ids = [known_words(part.texts, vocabulary) for part in (train_set, test_set)]
+    starts = [torch.tensor([0, *map(len, part)]).cumsum(dim=0)[:-1] for part in ids]
+    table = table - table.mean(dim=0)  # what all words share tells nothing
+    known, unseen = (F.embedding_bag(torch.cat(a), table, b, mode="mean") for a, b in zip(ids, starts, strict=True))
+    known, unseen = F.normalize(known, dim=1), F.normalize(unseen, dim=1)  # (texts, size) each
+    right = 0.0
+    for number in range(seed, seed + times):
+        chosen = few_of_each(train_set.labels, samples, number)
+        x, y = known[chosen], F.one_hot(train_set.labels[chosen], len(train_set.classes)).float()
+        # ridge regression in closed form: W = Xᵀ (X Xᵀ + I)⁻¹ (Y - its mean)
+        weights = x.T @ torch.linalg.solve(x @ x.T + torch.eye(len(x)), y - y.mean(dim=0))
+        right += ((unseen @ weights).argmax(dim=1) == test_set.labels).double().mean().item()
+    return right / times
 
 
-def encoded_passages(passages: Sequence[tuple[str, int]], names: list[str], vocabulary: Vocabulary) -> EncodedTexts:
-    texts, labels = zip(*passages, strict=True)
-    return EncodedTexts(
-        list(texts), [vocabulary.encode(text) for text in texts], torch.tensor(labels), names, vocabulary
-    )
+def svm_from_few(train_set: Texts, test_set: Texts, samples: int, seed: int, *, times: int = 20) -> float:
+    """The mean accuracy of so many linear SVMs on words, each from a few texts of its own: seeds count up."""
+    found = [linear_svm(few_texts(train_set, samples, one), test_set, longest=1) for one in range(seed, seed + times)]
+    return sum(one["accuracy"] for one in found) / times
 
 
-def with_few_labels(
-    vectors: WordVectors,
-    train_set: EncodedTexts,
-    test_set: EncodedTexts,
-    *,
-    labels: int,
-    trainings: int,
-    epochs: int,
-    device: torch.device,
-    seed: int,
-) -> dict[str, list[float]]:
-    """Accuracy of classifiers that see so many passages of each topic, by what their word vectors start from.
+def svm_by_letters(train_set: Texts, test_set: Texts) -> float:
+    """Accuracy of TF-IDF on runs of two to four letters, and a linear SVM."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.svm import LinearSVC
+
+    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4))
+    classifier = LinearSVC(random_state=0).fit(vectorizer.fit_transform(train_set.texts), train_set.labels.numpy())
+    answers = torch.from_numpy(classifier.predict(vectorizer.transform(test_set.texts)))
+    return (answers == test_set.labels).double().mean().item()
+
+
+def classifiers_from_few(
+    table: Tensor, vocabulary: Vocabulary, train_set: Texts, test_set: Texts, samples: int, seed: int, *, times: int = 8
+) -> dict[str, float]:
+    """The mean accuracy of networks (see `MeanOfWords`) that learn from a few texts, by what their vectors start from.
 
     The same vectors given to the wrong words are the control: they have the right size and mean nothing.
+
+    Args:
+        table: a vector of each word, (words, size).
+        vocabulary: of the words.
+        train_set: what the texts are drawn from.
+        test_set: to measure on.
+        samples: texts of each class.
+        seed: of the first draw; the others count up.
+        times: networks for each start.
     """
-    table = vectors.table - vectors.table.mean(dim=0)  # what all words share tells nothing
+
+    def encoded(part: Texts) -> EncodedTexts:
+        return EncodedTexts(
+            part.texts, [vocabulary.encode(text) for text in part.texts], part.labels, part.classes, vocabulary
+        )
+
+    table = table[2:] - table[2:].mean(dim=0)  # what all words share tells nothing
     table = 0.3 * table / table.std()
     dealt = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))
-    own, wrong = WordVectors(vectors.words, table), WordVectors(vectors.words, table[dealt])
-    starts = {
-        "random start": (None, False),
-        "wrong words' vectors, kept": (wrong, True),
-        "the vectors, tuned": (own, False),
-        "the vectors, kept": (own, True),
+    words = vocabulary.words[2:]
+    starts: dict[str, WordVectors | None] = {
+        "random start": None,
+        "wrong words' vectors": WordVectors(words, table[dealt]),
     }
-    accuracies: dict[str, list[float]] = {name: [] for name in starts}
-    for number in range(seed, seed + trainings):
-        shown = few_of_each(train_set.labels, labels, number).tolist()
-        texts, ids = ([part[index] for index in shown] for part in (train_set.texts, train_set.ids))
-        few = EncodedTexts(texts, ids, train_set.labels[shown], train_set.classes, train_set.vocabulary)
-        for name, (start, kept) in starts.items():
+    starts["the vectors"] = WordVectors(words, table)
+    accuracies: dict[str, Sequence[float]] = {name: [] for name in starts}
+    asked, device = encoded(test_set), torch.device("cpu")
+    for number in range(seed, seed + times):
+        few = encoded(few_texts(train_set, samples, number))
+        options = MeanOfWordsOptions(epochs=40, batch_size=20, lr=1e-2, device=device, seed=number)
+        for name, start in starts.items():
             torch.manual_seed(number)
-            model = MeanOfWords(len(few.vocabulary), len(few.classes), embedding_size=table.shape[1])
+            model = MeanOfWords(len(vocabulary), len(few.classes), embedding_size=table.shape[1])
             if start is not None:
-                start_from(model.embedding, few.vocabulary.words, start)
-            model.embedding.weight.requires_grad_(not kept)
-            lr = 5e-2 if kept else 1e-2
-            options = MeanOfWordsOptions(epochs=epochs, batch_size=20, lr=lr, device=device, seed=number)
-            train(model.to(device), few, few, options)
-            accuracies[name].append(evaluate(model, test_set, device)["accuracy"])
-    return accuracies
+                start_from(model.embedding, vocabulary.words, start)
+            train(model, few, few, options)
+            accuracies[name] = [*accuracies[name], accuracy_on(model, asked, device)]
+    return {name: sum(found) / times for name, found in accuracies.items()}

@@ -1,6 +1,10 @@
 """What copies get in place of longer parts of this family."""
 
-from collections.abc import Sequence
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Sequence
+from types import ModuleType
 from typing import Any
 
 from recipes.datasets.bundled import bundled
@@ -57,3 +61,51 @@ def rouge(summaries: Sequence[str], truths: Sequence[str]) -> dict[str, float]:
     scores = [scorer.score(truth, summary) for truth, summary in zip(truths, summaries, strict=True)]
     means = [sum(one[kind].fmeasure for one in scores) / len(scores) for kind in ("rougeL", "rouge2")]
     return dict(zip(("rouge_l", "rouge_2"), means, strict=True))
+
+
+class PlainVocab:
+    """Tokens and their numbers, in place of torchtext's compiled `Vocab`."""
+
+    def __init__(self, tokens: Iterable[str], default_index: int | None = None) -> None:
+        self.tokens, self.default = list(tokens), default_index
+        self.number = {token: number for number, token in enumerate(self.tokens)}
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, token: str) -> int | None:
+        return self.number.get(token, self.default)
+
+    def lookup_indices(self, tokens: list[str]) -> list[int | None]:
+        return [self[token] for token in tokens]
+
+    def set_default_index(self, index: int) -> None:
+        self.default = index
+
+    def get_itos(self) -> list[str]:
+        return self.tokens
+
+
+def only_compiled(name: str) -> type:
+    """What stands for any other name of the compiled half, none of which is used here."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return object
+
+
+def missing_for_torchtext() -> bool:
+    """Whether torchtext, or requests, which it imports, is not installed."""
+    return any(importlib.util.find_spec(name) is None for name in ("torchtext", "requests"))
+
+
+def load_torchtext() -> ModuleType:
+    """torchtext with its compiled half where that loads, else with `PlainVocab` in its place."""
+    try:
+        torchtext = importlib.import_module("torchtext")
+    except (OSError, ImportError):  # the undefined symbol, or no file for this system
+        compiled = ModuleType("torchtext._torchtext")
+        compiled.__dict__.update(Vocab=PlainVocab, __getattr__=only_compiled)
+        sys.modules |= {"torchtext._extension": ModuleType("torchtext._extension"), "torchtext._torchtext": compiled}
+        torchtext = importlib.import_module("torchtext")
+    torchtext.disable_torchtext_deprecation_warning()
+    return torchtext

@@ -1,8 +1,8 @@
 """torchtext 0.18 beside a torch that its compiled half was not built for.
 
-The last torchtext carries a compiled half for torch 2.3. On any later torch it stops at `import torchtext`, with an
-undefined symbol. The other half is Python and still works: all it misses here is the class behind its `Vocab`, which
-is a list and a dictionary. `load_torchtext` puts one written in Python in that place, where the real one cannot be.
+The last torchtext carries a compiled half for torch 2.3. With any later torch, `import torchtext` fails with an
+undefined symbol. The other half is Python and still works: all it lacks then is the class behind its `Vocab`, which
+is a list and a dictionary. `load_torchtext` puts one written in Python in its place where the real one cannot load.
 """
 
 import importlib
@@ -85,9 +85,9 @@ class PlainVocab:
     def get_itos(self) -> list[str]:
         return list(self.itos_)
 
-    def check(self, index: int, last: int, place: str = "") -> None:
+    def check(self, index: int, last: int, where: str = "") -> None:
         if not 0 <= index <= last:
-            raise RuntimeError(f"Specified index {index}{place} is out of bounds for vocab of size {len(self)}")
+            raise RuntimeError(f"Specified index {index}{where} is out of bounds for vocab of size {len(self)}")
 
 
 def text(token: Any) -> str:
@@ -98,7 +98,7 @@ def text(token: Any) -> str:
 
 
 class OnlyCompiled:
-    """In the place of what only the compiled half has: its name can be imported, and using it says why not."""
+    """Stands for what only the compiled half has: its name can be imported, and using it says why not."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         raise NotImplementedError("this part of torchtext is compiled for torch 2.3 and has no stand-in")

@@ -43,7 +43,7 @@ class Rows(Sequence[Tensor]):
 
 
 def numbered(texts: Iterable[str], tokenize: Callable[[str], list[str]]) -> tuple[list[str], Tensor, Tensor]:
-    """Reads texts once: the different words as they come, the number of each word (int32), and the texts' lengths."""
+    """Reads texts once: the different words in order, the number of each word (int32), and the lengths of the texts."""
     number: defaultdict[str, int] = defaultdict(count().__next__)
     numbers, lengths = array("i"), array("q")
     for text in texts:
@@ -57,12 +57,12 @@ def numbered(texts: Iterable[str], tokenize: Callable[[str], list[str]]) -> tupl
 def counted(numbers: Tensor, words: int) -> Tensor:
     """How often each number from 0 to `words` - 1 occurs: int64 (words,)."""
     counts = torch.zeros(words, dtype=torch.int64)
-    for some in numbers.split(AT_A_TIME):
-        counts += some.bincount(minlength=words)
+    for block in numbers.split(AT_A_TIME):
+        counts += block.bincount(minlength=words)
     return counts
 
 
 def renumber_(numbers: Tensor, table: Tensor) -> None:
-    """Puts the number in `table` in each number's place."""
-    for some in numbers.split(AT_A_TIME):
-        some.copy_(table[some.long()])
+    """Replaces each number by the one that `table` has for it."""
+    for block in numbers.split(AT_A_TIME):
+        block.copy_(table[block.long()])

@@ -34,8 +34,8 @@ class Features(nn.Module):
         channels: Sequence[int],
         strides: Sequence[int],
         *,
-        mean: Sequence[float] = IMAGENET["mean"],
-        std: Sequence[float] = IMAGENET["std"],
+        mean: Sequence[float] | Tensor = IMAGENET["mean"],
+        std: Sequence[float] | Tensor = IMAGENET["std"],
         pretrained: bool = False,
     ) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def open_backbone(name: str, weights: str | None = None, *, strides: Sequence[in
         network: nn.Module = named_model(name, 3, 1000)
         scale: dict[str, Any] = {}
         if weights is not None:
-            network, scale = load_pretrained(name, weights, 3)
+            network, scale = load_pretrained(name, weights)
     except InputError as error:
         raise InputError(str(error).replace("option model", "option backbone")) from None
     try:

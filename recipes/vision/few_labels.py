@@ -1,18 +1,25 @@
-"""Pictures to learn much from, and new tasks with few labels, out of the same scenes and digits."""
+"""Tasks with few labels, pictures for the backbone to learn from, and what needs no backbone."""
 
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from recipes.datasets.bundled import bundled
-from recipes.datasets.images import Images, read_idx
+from recipes.datasets.images import Images, open_images
 from recipes.datasets.loading import few_of_each
 from recipes.datasets.scenes import Boxes
 
+SCENES = 40  # bundled ones that a task is learned from; the backbone has learned from the others
 CROP = 32  # pixels; the side that digits cut out of scenes are brought to
+SIDE = 24  # pixels; of a digit in a picture of its own
 NEW_KINDS = (2, 3, 5, 6, 8, 9)  # of digits, none of which the bundled scenes hold
+
+
+def first(scenes: Any, start: int, stop: int | None) -> Any:
+    """The pictures from number `start` to before `stop` (or the end) of `Boxes` or `Masks`, with all that is theirs."""
+    return replace(scenes, **{name: value[start:stop] for name, value in vars(scenes).items() if name != "classes"})
 
 
 def cut_out(scenes: Boxes) -> Images:
@@ -20,27 +27,42 @@ def cut_out(scenes: Boxes) -> Images:
     pieces = []
     for image, boxes in zip(scenes.images, scenes.boxes, strict=True):
         margin = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1, keepdim=True) * 0.6
-        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-        square = torch.cat([centre - margin, centre + margin], dim=1).round().int()
+        center = (boxes[:, :2] + boxes[:, 2:]) / 2
+        square = torch.cat([center - margin, center + margin], dim=1).round().int()
         for left, top, right, bottom in square.clamp(min=0).tolist():
             piece = image[None, :, top : max(bottom, top + 1), left : max(right, left + 1)].float()
             pieces.append(F.interpolate(piece, size=(CROP, CROP), mode="bilinear").round().to(torch.uint8)[0])
-    return Images(torch.stack(pieces), torch.cat(scenes.labels), scenes.classes)
+    zero, one = torch.zeros(3), torch.ones(3)
+    return Images(torch.stack(pieces), torch.cat(scenes.labels), scenes.classes, zero, one)
 
 
 def other_digits(samples: int, seed: int) -> tuple[Images, Images]:
-    """Bundled digits of the kinds that no scene holds: so many of each to learn from, and all of the test part."""
-    parts = []
-    for split in ("train", "t10k"):
-        images = read_idx(bundled("digits") / f"{split}-images-idx3-ubyte", 3)[:, None]
-        labels = read_idx(bundled("digits") / f"{split}-labels-idx1-ubyte", 1).long()
-        new = torch.isin(labels, torch.tensor(NEW_KINDS))
-        large = F.interpolate(images[new].float(), size=(CROP, CROP), mode="bicubic").clamp(0, 255).to(torch.uint8)
-        labels = torch.searchsorted(torch.tensor(NEW_KINDS), labels[new])
-        parts.append(Images(large.expand(-1, 3, -1, -1), labels, [str(kind) for kind in NEW_KINDS]))
+    """Bundled digits of the kinds that no scene holds, each somewhere else in its picture (3, CROP, CROP).
+
+    So many of each kind are there to learn from, and all of the test part.
+    """
+    opened: Any = open_images()
+    parts, kinds, places = [], torch.tensor(NEW_KINDS), torch.Generator().manual_seed(0)
+    for digits in opened:
+        new = torch.isin(digits.labels, kinds)
+        small = F.interpolate(digits.images[new].float(), size=(SIDE, SIDE), mode="bicubic").clamp(0, 255)
+        images = torch.zeros(len(small), 3, CROP, CROP, dtype=torch.uint8)
+        corners = torch.randint(0, CROP - SIDE + 1, (len(small), 2), generator=places).tolist()
+        for image, digit, (top, left) in zip(images, small.to(torch.uint8), corners, strict=True):
+            image[:, top : top + SIDE, left : left + SIDE] = digit
+        labels = torch.searchsorted(kinds, digits.labels[new])
+        parts.append(Images(images, labels, [str(kind) for kind in NEW_KINDS], torch.zeros(3), torch.ones(3)))
     return parts[0].subset(few_of_each(parts[0].labels, samples, seed)), parts[1]
 
 
-def some(scenes: Any, start: int, stop: int) -> Any:
-    """The pictures from number `start` to before `stop` of `Boxes` or `Masks`, with all that belongs to them."""
-    return replace(scenes, **{name: value[start:stop] for name, value in vars(scenes).items() if name != "classes"})
+def shrunk(dataset: Any, side: int = 28) -> Tensor:
+    """Pictures shrunk to `side` pixels, (N, C · side · side), a few at a time."""
+    chunks = torch.arange(len(dataset)).split(100)
+    images = [dataset.__getitems__(chunk)[0].cpu() for chunk in chunks]
+    return torch.cat([F.adaptive_avg_pool2d(one, min(side, *one.shape[2:])).flatten(1) for one in images])
+
+
+def nearest_in_pixels(train_set: Any, test_set: Any) -> dict[str, float]:
+    """The baseline without a network: the class of the train picture whose pixels differ least."""
+    found = train_set.labels.cpu()[torch.cdist(shrunk(test_set), shrunk(train_set)).argmin(dim=1)]
+    return {"accuracy": (found == test_set.labels.cpu()).double().mean().item()}

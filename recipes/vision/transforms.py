@@ -6,7 +6,7 @@ one, in pixels, with (0, 0) at the outer corner of the first pixel. Matrices are
 transform rightmost, and then applied once: by `warp` to pictures, by `warp_masks` to masks, by `warp_boxes`
 to boxes. Sampling once instead of after each transform is faster and blurs less.
 
-Colour transforms (`brightness`, `contrast`, `saturation`, `hue`, `noise`, `erase`) take pictures on the scale
+Color transforms (`brightness`, `contrast`, `saturation`, `hue`, `noise`, `erase`) take pictures on the scale
 0 to 1 and give new ones; boxes and masks stay as they are.
 
 All of them take `images`, float (batch, channels, height, width); a torch.Generator on the same device, or
@@ -22,30 +22,31 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Generator = torch.Generator | None
+Number = Tensor | float  # (batch,), or one for all pictures
 
 
 def flip(images: Tensor, generator: Generator = None, amount: float = 0.5) -> Tensor:
     """Swaps left and right in a share `amount` of the pictures."""
     mirrored = uniform(images, 0, 1, generator) < amount
-    return about_centre(images, 1 - 2.0 * mirrored, 0, 0, 1)
+    return about_center(images, 1 - 2.0 * mirrored, 0, 0, 1)
 
 
 def rotate(images: Tensor, generator: Generator = None, amount: float = 15) -> Tensor:
     """Turns by up to `amount` degrees either way."""
     angle = uniform(images, -amount, amount, generator).deg2rad()
-    return about_centre(images, angle.cos(), -angle.sin(), angle.sin(), angle.cos())
+    return about_center(images, angle.cos(), -angle.sin(), angle.sin(), angle.cos())
 
 
 def scale(images: Tensor, generator: Generator = None, amount: float = 0.2) -> Tensor:
     """Enlarges by up to 1 + `amount`, or shrinks by as much."""
     factor = (1 + amount) ** uniform(images, -1, 1, generator)
-    return about_centre(images, factor, 0, 0, factor)
+    return about_center(images, factor, 0, 0, factor)
 
 
 def translate(images: Tensor, generator: Generator = None, amount: float = 0.125) -> Tensor:
     """Moves by up to `amount` of the picture's width and height."""
     x, y = (uniform(images, -amount, amount, generator) for _ in range(2))
-    return about_centre(images, 1, 0, 0, 1, x * images.shape[3], y * images.shape[2])
+    return about_center(images, 1, 0, 0, 1, x * images.shape[3], y * images.shape[2])
 
 
 def crop(images: Tensor, generator: Generator = None, amount: float = 0.3) -> Tensor:
@@ -61,30 +62,17 @@ def pad(images: Tensor, generator: Generator = None, amount: float = 0.3) -> Ten
 def zoomed_somewhere(images: Tensor, factor: Tensor, generator: Generator) -> Tensor:
     x, y = (uniform(images, -0.5, 0.5, generator) for _ in range(2))
     free = factor - 1  # of a side: by how much picture and window differ
-    return about_centre(images, factor, 0, 0, factor, x * free * images.shape[3], y * free * images.shape[2])
+    return about_center(images, factor, 0, 0, factor, x * free * images.shape[3], y * free * images.shape[2])
 
 
-def about_centre(
-    images: Tensor,
-    x_of_x: Tensor | float,
-    x_of_y: Tensor | float,
-    y_of_x: Tensor | float,
-    y_of_y: Tensor | float,
-    move_x: Tensor | float = 0,
-    move_y: Tensor | float = 0,
+def about_center(
+    images: Tensor, a: Number, b: Number, c: Number, d: Number, move_x: Number = 0, move_y: Number = 0
 ) -> Tensor:
-    """Matrices (batch, 3, 3) of a linear map that leaves the picture's centre in place, then of a move."""
+    """Matrices (batch, 3, 3) of the linear map ((a, b), (c, d)) about the picture's center, and then of a move."""
     x, y = images.shape[3] / 2, images.shape[2] / 2
-    rows: list[list[Tensor | float]] = [
-        [x_of_x, x_of_y, x + move_x - x_of_x * x - x_of_y * y],
-        [y_of_x, y_of_y, y + move_y - y_of_x * x - y_of_y * y],
-        [0, 0, 1],
-    ]
-    matrices = torch.zeros(len(images), 3, 3, device=images.device)
-    for row, values in enumerate(rows):
-        for column, value in enumerate(values):
-            matrices[:, row, column] = value
-    return matrices
+    values = [a, b, x + move_x - a * x - b * y, c, d, y + move_y - c * x - d * y, 0, 0, 1]
+    columns = [torch.as_tensor(value, dtype=torch.float32, device=images.device) for value in values]
+    return torch.stack([column.expand(len(images)) for column in columns], dim=1).view(-1, 3, 3)
 
 
 def uniform(images: Tensor, low: float, high: float, generator: Generator) -> Tensor:
@@ -178,18 +166,18 @@ def brightness(images: Tensor, generator: Generator = None, amount: float = 0.3)
 
 
 def contrast(images: Tensor, generator: Generator = None, amount: float = 0.3) -> Tensor:
-    """Multiplies the distance of all values from the picture's mean grey."""
-    middle = grey(images).mean(dim=(2, 3), keepdim=True)
+    """Multiplies the distance of all values from the picture's mean gray."""
+    middle = gray(images).mean(dim=(2, 3), keepdim=True)
     return (middle + (images - middle) * factors(images, amount, generator)).clamp(0, 1)
 
 
 def saturation(images: Tensor, generator: Generator = None, amount: float = 0.5) -> Tensor:
-    """Multiplies the distance of each colour from the grey of the same pixel."""
-    return (grey(images) + (images - grey(images)) * factors(images, amount, generator)).clamp(0, 1)
+    """Multiplies the distance of each color from the gray of the same pixel."""
+    return (gray(images) + (images - gray(images)) * factors(images, amount, generator)).clamp(0, 1)
 
 
 def hue(images: Tensor, generator: Generator = None, amount: float = 0.1) -> Tensor:
-    """Turns all colours about the axis of the greys, by up to `amount` of a full turn; grey pictures stay."""
+    """Turns all colors about the axis of the grays, by up to `amount` of a full turn; gray pictures stay."""
     if images.shape[1] != 3:
         return images
     angle = uniform(images, -amount, amount, generator).view(-1, 1, 1) * (2 * torch.pi)
@@ -206,13 +194,16 @@ def noise(images: Tensor, generator: Generator = None, amount: float = 0.1) -> T
 
 
 def erase(images: Tensor, generator: Generator = None, amount: float = 0.5) -> Tensor:
-    """Random erasing (https://arxiv.org/abs/1708.04896): a rectangle of up to `amount` of each side turns black."""
+    """Random erasing (https://arxiv.org/abs/1708.04896): a rectangle of up to `amount` of each side turns black.
+
+    The paper erases half of the pictures, best with random values.
+    """
     height, width = (uniform(images, 0, amount, generator) for _ in range(2))
     return images.masked_fill(rectangles(images, height, width, generator), 0)
 
 
 def rectangles(images: Tensor, heights: Tensor, widths: Tensor, generator: Generator) -> Tensor:
-    """One rectangle a picture, (batch, 1, height, width), True within; its centre is anywhere.
+    """One rectangle a picture, (batch, 1, height, width), True within; its center is anywhere.
 
     Args:
         images: that it lies in.
@@ -221,9 +212,9 @@ def rectangles(images: Tensor, heights: Tensor, widths: Tensor, generator: Gener
     """
     within = []
     for share, side in ((heights, images.shape[2]), (widths, images.shape[3])):
-        centre = uniform(images, 0, side, generator)
+        center = uniform(images, 0, side, generator)
         places = torch.arange(side, device=images.device) + 0.5
-        within.append((places - centre[:, None]).abs() < share[:, None] * side / 2)  # (batch, side)
+        within.append((places - center[:, None]).abs() < share[:, None] * side / 2)  # (batch, side)
     return (within[0][:, :, None] & within[1][:, None, :]).unsqueeze(1)
 
 
@@ -231,16 +222,18 @@ def factors(images: Tensor, amount: float, generator: Generator) -> Tensor:
     return uniform(images, 1 - amount, 1 + amount, generator).view(-1, 1, 1, 1)
 
 
-def grey(images: Tensor) -> Tensor:
-    """The brightness (batch, 1, height, width) that the eye gives each colour (ITU-R BT.601)."""
+def gray(images: Tensor) -> Tensor:
+    """The brightness (batch, 1, height, width) that the eye gives each color (ITU-R BT.601)."""
     if images.shape[1] != 3:
         return images
     return (images * images.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(dim=1, keepdim=True)
 
 
+MOVES = (flip, rotate, scale, translate, crop, pad)
+COLORS = (brightness, contrast, saturation, hue, noise, erase)
 # What RandAugment draws from, and how far each goes at full strength.
 RANDOM_MOVES = [(rotate, 60.0), (scale, 1.0), (translate, 0.4)]
-RANDOM_COLOURS = [(brightness, 0.9), (contrast, 0.9), (saturation, 0.9), (noise, 0.5), (erase, 1.0)]
+RANDOM_COLORS = [(brightness, 0.9), (contrast, 0.9), (saturation, 0.9), (noise, 0.5), (erase, 1.0)]
 
 
 def rand_augment(
@@ -248,7 +241,8 @@ def rand_augment(
 ) -> tuple[Tensor, Tensor]:
     """RandAugment (https://arxiv.org/abs/1909.13719): for each picture a few transforms drawn from one list.
 
-    All are of one strength, 0 to 1, so that two numbers are to be tuned, however many transforms there are.
+    All are of one strength, 0 to 1, so that two numbers are to be tuned, however many transforms there are. The paper
+    has 14 transforms, all at exactly their strength; these are 8 of them or like them, each at up to its strength.
 
     Returns:
         The pictures, and the matrices (batch, 3, 3) by which their boxes and masks can follow.
@@ -256,19 +250,21 @@ def rand_augment(
     matrices = torch.eye(3, device=images.device).repeat(len(images), 1, 1)
     for _ in range(operations):
         drawn = torch.randint(
-            len(RANDOM_MOVES) + len(RANDOM_COLOURS), (len(images),), generator=generator, device=images.device
+            len(RANDOM_MOVES) + len(RANDOM_COLORS), (len(images),), generator=generator, device=images.device
         )
         for number, (move, limit) in enumerate(RANDOM_MOVES):
             moved = move(images, generator, strength * limit) @ matrices
             matrices = moved.where((drawn == number).view(-1, 1, 1), matrices)
-        for number, (colour, limit) in enumerate(RANDOM_COLOURS, start=len(RANDOM_MOVES)):
+        for number, (color, limit) in enumerate(RANDOM_COLORS, start=len(RANDOM_MOVES)):
             rows = (drawn == number).nonzero().flatten()
-            images = images.index_copy(0, rows, colour(images[rows], generator, strength * limit))
+            images = images.index_copy(0, rows, color(images[rows], generator, strength * limit))
     return warp(images, matrices), matrices
 
 
 def mixup(images: Tensor, targets: Tensor, generator: Generator = None, alpha: float = 0.4) -> tuple[Tensor, Tensor]:
     """MixUp (https://arxiv.org/abs/1710.09412): share · one picture + (1 - share) · another, and targets alike.
+
+    The share is drawn for each picture; the authors' code draws one for a batch.
 
     Args:
         images: (batch, channels, height, width).
@@ -284,7 +280,10 @@ def mixup(images: Tensor, targets: Tensor, generator: Generator = None, alpha: f
 
 
 def cutmix(images: Tensor, targets: Tensor, generator: Generator = None, alpha: float = 1.0) -> tuple[Tensor, Tensor]:
-    """CutMix (https://arxiv.org/abs/1905.04899): a rectangle of another picture, targets shared by the areas."""
+    """CutMix (https://arxiv.org/abs/1905.04899): a rectangle of another picture, targets shared by the areas.
+
+    Rectangle and share are drawn for each picture; the authors' code draws them for a batch, and for half of those.
+    """
     share, other = beta(images, alpha, generator)
     side = (1 - share).sqrt()
     pasted = rectangles(images, side, side, generator)  # cut off at the border, and so counted anew

@@ -64,13 +64,16 @@ class Trained:
         size = 32 if self.name == "bert" else 64
         return {"epochs": EPOCHS, "batch_size": size, "lr": lr, "device": CPU, "seed": self.seed, **fast}
 
-    def fit(self, model: Any, lr: float, **options: bool) -> nn.Module:
-        train: Any = sentiment.train if self.name == "bert" else old.train
-        train(model, self.train_set, first(self.test_set, 10), **self.way(lr), **options)
+    def fit(self, model: Any, lr: float, **options: Any) -> nn.Module:
+        sets = self.train_set, first(self.test_set, 10)
+        if self.name == "bert":
+            sentiment.train(model, *sets, sentiment.SentimentOptions(**self.way(lr), **options))
+        else:
+            old.train(model, *sets, **self.way(lr), **options)
         return model.to(memory_format=torch.contiguous_format).eval()
 
     def later(self, model: nn.Module) -> nn.Module:
-        options = {"random_words": False} if self.name == "bert" else {}  # they no longer are
+        options = {"weights": "pruned"} if self.name == "bert" else {}  # they are no longer random
         return self.fit(model, LRS[self.name] / 2, **options)
 
     def prune_later(self, model: nn.Module, sparsity: float) -> nn.Module:
@@ -104,7 +107,7 @@ def open_task(name: str, folder: Path) -> tuple[nn.Module, Any, Any]:
         texts, unseen = open_texts(folder / "sst2")
         encoder, subwords = open_encoder(None, texts.texts, width=32)
         start_with_positions(encoder)
-        model = sentiment.TextClassifier(encoder, subwords, 2)
+        model = sentiment.TextClassifier(encoder, 2, subwords.pad, subwords.mask, hidden=0.1)
         return model, first(encode_texts(texts, subwords, 128), 4000), encode_texts(unseen, subwords, 128)
     train_set, test_set = open_images(folder / "fashion_mnist")
     sets = first(train_set, 7000), first(test_set, 5000)

@@ -116,3 +116,11 @@ def test_jitter_reaches_every_character_and_stays_inside() -> None:
     assert torch.equal(targets, ids + 1)
     assert ids.unique().tolist() == list(range(10))
     assert (ids[:, 1:] - ids[:, :-1] == 1).all()
+
+
+def test_the_layout_of_wikitext(tmp_path: Path) -> None:
+    for part in ("train", "valid", "test"):
+        (tmp_path / f"wiki.{part}.tokens").write_text(f" = {part} = \n\n the <unk> text \n", "utf-8")
+    train, test = open_running_text(tmp_path)
+    assert train.startswith(" = train =")
+    assert test.startswith(" = test =")

@@ -19,6 +19,12 @@ class Texts:
     labels: Tensor
     classes: list[str]
 
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def subset(self, indices: Tensor) -> "Texts":
+        return Texts([self.texts[index] for index in indices.tolist()], self.labels[indices], self.classes)
+
 
 def with_classes(parts: Sequence[Sequence[tuple[str, str]]]) -> list[Texts]:
     """The train and the test part from (text, label); classes are the train part's labels, sorted."""

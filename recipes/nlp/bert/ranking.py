@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ class EncodedScores:
         scores: (N,) from 0 to 1, as the train part's lowest and highest score.
         vocabulary: of the pieces.
         pairs: as they were read.
+        config: of the encoder that reads them, see `encoder_from`.
     """
 
     firsts: list[Tensor]
@@ -29,6 +31,7 @@ class EncodedScores:
     scores: Tensor
     vocabulary: Subwords
     pairs: ScoredPairs
+    config: dict[str, Any]
 
     def __len__(self) -> int:
         return len(self.firsts)
@@ -45,11 +48,13 @@ class EncodedScores:
         return replace(self, firsts=firsts, seconds=seconds)
 
 
-def encode_pairs(part: ScoredPairs, subwords: Subwords, max_pieces: int, scale: tuple[float, float]) -> EncodedScores:
+def encode_pairs(
+    part: ScoredPairs, subwords: Subwords, max_pieces: int, scale: tuple[float, float], config: dict[str, Any]
+) -> EncodedScores:
     """The pairs as numbers, their scores brought from `scale`, (lowest, highest), to 0 to 1."""
     firsts, seconds = ([subwords.encode(text, max_pieces) for text in side] for side in (part.firsts, part.seconds))
     lowest, highest = scale
-    return EncodedScores(firsts, seconds, (part.scores - lowest) / (highest - lowest), subwords, part)
+    return EncodedScores(firsts, seconds, (part.scores - lowest) / (highest - lowest), subwords, part, config)
 
 
 def ranks(values: Tensor) -> Tensor:

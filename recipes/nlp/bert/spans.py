@@ -3,10 +3,11 @@
 import math
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from recipes.datasets.questions import Questions, sentences_of
 from recipes.nlp.bert.subwords import Subwords
+from recipes.nlp.text_classification.encoding import SINGLE
 
 SMALL_WORDS = "at by did do does for from had has have how in is it its many much of on that there this to was were "
 SMALL_WORDS += "what when where which who whom whose why with"
@@ -66,6 +68,7 @@ class EncodedQuestions:
         part: as it was read.
         vocabulary: of the pieces.
         known: words that are read as they are; None for all.
+        config: of the encoder that reads them, see `encoder_from`.
     """
 
     ids: list[Tensor]
@@ -76,6 +79,7 @@ class EncodedQuestions:
     part: Questions
     vocabulary: Subwords
     known: set[str] | None
+    config: dict[str, Any]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -98,10 +102,12 @@ class EncodedQuestions:
         return answers
 
 
-def encode_questions(part: Questions, subwords: Subwords, max_pieces: int, known: set[str] | None) -> EncodedQuestions:
+def encode_questions(
+    part: Questions, subwords: Subwords, max_pieces: int, known: set[str] | None, config: dict[str, Any] | None = None
+) -> EncodedQuestions:
     """The questions as pieces. What is too long is cut: the question to a half, the paragraph at its end."""
     begin, end = subwords.tokenizer.cls_token_id, subwords.tokenizer.sep_token_id
-    encoded = EncodedQuestions([], [], [], [], subwords.pad, part, subwords, known)
+    encoded = EncodedQuestions([], [], [], [], subwords.pad, part, subwords, known, config or {})
     for question, context, answers in zip(part.questions, part.contexts, part.answers, strict=True):
         asked = read_pieces(question, subwords, known)[: max_pieces // 2]
         told = read_pieces(context, subwords, known)[: max_pieces - len(asked) - 3]
@@ -120,19 +126,22 @@ def encode_questions(part: Questions, subwords: Subwords, max_pieces: int, known
     return encoded
 
 
-def normalised(answer: str) -> list[str]:
-    """The words that count: in small letters, without punctuation and articles, as SQuAD's own script has it."""
-    plain = "".join(letter for letter in answer.lower() if letter not in string.punctuation)
-    return re.sub(r"\b(a|an|the)\b", " ", plain).split()
+def normalized(answer: str) -> list[str]:
+    """The words that count: in small letters, without punctuation and articles, as SQuAD's own script has it.
+
+    What is written without spaces (Chinese, Japanese, Thai …) is counted by characters, as CMRC's script has it.
+    """
+    plain = "".join(letter for letter in answer.lower() if unicodedata.category(letter)[0] not in "PS")
+    return re.sub(rf"([{SINGLE}])", r" \1 ", re.sub(r"\b(a|an|the)\b", " ", plain)).split()
 
 
 def exact_match(answer: str, truth: str) -> float:
-    return float(normalised(answer) == normalised(truth))
+    return float(normalized(answer) == normalized(truth))
 
 
 def word_f1(answer: str, truth: str) -> float:
     """The harmonic mean of the shares of words that both have."""
-    said, true = normalised(answer), normalised(truth)
+    said, true = normalized(answer), normalized(truth)
     shared = sum((Counter(said) & Counter(true)).values())
     return 2 * shared / (len(said) + len(true)) if said and true else float(said == true)
 
@@ -163,14 +172,14 @@ def by_shared_words(train_part: Questions, part: Questions) -> list[str]:
     the question holds, are no names. A sentence without any is given whole.
     """
     told = [sentence for context in dict.fromkeys(train_part.contexts) for _, sentence in sentences_of(context)]
-    counts = Counter(word for sentence in told for word in set(normalised(sentence)))
+    counts = Counter(word for sentence in told for word in set(normalized(sentence)))
     small = {word.strip(string.punctuation) for text in told for word in text.split() if word[:1].islower()}
     answers = []
     for question, context in zip(part.questions, part.contexts, strict=True):
-        asked = set(normalised(question))
+        asked = set(normalized(question))
 
         def worth(sentence: str, asked: set[str] = asked) -> float:
-            return sum(math.log((len(told) + 1) / (counts[word] + 1)) for word in asked & set(normalised(sentence)))
+            return sum(math.log((len(told) + 1) / (counts[word] + 1)) for word in asked & set(normalized(sentence)))
 
         best = max((sentence for _, sentence in sentences_of(context)), key=worth)
         number = question_word(question) in ("when", "how many", "how much")
@@ -195,8 +204,8 @@ def asked_in_other_words(part: Questions) -> list[int]:
         start = part.answers[index][0][1]
         sentences = sentences_of(context)
         owner = max(place for place, (begin, _) in enumerate(sentences) if begin <= start)
-        elsewhere = {word for place, (_, text) in enumerate(sentences) if place != owner for word in normalised(text)}
-        if not set(normalised(question)) & set(normalised(sentences[owner][1])) - elsewhere - small:
+        elsewhere = {word for place, (_, text) in enumerate(sentences) if place != owner for word in normalized(text)}
+        if not set(normalized(question)) & set(normalized(sentences[owner][1])) - elsewhere - small:
             found.append(index)
     return found
 

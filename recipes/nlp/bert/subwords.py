@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -42,7 +42,7 @@ class Subwords(Vocabulary):
 
 
 def train_subwords(texts: Sequence[str], size: int) -> Subwords:
-    """Learns WordPiece: from single letters on, the pair that most often meets where its parts are rare is joined.
+    """Learns WordPiece: from single letters on, the pair of pieces that most often meets is joined into a new one.
 
     Args:
         texts: to learn from; they are read in lower case and without accents.
@@ -93,9 +93,16 @@ def subwords_from(content: dict[str, Any]) -> Subwords:
 
 @dataclass
 class SubwordTexts(EncodedTexts):
-    """Labelled texts as numbers of their pieces; asked for many at a time, it pads them to the longest."""
+    """Labeled texts as numbers of their pieces; asked for many at a time, it pads them to the longest.
+
+    Attributes:
+        config: of the encoder that reads them, see `encoder_from`.
+        known: (pieces,), which of them are read as they are; None for all.
+    """
 
     vocabulary: Subwords
+    config: dict[str, Any] = field(default_factory=dict, kw_only=True)
+    known: Tensor | None = field(default=None, kw_only=True)
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         rows = [self.ids[index] for index in indices]
@@ -103,15 +110,35 @@ class SubwordTexts(EncodedTexts):
         return ids, self.labels[list(indices)]  # (batch, pieces), (batch,)
 
 
-def encode_texts(part: Texts, subwords: Subwords, max_pieces: int) -> SubwordTexts:
+def encode_texts(
+    part: Texts, subwords: Subwords, max_pieces: int, config: dict[str, Any] | None = None
+) -> SubwordTexts:
     """The texts as numbers.
 
     Args:
-        part: labelled texts.
+        part: labeled texts.
         subwords: what they are made of.
         max_pieces: of a text that are read, its beginning and end among them; the rest is left out.
+        config: of the encoder that reads them, see `encoder_from`.
     """
-    if max_pieces < 3:
-        raise InputError(f"option max_pieces: expected a whole number of at least 3, got {max_pieces}")
     ids = [subwords.encode(text, max_pieces) for text in part.texts]
-    return SubwordTexts(part.texts, ids, part.labels, part.classes, subwords)
+    return SubwordTexts(part.texts, ids, part.labels, part.classes, subwords, config=config or {})
+
+
+def well_known(dataset: Any, min_freq: int) -> Tensor:
+    """Which pieces (pieces,) occur `min_freq` times in the texts, or stand for no text."""
+    words = dataset.vocabulary
+    counts = torch.cat(list(dataset.ids)).bincount(minlength=len(words.words))
+    return (counts >= min_freq) | ~torch.isin(torch.arange(len(counts)), words.ordinary)
+
+
+def hide_rare(dataset: Any, known: Tensor) -> Any:
+    """The texts with one [MASK] for each run of pieces that are not `known` (pieces,)."""
+    ids = [known_alone(one, known, dataset.vocabulary.mask) for one in dataset.ids]
+    return replace(dataset, ids=ids, known=known)
+
+
+def known_alone(ids: Tensor, known: Tensor, mask: int) -> Tensor:
+    """A text's pieces (pieces,), with one mask for each run of those that are not `known`."""
+    ids = torch.where(known[ids], ids, mask)
+    return ids[(ids != mask) | (ids.roll(1) != mask)]

@@ -15,9 +15,10 @@ from recipes.core.result import Result
 from recipes.core.task import Task, first_inputs
 from recipes.datasets.tagged_words import spans_of
 from recipes.nlp.bert.entity_drawing import draw_sentences, wrapped
-from recipes.nlp.bert.subwords import Subwords, subwords_from, tokenizer_json
+from recipes.nlp.bert.subwords import Subwords, known_alone, subwords_from, tokenizer_json
 from recipes.nlp.bert.tagging import encode_words, word_tags
 from recipes.nlp.text_classification.encoding import SINGLE
+from recipes.nlp.text_classification.using import class_answers
 
 # An address, a single character of a script without spaces, a word with its inner marks, or any other mark.
 WORD = re.compile(rf"https?://\S+|[{SINGLE}]|[@#]?(?:(?![{SINGLE}])\w)+(?:['’.\-](?:(?![{SINGLE}])\w)+)*|[^\w\s]|_")
@@ -112,6 +113,58 @@ class Entities(Task):
         figure, axes = new_figure(1, 1, width=11.0, height=0.8 + 0.3 * len(lines))
         draw_sentences(axes[0, 0], lines, found, found, len(lines))
         return figure
+
+    def dynamic(self) -> tuple[dict[int, Any], ...]:
+        return ({0: "batch", 1: torch.export.Dim("pieces", max=self.max_pieces)},)
+
+
+@dataclass(kw_only=True)
+class Sentiment(Task):
+    """Texts to classes, by their pieces.
+
+    Attributes:
+        classes: their names.
+        max_pieces: of a text that are read; the rest is left out.
+        config: of the encoder, see `encoder_from`.
+        tokenizer: see `tokenizer_json`.
+        known: numbers of the pieces that are read as they are; None for all.
+    """
+
+    takes: ClassVar[str] = "texts"
+
+    classes: list[str]
+    max_pieces: int
+    config: dict[str, Any]
+    tokenizer: dict[str, Any]
+    known: list[int] | None
+
+    @classmethod
+    def of(cls, result: Result, options: Any) -> Self:
+        train_set = result.train_set
+        known = train_set.known
+        return cls(
+            known=None if known is None else known.nonzero().flatten().tolist(),
+            classes=list(train_set.classes),
+            max_pieces=options.max_pieces,
+            config=train_set.config,
+            tokenizer=tokenizer_json(train_set.vocabulary),
+            example=first_inputs(result.test_set),
+        )
+
+    @cached_property
+    def vocabulary(self) -> Subwords:
+        return subwords_from(self.tokenizer)
+
+    def batch(self, items: Sequence[str]) -> tuple[Tensor, ...]:
+        words = self.vocabulary
+        ids = [words.encode(text, self.max_pieces) for text in items]
+        if self.known is not None:
+            known = torch.isin(torch.arange(len(words.words)), torch.tensor(self.known))
+            ids = [known_alone(one, known, words.mask) for one in ids]
+        return (pad_sequence(ids, batch_first=True, padding_value=self.vocabulary.pad),)  # (N, pieces)
+
+    def answers(self, outputs: Tensor, items: Sequence[str]) -> list[dict[str, Any]]:
+        return class_answers(outputs, items, self.classes)
 
     def dynamic(self) -> tuple[dict[int, Any], ...]:
         return ({0: "batch", 1: torch.export.Dim("pieces", max=self.max_pieces)},)

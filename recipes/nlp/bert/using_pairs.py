@@ -1,6 +1,5 @@
 """How trained models for two texts are used: similar sentences, and answers in a paragraph."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,13 +39,16 @@ class TextPairs(Task):
     @staticmethod
     def remembered(result: Result, options: Any) -> dict[str, Any]:
         subwords = result.train_set.vocabulary
-        config = json.loads(result.model.encoder.config.to_json_string(use_diff=False))
-        shared = {"config": config, "tokenizer": tokenizer_json(subwords), "pad": subwords.pad}
+        shared = {"config": result.train_set.config, "tokenizer": tokenizer_json(subwords), "pad": subwords.pad}
         return shared | {"max_pieces": options.max_pieces}
 
     @cached_property
     def subwords(self) -> Subwords:
         return subwords_from(self.tokenizer)
+
+    @property
+    def vocabulary(self) -> Subwords:
+        return self.subwords
 
     def load(self, item: Any) -> tuple[str, str]:
         pair = item.split("\t") if isinstance(item, str) else item

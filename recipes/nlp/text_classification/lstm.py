@@ -36,6 +36,7 @@ from recipes.nlp.text_classification.using import WordByWord
 class LSTMOptions(RNNOptions):
     cell: Literal["lstm", "rnn"] = option("lstm", "lstm, or rnn: the same network with plain cells")
     reach: float = option(100, "words that the memory lasts for at the start; 1 is half-open gates", least=1)
+    dropout: float = option(0.5, "share of the summary's numbers that are dropped in training", least=0, below=1)
 
 
 class LSTM(RNN):

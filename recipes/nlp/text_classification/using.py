@@ -64,16 +64,21 @@ class TextClassification(Task):
         return (pad_sequence(ids, batch_first=True, padding_value=PAD),)  # (N, words)
 
     def answers(self, outputs: Tensor, items: Sequence[str]) -> list[dict[str, Any]]:
-        found = []
-        for text, shares in zip(items, outputs.softmax(dim=1), strict=True):
-            best = int(shares.argmax())
-            by_class = dict(zip(self.classes, shares.tolist(), strict=True))
-            answer = {"text": text, "class": self.classes[best], "probability": float(shares[best])}
-            found.append(answer | {"classes": by_class})
-        return found
+        return class_answers(outputs, items, self.classes)
 
     def dynamic(self) -> tuple[dict[int, Any], ...]:
         return ({0: "batch", 1: "words"},)
+
+
+def class_answers(logits: Tensor, texts: Sequence[str], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """For each text its likeliest class, and the probability of every class, from logits (N, num_classes)."""
+    found = []
+    for text, shares in zip(texts, logits.softmax(dim=1), strict=True):
+        best = int(shares.argmax())
+        by_class = dict(zip(classes, shares.tolist(), strict=True))
+        answer = {"text": text, "class": classes[best], "probability": float(shares[best])}
+        found.append(answer | {"classes": by_class})
+    return found
 
 
 class Scanned(nn.Module):

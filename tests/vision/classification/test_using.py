@@ -9,7 +9,7 @@ import torch
 from recipes import using
 from recipes.core.result import Result
 
-ARCHITECTURES = ["alexnet", "efficientnet", "lenet", "mobilenet", "vgg", "vit"]
+ARCHITECTURES = ["alexnet", "densenet", "efficientnet", "inception", "lenet", "mobilenet", "vgg", "vit"]
 
 
 @pytest.mark.parametrize("name", [f"vision.classification.{one}" for one in ARCHITECTURES])  # which is also its group

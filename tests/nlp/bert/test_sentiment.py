@@ -1,27 +1,22 @@
-"""Sentiment: its pooling and its padding, what is hidden, what learns nothing, and real weights."""
+"""Sentiment: its padding, what is hidden, what learns nothing, using it, and real weights."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel
 
+import recipes
 from recipes.core.errors import InputError
-from recipes.core.result import Result
 from recipes.datasets.texts import Texts
-from recipes.nlp.bert import encode_texts, open_encoder, sentiment
-from recipes.nlp.bert.encoder import start_with_positions
-from recipes.nlp.bert.sentiment import (
-    NEGATION,
-    TextClassifier,
-    evaluate,
-    hide_rare,
-    train,
-    well_known,
-)
-from recipes.nlp.bert.subwords import SubwordTexts
+from recipes.nlp.bert import encode_texts, sentiment
+from recipes.nlp.bert.encoder import begin, open_start, start_with_positions
+from recipes.nlp.bert.sentiment import NEGATION, SentimentOptions, TextClassifier, train
+from recipes.nlp.bert.sentiment import build as network
+from recipes.nlp.bert.subwords import SubwordTexts, hide_rare, train_subwords, well_known
+from recipes.nlp.text_classification.scoring import evaluate
 
 CPU = torch.device("cpu")
 GOOD, BAD = ["good", "great", "superb", "nice"], ["bad", "poor", "awful", "dull"]
@@ -40,8 +35,11 @@ def reviews() -> Texts:
 
 def build(part: Texts) -> tuple[TextClassifier, SubwordTexts]:
     torch.manual_seed(0)
-    encoder, subwords = open_encoder(None, part.texts, width=16, heads=2, longest=32)
-    return TextClassifier(encoder, subwords, 2), encode_texts(part, subwords, 32)
+    start = open_start(None, part.texts, pieces=2000, width=16, layers=2, heads=2, longest=32)
+    dataset = encode_texts(part, start.subwords, 32, start.config)
+    model = network(SentimentOptions(), dataset)
+    begin(model.encoder, start)
+    return model, dataset
 
 
 def test_a_text_is_the_same_alone_and_in_a_padded_batch() -> None:
@@ -63,7 +61,9 @@ def test_a_silent_start_reads_words_and_every_parameter_gets_a_gradient() -> Non
     others = torch.arange(ids.shape[1]) != 2
     torch.testing.assert_close(model.encoder(changed).last_hidden_state[:, others], states[:, others])
 
-    train(model, dataset, dataset, epochs=1, batch_size=8, lr=1e-2, device=CPU)  # silent layers begin to speak
+    train(
+        model, dataset, dataset, SentimentOptions(epochs=1, batch_size=8, lr=1e-2, device=CPU)
+    )  # silent layers begin to speak
     F.cross_entropy(model(ids), labels).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -78,7 +78,7 @@ def test_a_turned_word_is_learned_and_shuffled_labels_are_not() -> None:
         start_with_positions(model.encoder)
         order = torch.randperm(len(part.labels), generator=torch.Generator().manual_seed(0))
         taught = dataset if name == "true" else replace(dataset, labels=dataset.labels[order])
-        train(model, taught, dataset, epochs=40, batch_size=8, lr=3e-3, device=CPU)
+        train(model, taught, dataset, SentimentOptions(epochs=40, batch_size=8, lr=3e-3, device=CPU))
         accuracy[name] = evaluate(model, dataset, CPU)["accuracy"]
     assert accuracy["true"] > 0.95
     assert accuracy["shuffled"] < 0.8
@@ -128,6 +128,8 @@ def test_own_texts_in_half_precision(tmp_path: Path) -> None:
     result = sentiment.run(
         data=str(tmp_path / "mine.csv"), width=16, min_freq=2, epochs=1, device="cpu", precision="bf16", out=str(out)
     )
+    answer = recipes.trained(out, device="cpu")(["很好吃的菜"])[0]
+    assert set(answer["classes"]) == {"0", "1"}
     assert 0 <= result.metrics["accuracy"] <= 1
     assert len(result.claims) == 1, "no English negation, no claim on it"
     assert (out / "figure.png").stat().st_size > 10_000
@@ -146,8 +148,39 @@ def test_a_pretrained_encoder_reads_all_its_pieces(tmp_path: Path) -> None:
     assert result.metrics["accuracy"] > 0.7
 
 
-@pytest.mark.xdist_group("nlp.bert.sentiment")
-def test_claims(default_run: Callable[[str], Result]) -> None:
-    result = default_run("nlp.bert.sentiment")
-    assert all(claim.holds for claim in result.claims)
-    assert result.metrics["accuracy"] > result.baseline["accuracy"] + 0.02
+def test_used_without_the_training_data(tmp_path: Path) -> None:
+    result = sentiment.run(width=16, steps=5, device="cpu", claims=False, out=str(tmp_path / "out"))
+    trained = recipes.trained(tmp_path / "out", device="cpu")
+    texts = result.test_set.texts[:5]
+    with torch.inference_mode():
+        shares = result.model.eval()(result.test_set.__getitems__(range(5))[0]).softmax(dim=1)
+    for answer, share in zip(trained(texts), shares, strict=True):
+        assert list(answer["classes"].values()) == pytest.approx(share.tolist(), abs=1e-5)
+        assert answer["class"] == result.test_set.classes[int(share.argmax())]
+
+
+KINDS = {
+    "bert": {},
+    "distilbert": {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16},
+    "roberta": {"pad_token_id": 0, "max_position_embeddings": 80},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_models_of_others_are_fine_tuned(kind: str, tmp_path: Path) -> None:
+    part = reviews()
+    subwords = train_subwords(part.texts, 300)
+    small = {"vocab_size": len(subwords.words), "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    small |= {"intermediate_size": 16, "max_position_embeddings": 64}
+    theirs = AutoModel.from_config(AutoConfig.for_model(kind, **small | KINDS[kind]))
+    theirs.save_pretrained(tmp_path / "theirs")
+    subwords.tokenizer.save_pretrained(tmp_path / "theirs")
+    rows = [f"{text},{label}" for text, label in zip(part.texts, part.labels.tolist(), strict=True)]
+    (tmp_path / "mine.csv").write_text("\n".join(["text,label", *rows]), "utf-8")
+    options = {"data": str(tmp_path / "mine.csv"), "weights": str(tmp_path / "theirs"), "max_pieces": 32}
+    result = sentiment.run(**options, epochs=1, lr=1e-3, device="cpu", claims=False, out=str(tmp_path / "out"))  # type: ignore[arg-type]
+    trained = recipes.trained(tmp_path / "out", device="cpu")
+    ids = result.test_set.__getitems__(range(4))[0]
+    with torch.inference_mode():
+        torch.testing.assert_close(trained.model(ids), result.model.eval()(ids), rtol=0, atol=1e-5)
