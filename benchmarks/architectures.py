@@ -25,7 +25,6 @@ from recipes.vision.classification import (
     inception,
     lenet,
     mobilenet,
-    old,
     resnet,
     scoring,
     task,
@@ -80,7 +79,8 @@ def line(folder: Path, recipe: ModuleType, name: str, build: Callable[[], nn.Mod
     model, lr = build(), inspect.signature(recipe.run).parameters["lr"].default
     size = [f"{count:,}" for count in (parameter_count(model), macs(model, few.__getitems__([0])[0]))]
     start = time.process_time()
-    old.train(model, few, few.subset(range(1)), epochs=1, batch_size=BATCH, lr=lr, device=CPU, **old.FAST)
+    options = task.ClassificationOptions(epochs=1, batch_size=BATCH, lr=lr, device="cpu")
+    task.train(model, few, few.subset(range(1)), options)
     seconds = time.process_time() - start
     accuracy = scoring.evaluate(model, test_set, CPU)["accuracy"]
     title = recipe.__name__.removeprefix("recipes.").removesuffix(".task")

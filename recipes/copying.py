@@ -350,11 +350,6 @@ def with_helpers(parts: list[Part], recipe: Source) -> list[Part]:
     return [*(part for part in below if part in chosen), *parts]
 
 
-def is_new(recipe: Source) -> bool:
-    """Whether the recipe stands on the second frame, and so has a lean copy."""
-    return any(found.module == "recipes.core.frame" for found in recipe.imports.values())
-
-
 def main_guard(recipe: Source) -> ast.AST:
     guards = [node for node in recipe.tree.body if "__main__" in ast.unparse(node) and isinstance(node, ast.If)]
     return guards[-1] if guards else ast.Module(body=[], type_ignores=[])
@@ -430,18 +425,17 @@ def stand_alone(name: str, *, full: bool = False, format: str | None = None) -> 
     """
     entry = catalog.find(name)
     recipe = Source(entry.module, entry.path)
-    short = is_new(recipe) and not full
-    if format is not None and not short:
+    if format is not None and full:
         raise InputError("option format: a full copy opens every format")
-    parts = without_evidence(lesson_parts(recipe)) if short else recipe.parts
-    gathered = lean(recipe, parts, Twins(format)) if short else gather(recipe)
+    parts = without_evidence(lesson_parts(recipe)) if not full else recipe.parts
+    gathered = lean(recipe, parts, Twins(format)) if not full else gather(recipe)
     pieces = [
-        f'"""{entry.docstring}\n\n{provenance(name, lean=short)}\n"""',
+        f'"""{entry.docstring}\n\n{provenance(name, lean=not full)}\n"""',
         import_lines(with_type_checking(gathered.imports)),
     ]
     for heading, group in groupby(gathered.parts.items(), lambda item: label(item[0], recipe)):
         parts = [part for _, parts in group for part in parts]
-        if short and heading != "the recipe":
+        if not full and heading != "the recipe":
             parts = [replace(part, text=with_short_docstrings(part.text)) for part in parts]
         pieces.append(f"# {heading}\n\n\n" + joined(parts))
     pieces.append('if __name__ == "__main__":\n    main(run)')
@@ -505,12 +499,11 @@ def notebook(name: str, file_name: str, *, full: bool = False, format: str | Non
     """The same as a Jupyter notebook (nbformat 4.5): a lesson to be read, its steps in cells with their sentences."""
     entry = catalog.find(name)
     recipe = Source(entry.module, entry.path)
-    short = is_new(recipe) and not full
-    lesson = lesson_parts(recipe) if short else recipe.parts
-    figures = [part for part in recipe.parts if part.text.startswith("@run.figure")] if short else []
+    lesson = lesson_parts(recipe) if not full else recipe.parts
+    figures = [part for part in recipe.parts if part.text.startswith("@run.figure")] if not full else []
     shown = with_helpers([replace(part, text=part.text.partition("\n")[2]) for part in figures], recipe)
     wanted = [*lesson, *shown]
-    gathered = lean(recipe, wanted, Twins(format, families=False)) if short else gather(recipe, wanted)
+    gathered = lean(recipe, wanted, Twins(format, families=False)) if not full else gather(recipe, wanted)
     title, body = entry.title, entry.docstring.partition("\n")[2]
     place = f"__doc__, __file__ = {title!r}, {file_name!r}  # which scripts have, and notebooks lack"
     helpers = [
@@ -519,7 +512,7 @@ def notebook(name: str, file_name: str, *, full: bool = False, format: str | Non
         if module != recipe.name
     ]
     frame = "\n\n\n".join([f"{import_lines(with_type_checking(gathered.imports))}\n\n{place}", *helpers])
-    cells: list[tuple[str, str]] = [("markdown", f"# {title}\n{body}\n\n{provenance(name, lean=short)}")]
+    cells: list[tuple[str, str]] = [("markdown", f"# {title}\n{body}\n\n{provenance(name, lean=not full)}")]
     cells += [
         ("markdown", "## What it stands on\n\nImports, the training loop, and what opens the data."),
         ("folded", frame),
@@ -531,7 +524,7 @@ def notebook(name: str, file_name: str, *, full: bool = False, format: str | Non
     cells += [("markdown", "## Run it"), ("code", "result = run()\nresult.metrics, result.baseline")]
     if shown:
         cells += [("markdown", "## Look at it"), ("code", joined(shown)), ("code", "figure(result)")]
-    elif not short:
+    elif full:
         cells.append(("code", "result.figure()"))
     content = {
         "cells": [as_cell(number, kind, text) for number, (kind, text) in enumerate(cells)],

@@ -1,7 +1,6 @@
 """What all tests share: one thread a process, no network, and each recipe's default run done once."""
 
 import functools
-import inspect
 import os
 import signal
 import socket
@@ -20,29 +19,29 @@ os.environ["OMP_NUM_THREADS"] = "1"  # and so do the processes that tests start,
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs behind it with Ctrl-C ignored
 
 
+MEASURES_CLAIMS = bool(os.environ.get("RECIPES_CLAIMS"))
+
+
 @functools.cache
 def run_default(name: str, **options: Any) -> Result:
     return recipes.run(name, device="cpu", **options)
-
-
-def measures_claims_apart(name: str) -> bool:
-    """Whether a run can do without its claims, which train variants and take most of its time."""
-    return "claims" in inspect.signature(recipes.load(name).run).parameters
 
 
 @pytest.fixture(scope="session")
 def default_run() -> Callable[[str], Result]:
     """The result of a recipe's default run on the CPU: trained once a process, so do not change it.
 
-    Without its claims, where it can do without them: those are for `proved_run`.
+    Without its claims, which train variants and take most of the time, unless `RECIPES_CLAIMS` asks for them.
     """
-    return lambda name: run_default(name, **({"claims": False} if measures_claims_apart(name) else {}))
+    return lambda name: run_default(name, claims=MEASURES_CLAIMS)
 
 
 @pytest.fixture(scope="session")
 def proved_run() -> Callable[[str], Result]:
-    """As `default_run`, with the claims: for slow tests."""
-    return run_default
+    """The same run with its claims, for tests of these; they are skipped where claims are not measured."""
+    if not MEASURES_CLAIMS:
+        pytest.skip("takes minutes; RECIPES_CLAIMS=1 measures claims")
+    return lambda name: run_default(name, claims=True)
 
 
 @pytest.fixture(autouse=True)

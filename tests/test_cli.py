@@ -222,10 +222,10 @@ def test_doctor() -> None:
     ("family_member", "options", "words", "apart"),
     [
         ("vision.classification", {}, ["--shard"], 0.05),
-        ("nlp.text_classification", {}, ["--shard"], 0.05),
-        ("audio.speech_recognition", {}, [], 0.1),
-        ("compression.quantization_aware", {"width": 8}, [], 0.2),
-        ("training.data_loading", {}, [], 0.1),
+        pytest.param("nlp.text_classification", {}, ["--shard"], 0.05, marks=pytest.mark.slow),
+        pytest.param("audio.speech_recognition", {}, [], 0.1, marks=pytest.mark.slow),
+        pytest.param("compression.quantization_aware", {"width": 8}, [], 0.2, marks=pytest.mark.slow),
+        pytest.param("training.data_loading", {}, [], 0.1, marks=pytest.mark.slow),
     ],
 )
 def test_torchrun_gives_one_result(

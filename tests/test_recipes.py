@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import recipes
 from recipes.catalog import entries, find, titles_zh
-from recipes.copying import Source, copy, is_new, stand_alone
+from recipes.copying import copy, stand_alone
 from recipes.core.command_line import option_sentences
 from recipes.core.options import field_metadata
 from recipes.core.result import Result
@@ -26,11 +25,9 @@ from recipes.datasets.tiny import write_tiny
 from recipes.smoke import shortened
 
 NAMES = recipes.names()
-MOVED = [entry.name for entry in entries() if is_new(Source(entry.module, entry.path))]  # to the second frame
 SHARED = {"data": None, "device": "auto", "seed": 0, "out": None}
 every_recipe = pytest.mark.parametrize("name", NAMES)
-TRAINED = [name for name in MOVED if " Loop(" in find(name).source]  # by gradient
-every_moved_recipe = pytest.mark.parametrize("name", MOVED)
+TRAINED = [name for name in NAMES if " Loop(" in find(name).source]  # by gradient
 
 
 @every_recipe
@@ -49,18 +46,17 @@ def test_contract(name: str) -> None:
     assert entry.title
     assert len(entry.title) < 100
     assert "\nData:" in entry.docstring
-    assert len(entry.source.splitlines()) <= (280 if name in MOVED else 365)  # the others shrink when they move
+    assert len(entry.source.splitlines()) <= 280
     assert ast.unparse(ast.parse(entry.source).body[-1]) == "if __name__ == '__main__':\n    main(run)"
 
 
-@every_moved_recipe
-def test_contract_of_the_second_frame(name: str) -> None:
-    entry, recipe = find(name), recipes.load(name).run.recipe
+@every_recipe
+def test_lesson_and_evidence(name: str) -> None:
+    recipe = recipes.load(name).run.recipe
     assert lesson_length(name) <= 220
     assert recipe.claims is not None
     assert recipe.figure is not None
     assert all(one.get("help") for key, one in field_metadata(recipe.options).items() if key != "variant")
-    assert "recipes.core.old" not in entry.source
 
 
 def lesson_length(name: str) -> int:
@@ -70,7 +66,7 @@ def lesson_length(name: str) -> int:
 
 
 def test_copies_are_kept() -> None:
-    lengths = {name: len(stand_alone(name)[0].splitlines()) for name in MOVED}
+    lengths = {name: len(stand_alone(name)[0].splitlines()) for name in NAMES}
     two_stages = {f"vision.detection.{name}" for name in ("rcnn", "fast_rcnn", "faster_rcnn")}
     assert max(length for name, length in lengths.items() if name not in two_stages) <= 600, lengths
     assert max(lengths.values()) <= 700, lengths  # proposals, and what is made of them: two recipes in one
@@ -100,11 +96,9 @@ def test_learned(name: str, default_run: Callable[[str], Result]) -> None:
     assert first in result.baseline, "a plain baseline of the same metric"
     assert first in result.bars, "a bar"
     assert all(math.isfinite(value) for value in result.metrics.values())
-    assert result.claims or name in MOVED
 
 
-@pytest.mark.slow
-@every_moved_recipe
+@every_recipe
 def test_claims(name: str, proved_run: Callable[[str], Result]) -> None:
     """Each of them holds, and the table and the figure take in what was compared."""
     result = proved_run(name)
@@ -159,22 +153,13 @@ def test_copy_runs_alone_and_gives_the_same_to_the_bit(
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             assert not any(module.partition(".")[0] == "recipes" for module in modules)
     options.pop("claims", None)
-    given = {**options, "device": "cpu", "seed": 1, "out": "out.pt" if name in MOVED else "out"}
+    given = {**options, "device": "cpu", "seed": 1, "out": "out.pt"}
     words = [f"--no-{key}" if value is False else f"--{key}={value}" for key, value in given.items()]
-    command = [sys.executable, "-I", target.name, *([] if name in MOVED else ["--json"]), *words]
+    command = [sys.executable, "-I", target.name, *words]
     done = subprocess.run(command, cwd=target.parent, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-2000:]
-    if name in MOVED:
-        saved = torch.load(target.parent / "out.pt", weights_only=True)
-        assert "this recipe:" in done.stdout
-    else:
-        theirs = json.loads(done.stdout)
-        assert theirs["metrics"].keys() == mine.metrics.keys()
-        for key in mine.metrics.keys() - {"latency_ratio"}:
-            assert theirs["metrics"][key] == mine.metrics[key], key
-        if not isinstance(mine.model, torch.nn.Module):
-            return
-        saved = load_file(target.parent / "out" / "model.safetensors")
+    assert "this recipe:" in done.stdout
+    saved = torch.load(target.parent / "out.pt", weights_only=True)
     for key, value in whole_weights(mine.model).items():
         assert torch.equal(saved[key], value), key
 
@@ -195,9 +180,7 @@ for file in ("model.onnx", "model.pt2"):
 
 def used() -> list[str]:
     """Recipes whose trained model can be opened again."""
-    runs = {name: recipes.load(name).run for name in NAMES}
-    made = {name: getattr(run, "recipe", None) or getattr(run, "old_recipe", None) for name, run in runs.items()}
-    return [name for name in NAMES if made[name].task is not None]
+    return [name for name in NAMES if recipes.load(name).run.recipe.task is not None]
 
 
 @pytest.mark.slow
@@ -248,9 +231,7 @@ TASKS += "GreedySummarization QuestionAnswering Entities SentenceSimilarity Word
 
 
 def test_every_task_is_used_by_a_recipe() -> None:
-    runs = [recipes.load(name).run for name in used()]
-    made = [getattr(run, "recipe", None) or run.old_recipe for run in runs]
-    assert {one.task.__name__ for one in made} >= set(TASKS.split())
+    assert {recipes.load(name).run.recipe.task.__name__ for name in used()} >= set(TASKS.split())
 
 
 RESULTS = Path(__file__).parents[1] / "results"

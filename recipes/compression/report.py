@@ -5,7 +5,6 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from recipes.compression.files import file_bytes, save_dense
-from recipes.core.errors import InputError
 from recipes.core.measure import interleaved, macs, ratio
-from recipes.core.old import Engine
 from recipes.datasets.images import ImageFiles, Images
 from recipes.vision.classification.scoring import evaluate
 
@@ -134,21 +131,6 @@ def draw_latencies(axes: Any, rows: list[dict[str, Any]]) -> None:
     axes.set(xlabel="time, as a share of fp32's", ylim=(max(1, len(timed)) - 0.5, -0.5))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
-
-
-def in_subfolder(engine: Engine, name: str) -> Engine:
-    """The same options, with the checkpoints of one training among several in a folder of its own."""
-    inside: Engine = {**engine}
-    if engine.get("checkpoint") is not None:
-        inside["checkpoint"] = str(Path(engine["checkpoint"]) / name)
-    return inside
-
-
-def check_counts(**options: int) -> None:
-    """Raises an InputError for the first option that is no whole number of at least 1."""
-    for name, value in options.items():
-        if not (isinstance(value, int) and value >= 1):
-            raise InputError(f"option {name}: expected a whole number of at least 1, got {value!r}")
 
 
 def logarithmic(axes: Any, label: str) -> None:

@@ -25,11 +25,8 @@ def option_sentences(docstring: str) -> dict[str, str]:
 
 
 def add_options(parser: argparse.ArgumentParser, run: Callable[..., Any]) -> None:
-    """An option of the command line for each option of `run`; those of the engine are left unset."""
-    recipe = getattr(run, "recipe", None)
-    if recipe is None:
-        add_options_of_signature(parser, run)
-        return
+    """An option of the command line for each option of a recipe's `run`."""
+    recipe = run.recipe  # type: ignore[attr-defined]
     hints, told = field_types(recipe.options), field_metadata(recipe.options)
     defaults = {one.name: one.default for one in dataclasses.fields(recipe.options)}
     own = parser.add_argument_group("options of this recipe")
@@ -41,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser, run: Callable[..., Any]) -> Non
 
 def add_option(parser: Any, name: str, hint: Any, default: Any, sentence: str) -> None:
     flag, sentence = f"--{name.replace('_', '-')}", sentence.replace("%", "%%")
-    if default is not None and default is not argparse.SUPPRESS:
+    if default is not None:
         sentence += f" (default: {default})"
     if typing.get_origin(hint) in (Union, types.UnionType):  # X | None
         hint = next(choice for choice in typing.get_args(hint) if choice is not types.NoneType)
@@ -52,21 +49,6 @@ def add_option(parser: Any, name: str, hint: Any, default: Any, sentence: str) -
     else:
         kind = hint if hint in (int, float) else str
         parser.add_argument(flag, type=kind, default=default, help=sentence, metavar=kind.__name__.upper())
-
-
-def add_options_of_signature(parser: argparse.ArgumentParser, run: Callable[..., Any]) -> None:
-    """The same for a recipe of the first frame, whose options stand in its signature and its docstring."""
-    hints = typing.get_type_hints(run)
-    sentences = option_sentences(run.__doc__ or "")
-    defaults = {name: parameter.default for name, parameter in inspect.signature(run).parameters.items()}
-    if "engine" in defaults:
-        (engine,) = typing.get_args(hints["engine"])
-        hints |= typing.get_type_hints(engine)
-        sentences |= option_sentences(engine.__doc__)
-        del defaults["engine"]
-        defaults |= dict.fromkeys(typing.get_type_hints(engine), argparse.SUPPRESS)
-    for name, default in defaults.items():
-        add_option(parser, name, hints[name], default, sentences.get(name, ""))
 
 
 class OneLineParser(argparse.ArgumentParser):

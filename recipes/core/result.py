@@ -15,7 +15,8 @@ from recipes.core.device import rank_and_world
 from recipes.core.files import own_path, write_folder
 from recipes.core.task import Task, model_files
 
-LOWER_IS_BETTER = {"loss", "perplexity", "word_error_rate", "bytes", "macs", "parameters", "latency_ratio"}
+LOWER_IS_BETTER = {"loss", "perplexity", "bits_per_pixel", "word_error_rate"}
+LOWER_IS_BETTER |= {"bytes", "macs", "parameters", "latency_ratio"}
 NOT_WRITTEN = {"model", "draw", "train_set", "test_set", "runs", "task", "by_default"}
 
 

@@ -538,7 +538,6 @@ from torch import nn
 from torch.nn import functional as F
 from recipes.core.device import rank_and_world, setup
 from recipes.core.evaluation import predict
-from recipes.core.old import OldLoop
 from recipes.core.loop import Loop, one_cycle
 device = setup("cpu", 0)
 model = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Dropout({dropout}), nn.Linear(16, 2))
@@ -598,6 +597,7 @@ def test_goes_on_with_another_number_of_processes(tmp_path: Path, whole: dict, o
         torch.testing.assert_close(torch.tensor(mine), torch.tensor(theirs), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_each_process_goes_on_with_its_own_random_state(tmp_path: Path) -> None:
     """Killed in the middle of the second epoch: dropout goes on to the bit, and is not the same in both processes."""
     whole = run_processes(tmp_path, 2, {}, dropout=0.5)

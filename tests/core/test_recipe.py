@@ -2,16 +2,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from recipes.core.errors import InputError
 from recipes.core.frame import Claim, Options, Result, option, recipe
-from recipes.core.old import Engine, old_recipe
 
 trained: list[str] = []
 seeds: list[tuple[int, ...]] = []  # as claims see them
@@ -152,34 +150,6 @@ def test_what_no_metric_can_be_told_of_is_a_result() -> None:
 def test_sizes_that_no_memory_holds_are_one_line() -> None:
     with pytest.raises(InputError, match="not enough memory: expected a smaller model, batch_size or image_size"):
         recipe(Options)(lambda options: Result({"a": torch.empty(2**50).sum().item()}, {}))()
-
-
-def old_body(
-    *, epochs: int = 1, width: int = 8, share: float = 0.5, out: str | None = None, **engine: Unpack[Engine]
-) -> Result:
-    assert type(width) is int
-    assert type(share) is float
-    return Result(metrics={"accuracy": share}, baseline={"accuracy": 0.5})
-
-
-def test_options_of_the_first_frame_are_held_to_type_and_range() -> None:
-    old = old_recipe(old_body)
-    assert old(width=np.int64(3), share=np.float32(0.5), epochs=np.int32(2)).options["width"] == 3
-    for wrong in (
-        {"width": 0},
-        {"width": 2.0},
-        {"share": float("nan")},
-        {"share": -1.0},
-        {"epochs": 0},
-        {"clip": 0.0},
-        {"accumulate": 0},
-        {"precision": "fp8"},
-        {"out": 3},
-    ):
-        with pytest.raises(InputError, match=f"option {next(iter(wrong))}: expected "):
-            old(**wrong)
-    with pytest.raises(TypeError, match="unknown option 'widht'"):
-        old(widht=3)
 
 
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

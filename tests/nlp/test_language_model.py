@@ -281,6 +281,7 @@ def test_a_trained_model_continues_texts(tmp_path: Path) -> None:
     torch.testing.assert_close(program(longer), trained.model(longer), rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_with_sharded_weights(tmp_path: Path) -> None:
     data, out = write_text(tmp_path / "mine.txt"), tmp_path / "out"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

@@ -192,7 +192,6 @@ def test_own_articles_in_half_precision(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "figure.png").stat().st_size > 10_000
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group("nlp.summarization")
 def test_no_sentence_alone_is_a_summary(proved_run: Callable[[str], Result]) -> None:
     result = proved_run("nlp.summarization")

@@ -37,7 +37,6 @@ def group(tmp_path: Path) -> object:
     dist.destroy_process_group()
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group(NAME)
 def test_several_trained_as_one(proved_run: Callable[[str], Result]) -> None:
     result = proved_run(NAME)

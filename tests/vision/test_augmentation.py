@@ -227,7 +227,6 @@ def test_conditions_repeat_and_light_falls_off_to_one_side() -> None:
     torch.testing.assert_close(lit[:, 0, 0, 0] + lit[:, 0, 0, -1], torch.full((40,), 0.55))
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group("vision.augmentation")
 def test_what_the_claims_compare(proved_run: Callable[[str], Result]) -> None:
     result = proved_run("vision.augmentation")

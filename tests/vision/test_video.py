@@ -157,7 +157,6 @@ def test_own_clips_and_pictures(tmp_path: Path) -> None:
     assert moved.train_set.classes == video.MOTIONS
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group(NAME)
 def test_what_the_claims_compare(proved_run: Callable[[str], Result]) -> None:
     result = proved_run(NAME)

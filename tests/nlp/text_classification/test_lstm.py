@@ -42,7 +42,6 @@ def test_shuffled_labels_fail_the_bar(reviews: tuple[EncodedTexts, EncodedTexts]
     assert accuracy["true"] > accuracy["shuffled"] + 0.1
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group("nlp.text_classification.lstm")
 def test_the_lstm_remembers(proved_run: Callable[[str], Result]) -> None:
     result = proved_run("nlp.text_classification.lstm")

@@ -162,6 +162,7 @@ def test_a_written_model_answers_and_exports(table: Path, tmp_path: Path, name: 
         torch.testing.assert_close(exported(ids), trained.model(ids), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_with_own_texts(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -174,7 +175,6 @@ def test_two_processes_with_own_texts(table: Path, tmp_path: Path) -> None:
     assert {path.name for path in out.iterdir()} >= {"result.json", "figure.png", "model.safetensors", "model.json"}
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group("nlp.text_classification.rnn")
 def test_the_rnn_forgets(proved_run: Callable[[str], Result]) -> None:
     result = proved_run("nlp.text_classification.rnn")

@@ -45,7 +45,6 @@ def test_pairs_are_words_that_stand_side_by_side() -> None:
     assert not torch.allclose(model(torch.tensor([[4, 5, 6]])), model(torch.tensor([[6, 5, 4]])), atol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group("nlp.text_classification")
 def test_the_mean_reads_no_order(proved_run: Callable[[str], Result]) -> None:
     result = proved_run("nlp.text_classification")

@@ -207,6 +207,7 @@ def test_the_lean_openers_read_the_same(tmp_path: Path, format: str) -> None:
         assert found.classes == expected.classes
 
 
+@pytest.mark.slow
 def test_two_processes_with_sharded_weights(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -219,7 +220,6 @@ def test_two_processes_with_sharded_weights(table: Path, tmp_path: Path) -> None
     assert {path.name for path in out.iterdir()} >= {"result.json", "figure.png", "model.safetensors", "model.json"}
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group("nlp.text_classification.text_cnn")
 def test_the_cnn_reads_order(proved_run: Callable[[str], Result]) -> None:
     result = proved_run("nlp.text_classification.text_cnn")

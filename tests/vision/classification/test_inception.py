@@ -161,7 +161,6 @@ def test_detectors_and_segmenters_can_stand_on_it() -> None:
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group(NAME)
 def test_what_the_claims_compare(proved_run: Callable[[str], Result]) -> None:
     result = proved_run(NAME)

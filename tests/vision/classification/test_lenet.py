@@ -59,14 +59,12 @@ def test_mosaic_stretches_each_map_and_frames_it() -> None:
     assert (picture[0, 0] == 1).all()
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group(NAME)
 def test_what_the_claims_compare(proved_run: Callable[[str], Result]) -> None:
     result = proved_run(NAME)
     assert [row["parameters"] for row in result.rows] == [61_706, 62_110] * 2
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group(NAME)
 def test_shifted_pictures_are_the_same_in_every_call(proved_run: Callable[[str], Result]) -> None:
     result = proved_run(NAME)

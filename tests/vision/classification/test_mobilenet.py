@@ -82,7 +82,6 @@ def test_shuffled_labels_fail_the_bar() -> None:
     assert loop.history[-1]["accuracy"] < 0.4
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group(NAME)
 def test_what_the_claims_compare(proved_run: Callable[[str], Result]) -> None:
     result = proved_run(NAME)

@@ -12,7 +12,6 @@ from recipes import using
 from recipes.core.errors import InputError
 from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.vision.classification.old import build_model
 from recipes.vision.classification.scoring import evaluate, majority
 from recipes.vision.classification.task import ClassificationOptions, SmallCNN, build, run, train
 
@@ -93,7 +92,6 @@ def test_models_by_name(name: str, channels: int) -> None:
     pictures = Images(torch.zeros(2, channels, 32, 32, dtype=torch.uint8), torch.tensor([0, 1]), list("abcde"))
     model = build(ClassificationOptions(model=name), pictures).eval()
     assert model(pictures.__getitems__([0, 1])[0]).shape == (2, 5)
-    assert build_model(name, channels, 5).eval()(torch.zeros(2, channels, 32, 32)).shape == (2, 5)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "timm:", "timm:resnet_18x", "torchvision:resnet18x", "keras:resnet"])

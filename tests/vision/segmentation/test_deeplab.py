@@ -140,7 +140,6 @@ class TestRun:
         wrong = replace(test_set, images=test_set.images.roll(1, dims=0))
         assert evaluate(result.model, wrong, CPU)["mean_iou"] < 0.3
 
-    @pytest.mark.slow
     @pytest.mark.xdist_group(NAME)
     def test_dilation_widens_the_receptive_field_by_the_sum_of_its_gaps(
         self, proved_run: Callable[[str], Result]

@@ -116,6 +116,7 @@ def test_gradients_reach_every_parameter(sequences: Parts) -> None:
         assert parameter.grad.abs().sum() > 0, name
 
 
+@pytest.mark.slow
 def test_objects_that_are_not_where_the_loss_says_teach_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(response: torch.Tensor, codes: torch.Tensor, shifts: torch.Tensor, *sizes: torch.Tensor) -> torch.Tensor:
         return localization_loss(response, codes, shifts.roll(1, 0), *sizes)
@@ -176,7 +177,6 @@ def test_basketball(real_data: Path) -> None:
     assert result["mean_overlap"] > result.baseline["mean_overlap"] > 0.4
 
 
-@pytest.mark.slow
 @pytest.mark.xdist_group(NAME)
 def test_training_pays(proved_run: Callable[[str], Result]) -> None:
     follows = {row["follows"]: row["mean_overlap"] for row in proved_run(NAME).rows}
