@@ -1,9 +1,7 @@
 """Channels that must go together, against Torch-Pruning, and the smaller network against the larger one."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import recipes
 from recipes.compression import plain
 from recipes.compression.channels import channel_groups, prune_channels
 from recipes.compression.coupling import PRODUCERS, couple
@@ -27,7 +24,6 @@ from recipes.compression.structured_pruning import (
 from recipes.core.errors import InputError
 from recipes.core.loading import batches
 from recipes.core.measure import parameter_count
-from recipes.core.result import Result
 from recipes.datasets.images import open_images
 from recipes.vision.classification.resnet import BasicBlock, Bottleneck, ResNet
 from recipes.vision.classification.scoring import evaluate
@@ -281,21 +277,3 @@ def test_shuffled_labels_fail_the_bar() -> None:
     train(model, shuffled, options)
     assert evaluate(model, test_set, CPU)["accuracy"] < 0.4
     assert all(value.requires_grad for value in model.parameters())
-
-
-@pytest.mark.xdist_group(NAME)
-def test_the_files_it_writes_answer_as_the_model_in_memory(
-    default_run: Callable[[str], Result], tmp_path: Path
-) -> None:
-    result = default_run(NAME)
-    result.save(tmp_path / "out")
-    images, _ = result.test_set.__getitems__(range(40))
-    model = result.model.cpu().eval()
-    with torch.no_grad():
-        expected = model(images)
-        program = torch.export.load(tmp_path / "out" / "model.pt2").module()
-        torch.testing.assert_close(program(images), expected, rtol=1e-5, atol=1e-5)
-    trained = recipes.trained(tmp_path / "out", device="cpu")
-    answers = trained(list(result.test_set.pixels(torch.arange(40))))
-    for answer, share in zip(answers, expected.softmax(dim=1), strict=True):
-        assert list(answer["classes"].values()) == pytest.approx(share.tolist(), abs=1e-5)

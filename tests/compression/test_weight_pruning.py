@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
-import recipes
 from recipes.compression.files import file_bytes, load_sparse, save_dense, save_sparse, with_gaps
 from recipes.compression.moved import DeepNet, Moved
 from recipes.compression.weight_pruning import (
@@ -194,21 +193,10 @@ def test_equally_large_weights_go_as_they_are_due() -> None:
 
 
 @pytest.mark.xdist_group(NAME)
-def test_the_files_it_writes_answer_as_the_model_in_memory(
-    default_run: Callable[[str], Result], tmp_path: Path
-) -> None:
+def test_the_packed_file_is_the_model_in_memory(default_run: Callable[[str], Result], tmp_path: Path) -> None:
     result = default_run(NAME)
     result.save(tmp_path / "out")
-    images, _ = result.test_set.__getitems__(range(40))
-    model = result.model.cpu().eval()
-    with torch.no_grad():
-        expected = model(images)
-        other = DeepNet(1, 10, width=result.options["width"]).eval()
-        load_sparse(other, tmp_path / "out" / "packed.safetensors")
-        torch.testing.assert_close(other(images), expected)
-        program = torch.export.load(tmp_path / "out" / "model.pt2").module()
-        torch.testing.assert_close(program(images), expected, rtol=1e-5, atol=1e-5)
-    trained = recipes.trained(tmp_path / "out", device="cpu")
-    answers = trained(list(result.test_set.pixels(torch.arange(40))))
-    for answer, share in zip(answers, expected.softmax(dim=1), strict=True):
-        assert list(answer["classes"].values()) == pytest.approx(share.tolist(), abs=1e-5)
+    other = DeepNet(1, 10, width=result.options["width"])
+    load_sparse(other, tmp_path / "out" / "packed.safetensors")
+    for name, weight in result.model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], weight.cpu()), name

@@ -190,22 +190,6 @@ def few(dataset: Boxes, count: int) -> Boxes:
     return Boxes(dataset.images[:count], dataset.boxes[:count], dataset.labels[:count], dataset.classes, [""] * count)
 
 
-def test_what_is_written_answers_as_the_model_in_memory(scenes: tuple[Boxes, Boxes], tmp_path: Path) -> None:
-    """Its anchors with it, which were taken from the training data."""
-    data = few(scenes[0], 64), few(scenes[1], 8)
-    result = faster_rcnn.run(data=data, epochs=3, device="cpu", claims=False, out=str(tmp_path / "out"))
-    trained = recipes.trained(tmp_path / "out", device="cpu")
-    assert trained.task.sides == result.model.sides.tolist()
-    images = scenes[1].images[:4]
-    with torch.inference_mode():
-        expected = result.model.eval()(images.float() / 255)
-    for answer, found in zip(trained(list(images)), expected, strict=True):
-        torch.testing.assert_close(answer["boxes"], found["boxes"], rtol=0, atol=1e-4)
-        torch.testing.assert_close(answer["scores"], found["scores"], rtol=0, atol=1e-5)
-    for suffix in ("onnx", "pt2"):
-        assert trained.export(tmp_path / f"model.{suffix}") < 1e-2
-
-
 def test_own_pictures(tmp_path: Path) -> None:
     """Pascal VOC's layout, not square, one class."""
     for name in ("JPEGImages", "Annotations"):

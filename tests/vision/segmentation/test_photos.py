@@ -56,7 +56,7 @@ def test_it_is_trained_written_and_opened_again(recipe: Any, few: tuple[Masks, M
     images = few[1].images
     with torch.inference_mode():
         expected = result.model.eval()(images.float() / 255)
-        torch.testing.assert_close(trained.model(images.float() / 255), expected)
+        torch.testing.assert_close(trained.model(images.float() / 255), expected, rtol=1e-4, atol=1e-5)
 
 
 @both
