@@ -15,12 +15,12 @@ from recipes.datasets.reading import files_in, require_folder
 from recipes.datasets.running_text import read_text
 from recipes.datasets.texts import Texts, texts_of
 
-SINGLE = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")  # characters of Chinese and Japanese
+IDEOGRAM = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")  # Chinese and Japanese, written without spaces
 
 
 def word_count(text: str) -> int:
     """Words between spaces; what is written without spaces counts by the character."""
-    return len(SINGLE.sub(" x ", text).split())
+    return len(IDEOGRAM.sub(" x ", text).split())
 
 
 def open_passages(data: str | Path | None = None) -> dict[str, list[str]]:

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recipes.core.frame import Loop, Options, batches_by_length
 from recipes.datasets.loading import few_of_each
 from recipes.datasets.texts import Texts
 from recipes.datasets.word_vectors import WordVectors, start_from
 from recipes.nlp.near_words import known_words
 from recipes.nlp.text_classification.encoding import EncodedTexts, Vocabulary
 from recipes.nlp.text_classification.scoring import accuracy_on, linear_svm
-from recipes.nlp.text_classification.task import MeanOfWords, MeanOfWordsOptions, train
+from recipes.nlp.text_classification.task import MeanOfWords
 
 
 def few_texts(texts: Texts, samples: int, seed: int) -> Texts:
@@ -102,12 +103,15 @@ def classifiers_from_few(
     asked, device = encoded(test_set), torch.device("cpu")
     for number in range(seed, seed + times):
         few = encoded(few_texts(train_set, samples, number))
-        options = MeanOfWordsOptions(epochs=40, batch_size=20, lr=1e-2, device=device, seed=number)
+        options = Options(epochs=40, batch_size=20, lr=1e-2, device=device, seed=number)
         for name, start in starts.items():
             torch.manual_seed(number)
             model = MeanOfWords(len(vocabulary), len(few.classes), embedding_size=table.shape[1])
             if start is not None:
                 start_from(model.embedding, vocabulary.words, start)
-            train(model, few, few, options)
+            optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, fused=True)
+            loop = Loop(model, optimizer, batches_by_length(few, options), options)
+            for ids, labels in loop:
+                loop.step(F.cross_entropy(loop.model(ids), labels))
             accuracies[name] = [*accuracies[name], accuracy_on(model, asked, device)]
     return {name: sum(found) / times for name, found in accuracies.items()}

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from recipes.core.result import Result
 from recipes.core.task import Task, first_inputs
 from recipes.nlp.text_classification.encoding import tokenize
+from recipes.nlp.text_classification.using import class_answers
 
 BUCKETS = 16384  # numbers that all pieces share
 Words = list[str]
@@ -125,12 +126,7 @@ class SpelledTexts(Task):
         return (spelled([tokenize(text)[: self.max_words] for text in items]),)  # (N, pieces)
 
     def answers(self, outputs: Tensor, items: Sequence[str]) -> list[dict[str, Any]]:
-        found = []
-        for text, shares in zip(items, outputs.softmax(dim=1), strict=True):
-            best = int(shares.argmax())
-            answer = {"text": text, "class": self.classes[best], "probability": float(shares[best])}
-            found.append(answer | {"classes": dict(zip(self.classes, shares.tolist(), strict=True))})
-        return found
+        return class_answers(outputs, items, self.classes)
 
     def dynamic(self) -> tuple[dict[int, Any], ...]:
         return ({0: "batch", 1: "pieces"},)

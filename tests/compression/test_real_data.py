@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recipes.compression.channels import prune_channels
 from recipes.compression.files import file_bytes, load_sparse, save_dense, save_sparse
@@ -21,13 +22,15 @@ from recipes.compression.quantization import load_quantized, quantize
 from recipes.compression.quantization_aware import load_packed, packed_model
 from recipes.compression.weight_pruning import fine_tune, prune
 from recipes.core.evaluation import predict
+from recipes.core.loading import batches
+from recipes.core.loop import Loop
 from recipes.core.measure import macs, parameter_count
+from recipes.core.options import Options
 from recipes.datasets.images import Images, open_images
 from recipes.datasets.texts import open_texts
 from recipes.nlp.bert import sentiment
 from recipes.nlp.bert.encoder import open_encoder, start_with_positions
 from recipes.nlp.bert.subwords import encode_texts
-from recipes.vision.classification import old
 from recipes.vision.classification.resnet import resnet18
 from recipes.vision.classification.vit import VisionTransformer
 
@@ -60,16 +63,16 @@ class Trained:
 
     def way(self, lr: float) -> dict[str, Any]:
         torch.manual_seed(self.seed)
-        fast = old.FAST if self.name == "resnet18" else {}
+        fast = {"precision": "auto", "channels_last": True} if self.name == "resnet18" else {}
         size = 32 if self.name == "bert" else 64
         return {"epochs": EPOCHS, "batch_size": size, "lr": lr, "device": CPU, "seed": self.seed, **fast}
 
     def fit(self, model: Any, lr: float, **options: Any) -> nn.Module:
-        sets = self.train_set, first(self.test_set, 10)
         if self.name == "bert":
+            sets = self.train_set, first(self.test_set, 10)
             sentiment.train(model, *sets, sentiment.SentimentOptions(**self.way(lr), **options))
         else:
-            old.train(model, *sets, **self.way(lr), **options)
+            train_on_pictures(model, self.train_set, Options(**self.way(lr), **options))
         return model.to(memory_format=torch.contiguous_format).eval()
 
     def later(self, model: nn.Module) -> nn.Module:
@@ -93,6 +96,13 @@ class Trained:
         """Points of accuracy that the dense network is ahead, and two standard errors of them."""
         ahead = self.dense - self.right(model)
         return ahead.mean().item(), 2 * ahead.std().item() / len(ahead) ** 0.5
+
+
+def train_on_pictures(model: nn.Module, train_set: Images, options: Options) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.05, fused=True)
+    loop = Loop(model, optimizer, batches(train_set, options), options)
+    for images, labels in loop:
+        loop.step(F.cross_entropy(loop.model(images), labels))
 
 
 def first(part: Any, count: int) -> Any:

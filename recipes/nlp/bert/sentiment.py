@@ -63,7 +63,7 @@ class SentimentOptions(Options):
     width: int = option(32, "size of a piece's state, a multiple of the heads", least=1)
     layers: int = option(2, "of the encoder", least=1)
     heads: int = option(4, "of attention in each layer", least=1)
-    epochs: int = 8
+    epochs: int = 16
     batch_size: int = 16
     lr: float = option(
         2e-3, "highest learning rate of the schedule; pretrained weights need less, such as 5e-5", above=0

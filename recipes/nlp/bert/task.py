@@ -5,7 +5,7 @@ do for that, nobody has to label it. Of the words chosen, 80 % become [MASK], 10
 are: a word that can be seen may be wrong as well, so every word has to be understood.
 
 The plain way is a table of which words stand between which neighbors. It gets far, since grammar is local, and a
-network trained for half as long is behind it. What decides the rest stands further away: attention finds it.
+network trained for half as long gets about as far. What decides the rest stands further away: attention finds it.
 
 What the encoder knows then makes other tasks cheap. Here it learns from 20 texts which words had a capital, and finds
 more of them than one that starts from random weights. What it knows is the language it has read: in sentences of
@@ -49,7 +49,7 @@ class BertOptions(Options):
     layers: int = option(2, "of the encoder", least=1)
     heads: int = option(4, "of attention in each layer", least=1)
     share: float = option(0.3, "of the pieces that are to be guessed (0.15 in the paper)", above=0, below=1)
-    epochs: int = 9
+    epochs: int = 12
     batch_size: int = 8
     lr: float = option(
         5e-3, "highest learning rate of the schedule; pretrained weights need less, such as 1e-4", above=0

@@ -16,7 +16,7 @@ from recipes.core.task import Task, first_inputs
 from recipes.nlp.bert.subwords import Subwords, subwords_from, tokenizer_json
 
 GAP = re.compile(r"_{3,}|\[MASK\]")
-SHOWN = 5  # fillings of each gap that an answer tells
+FILLINGS = 5  # fillings of each gap that an answer tells
 
 
 @dataclass(kw_only=True)
@@ -67,7 +67,7 @@ class MaskedWords(Task):
         logits = model(ids.to(device), gaps.to(device)).float().cpu()  # (gaps, pieces known)
         found = []
         for item, shares in zip(items, logits.softmax(dim=1).split(gaps.sum(dim=1).tolist()), strict=True):
-            best = [zip(*one.topk(SHOWN), strict=True) for one in shares]
+            best = [zip(*one.topk(FILLINGS), strict=True) for one in shares]
             words = [[{"word": self.subwords.words[int(n)], "probability": float(p)} for p, n in gap] for gap in best]
             found.append({"text": item, "gaps": words})
         return found

@@ -5,15 +5,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader
 
 from recipes.core.errors import InputError
-from recipes.core.loading import loader_by_length
 from recipes.core.options import Options, option
 from recipes.datasets.texts import Texts, open_texts
 from recipes.datasets.word_vectors import WordVectors, read_vectors
@@ -171,10 +168,3 @@ def phrases(dataset: EncodedTexts, length: int) -> EncodedTexts:
     runs = sorted(run for run in found if UNKNOWN not in run)
     texts = [" ".join(dataset.vocabulary.words[number] for number in run) for run in runs]
     return replace(dataset, texts=texts, ids=[torch.tensor(run) for run in runs], labels=torch.zeros(len(runs)).long())
-
-
-def batches_by_length(
-    dataset: Any, batch_size: int, *, lengths: Sequence[int] | None = None, seed: int = 0
-) -> DataLoader:
-    """Batches by length for recipes of the first frame, with the options one by one."""
-    return loader_by_length(dataset, batch_size, seed, lengths)
