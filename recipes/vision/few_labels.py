@@ -32,8 +32,7 @@ def cut_out(scenes: Boxes) -> Images:
         for left, top, right, bottom in square.clamp(min=0).tolist():
             piece = image[None, :, top : max(bottom, top + 1), left : max(right, left + 1)].float()
             pieces.append(F.interpolate(piece, size=(CROP, CROP), mode="bilinear").round().to(torch.uint8)[0])
-    zero, one = torch.zeros(3), torch.ones(3)
-    return Images(torch.stack(pieces), torch.cat(scenes.labels), scenes.classes, zero, one)
+    return Images(torch.stack(pieces), torch.cat(scenes.labels), scenes.classes, torch.zeros(3), torch.ones(3))
 
 
 def other_digits(samples: int, seed: int) -> tuple[Images, Images]:

