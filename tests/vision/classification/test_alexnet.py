@@ -4,9 +4,9 @@ from torch import nn
 
 from recipes.core.errors import InputError
 from recipes.core.measure import parameter_count
-from recipes.datasets.images import open_images
 from recipes.vision.classification import alexnet
 from recipes.vision.classification.alexnet import AlexNet, AlexNetOptions
+from tests.vision.classification.controls import accuracy_after_shuffled_labels, require_that_all_counts
 
 NAME = "vision.classification.alexnet"
 
@@ -35,10 +35,7 @@ def test_equals_torchvision() -> None:
 def test_every_parameter_gets_a_gradient_and_the_picture_counts(activation: type[nn.Module]) -> None:
     network = small(activation=activation)
     assert sum(isinstance(part, activation) for part in network.modules()) == 7
-    logits = network(torch.randn(64, 1, 16, 16))
-    assert logits.std(dim=0).min() > 1e-3
-    logits.square().sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+    require_that_all_counts(network, torch.randn(64, 1, 16, 16), 1e-3)
 
 
 def test_dropout_acts_in_training_alone() -> None:
@@ -60,11 +57,10 @@ def test_wrong_labels_are_of_other_pictures_and_of_the_train_part_alone() -> Non
 
 
 def test_shuffled_labels_fail_the_bar() -> None:
-    train_set, test_set = open_images(image_size=16)
-    torch.manual_seed(0)
-    train_set.labels = train_set.labels[torch.randperm(len(train_set))]
-    loop = alexnet.train(small(), train_set, test_set, AlexNetOptions(epochs=2, device="cpu"))
-    assert loop.history[-1]["accuracy"] < 0.4
+    assert (
+        accuracy_after_shuffled_labels(alexnet.train, small(), AlexNetOptions(epochs=2, device="cpu"), image_size=16)
+        < 0.4
+    )
 
 
 def test_impossible_options_are_named() -> None:

@@ -18,6 +18,7 @@ from recipes.vision.classification.densenet import (
     cut_to_the_nearest,
     weights_by_source,
 )
+from tests.vision.classification.controls import accuracy_after_shuffled_labels, require_that_all_counts
 
 NAME = "vision.classification.densenet"
 
@@ -87,18 +88,11 @@ def test_cutting_changes_the_answers_and_leaves_the_network_as_it_was() -> None:
 
 def test_every_parameter_gets_a_gradient_and_the_picture_counts() -> None:
     network = small()
-    logits = network(torch.randn(32, 1, 8, 8))
-    assert logits.std(dim=0).min() > 1e-4
-    logits.square().sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+    require_that_all_counts(network, torch.randn(32, 1, 8, 8), 1e-4)
 
 
 def test_shuffled_labels_fail_the_bar() -> None:
-    train_set, test_set = open_images()
-    model = small()
-    train_set.labels = train_set.labels[torch.randperm(len(train_set))]
-    loop = densenet.train(model, train_set, test_set, DenseNetOptions(epochs=2, device="cpu"))
-    assert loop.history[-1]["accuracy"] < 0.4
+    assert accuracy_after_shuffled_labels(densenet.train, small(), DenseNetOptions(epochs=2, device="cpu")) < 0.4
 
 
 @pytest.mark.xdist_group(NAME)

@@ -7,9 +7,9 @@ from torch import nn
 from recipes.core.errors import InputError
 from recipes.core.measure import parameter_count
 from recipes.core.result import Result
-from recipes.datasets.images import open_images
 from recipes.vision.classification import efficientnet
 from recipes.vision.classification.efficientnet import SMALL_SETTINGS, EfficientNet, EfficientNetOptions, MBConv
+from tests.vision.classification.controls import accuracy_after_shuffled_labels, require_that_all_counts
 
 NAME = "vision.classification.efficientnet"
 
@@ -54,18 +54,13 @@ def test_stochastic_depth_skips_whole_pictures_and_keeps_the_mean() -> None:
 
 def test_every_parameter_gets_a_gradient_and_the_picture_counts() -> None:
     network = small()
-    logits = network(torch.randn(32, 1, 8, 8))
-    assert logits.std(dim=0).min() > 1e-3
-    logits.square().sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+    require_that_all_counts(network, torch.randn(32, 1, 8, 8), 1e-3)
 
 
 def test_shuffled_labels_fail_the_bar() -> None:
-    train_set, test_set = open_images()
-    model = small()
-    train_set.labels = train_set.labels[torch.randperm(len(train_set))]
-    loop = efficientnet.train(model, train_set, test_set, EfficientNetOptions(epochs=2, device="cpu"))
-    assert loop.history[-1]["accuracy"] < 0.4
+    assert (
+        accuracy_after_shuffled_labels(efficientnet.train, small(), EfficientNetOptions(epochs=2, device="cpu")) < 0.4
+    )
 
 
 @pytest.mark.xdist_group(NAME)

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from recipes.core.errors import InputError
 from recipes.core.measure import parameter_count
 from recipes.core.result import Result
-from recipes.datasets.images import open_images
 from recipes.vision.backbones import open_backbone
 from recipes.vision.classification import inception
 from recipes.vision.classification.inception import (
@@ -23,6 +22,7 @@ from recipes.vision.classification.inception import (
     small_inception,
     threes,
 )
+from tests.vision.classification.controls import accuracy_after_shuffled_labels, require_that_all_counts
 
 NAME = "vision.classification.inception"
 AS_TORCHVISION: dict[str, Callable[[float], Inception]] = {
@@ -130,11 +130,7 @@ def test_without_reductions_wide_kernels_take_all_channels() -> None:
 def test_every_parameter_gets_a_gradient_and_the_picture_counts(changed: dict[str, Any]) -> None:
     torch.manual_seed(0)
     network = small_inception(InceptionOptions(**changed), 1, 10)
-    outputs = network(torch.randn(32, 1, 8, 8))
-    assert len(outputs) == 2
-    assert outputs[0].std(dim=0).min() > 1e-4
-    sum(logits.square().sum() for logits in outputs).backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+    assert len(require_that_all_counts(network, torch.randn(32, 1, 8, 8), 1e-4)) == 2
 
 
 def test_auxiliary_heads_answer_in_training_alone() -> None:
@@ -145,11 +141,8 @@ def test_auxiliary_heads_answer_in_training_alone() -> None:
 
 def test_shuffled_labels_fail_the_bar() -> None:
     torch.manual_seed(0)
-    train_set, test_set = open_images()
-    train_set.labels = train_set.labels[torch.randperm(len(train_set))]
     options = InceptionOptions(epochs=2, device="cpu")
-    loop = inception.train(small_inception(options, 1, 10), train_set, test_set, options)
-    assert loop.history[-1]["accuracy"] < 0.4
+    assert accuracy_after_shuffled_labels(inception.train, small_inception(options, 1, 10), options) < 0.4
 
 
 def test_detectors_and_segmenters_can_stand_on_it() -> None:

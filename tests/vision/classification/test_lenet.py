@@ -7,9 +7,9 @@ from torch import nn
 from recipes.core.errors import InputError
 from recipes.core.measure import parameter_count
 from recipes.core.result import Result
-from recipes.datasets.images import open_images
 from recipes.vision.classification import lenet
 from recipes.vision.classification.lenet import MLP, LeNet, LeNetOptions, mosaic
+from tests.vision.classification.controls import accuracy_after_shuffled_labels, require_that_all_counts
 
 NAME = "vision.classification.lenet"
 
@@ -37,18 +37,13 @@ def test_mlp_has_as_many_parameters(channels: int, classes: int) -> None:
 def test_every_parameter_gets_a_gradient_and_the_picture_counts() -> None:
     torch.manual_seed(0)
     network = LeNet()
-    logits = network(torch.randn(8, 1, 32, 32))
-    assert logits.std(dim=0).min() > 1e-4
-    logits.square().sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+    require_that_all_counts(network, torch.randn(8, 1, 32, 32), 1e-4)
 
 
 def test_shuffled_labels_fail_the_bar() -> None:
     torch.manual_seed(0)
-    train_set, test_set = open_images(image_size=32)
-    train_set.labels = train_set.labels[torch.randperm(len(train_set))]
-    loop = lenet.train(LeNet(), train_set, test_set, LeNetOptions(epochs=2, shift=False, device="cpu"))
-    assert loop.history[-1]["accuracy"] < 0.4
+    options = LeNetOptions(epochs=2, shift=False, device="cpu")
+    assert accuracy_after_shuffled_labels(lenet.train, LeNet(), options, image_size=32) < 0.4
 
 
 def test_mosaic_stretches_each_map_and_frames_it() -> None:

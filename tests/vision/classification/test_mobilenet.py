@@ -7,7 +7,6 @@ from torch import nn
 from recipes.core.errors import InputError
 from recipes.core.measure import macs, parameter_count
 from recipes.core.result import Result
-from recipes.datasets.images import open_images
 from recipes.vision.classification import mobilenet
 from recipes.vision.classification.mobilenet import (
     SMALL_SETTINGS,
@@ -16,6 +15,7 @@ from recipes.vision.classification.mobilenet import (
     MobileNetV2,
     divisible,
 )
+from tests.vision.classification.controls import accuracy_after_shuffled_labels, require_that_all_counts
 
 NAME = "vision.classification.mobilenet"
 
@@ -68,18 +68,11 @@ def test_divisible(channels: float, expected: int) -> None:
 @pytest.mark.parametrize("separable", [True, False])
 def test_every_parameter_gets_a_gradient_and_the_picture_counts(separable: bool) -> None:
     network = small(separable=separable)
-    logits = network(torch.randn(8, 1, 8, 8))
-    assert logits.std(dim=0).min() > 1e-3
-    logits.square().sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+    require_that_all_counts(network, torch.randn(8, 1, 8, 8), 1e-3)
 
 
 def test_shuffled_labels_fail_the_bar() -> None:
-    train_set, test_set = open_images()
-    model = small()
-    train_set.labels = train_set.labels[torch.randperm(len(train_set))]
-    loop = mobilenet.train(model, train_set, test_set, MobileNetOptions(epochs=2, device="cpu"))
-    assert loop.history[-1]["accuracy"] < 0.4
+    assert accuracy_after_shuffled_labels(mobilenet.train, small(), MobileNetOptions(epochs=2, device="cpu")) < 0.4
 
 
 @pytest.mark.xdist_group(NAME)

@@ -10,10 +10,10 @@ from recipes import using
 from recipes.core.errors import InputError
 from recipes.core.measure import parameter_count
 from recipes.core.result import Result
-from recipes.datasets.images import open_images
 from recipes.vision.classification import resnet
 from recipes.vision.classification.resnet import ResNetOptions, resnet18, resnet34, resnet50, small_resnet
 from recipes.vision.classification.scoring import evaluate, shifted
+from tests.vision.classification.controls import accuracy_after_shuffled_labels, require_that_all_counts
 
 CPU = torch.device("cpu")
 NAME = "vision.classification.resnet"
@@ -72,11 +72,7 @@ def test_a_block_whose_function_is_zero_copies_its_input() -> None:
 def test_every_parameter_gets_a_gradient_and_the_picture_counts(residual: bool) -> None:
     torch.manual_seed(0)
     network = small_resnet(20, channels=1, num_classes=10, residual=residual)
-    images = torch.randn(8, 1, 8, 8)
-    logits = network(images)
-    assert logits.std(dim=0).min() > 1e-3
-    logits.square().sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+    require_that_all_counts(network, torch.randn(8, 1, 8, 8), 1e-3)
 
 
 def test_gradients_are_those_of_backward() -> None:
@@ -129,12 +125,9 @@ def test_shifted_moves_whole_pictures_and_fills_with_black() -> None:
 
 def test_shuffled_labels_fail_the_bar() -> None:
     torch.manual_seed(0)
-    train_set, test_set = open_images()
-    train_set.labels = train_set.labels[torch.randperm(len(train_set))]
     model = small_resnet(8, channels=1, num_classes=10)
     options = ResNetOptions(epochs=2, device="cpu", precision="fp32")
-    loop = resnet.train(model, train_set, test_set, options)
-    assert loop.history[-1]["accuracy"] < 0.4
+    assert accuracy_after_shuffled_labels(resnet.train, model, options) < 0.4
 
 
 @pytest.mark.xdist_group(NAME)

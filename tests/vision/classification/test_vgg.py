@@ -7,9 +7,9 @@ from torch import nn
 from recipes.core.errors import InputError
 from recipes.core.measure import parameter_count
 from recipes.core.result import Result
-from recipes.datasets.images import open_images
 from recipes.vision.classification import vgg
 from recipes.vision.classification.vgg import STAGES, VGG, VGGOptions, convolution, field_of_view, with_fives
+from tests.vision.classification.controls import accuracy_after_shuffled_labels, require_that_all_counts
 
 NAME = "vision.classification.vgg"
 
@@ -75,19 +75,13 @@ def test_every_parameter_gets_a_gradient_and_the_picture_counts(fives: bool) -> 
     torch.manual_seed(0)
     stages = with_fives(STAGES["small"]) if fives else STAGES["small"]
     network = VGG(stages, channels=1, num_classes=10, width=8, hidden=32, grid=1)
-    logits = network(torch.randn(32, 1, 8, 8))
-    assert logits.std(dim=0).min() > 1e-4
-    logits.square().sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+    require_that_all_counts(network, torch.randn(32, 1, 8, 8), 1e-4)
 
 
 def test_shuffled_labels_fail_the_bar() -> None:
     torch.manual_seed(0)
-    train_set, test_set = open_images()
-    train_set.labels = train_set.labels[torch.randperm(len(train_set))]
     model = VGG(STAGES["small"], channels=1, num_classes=10, width=8, hidden=32, grid=1, batch_norm=True)
-    loop = vgg.train(model, train_set, test_set, VGGOptions(epochs=2, device="cpu"))
-    assert loop.history[-1]["accuracy"] < 0.4
+    assert accuracy_after_shuffled_labels(vgg.train, model, VGGOptions(epochs=2, device="cpu")) < 0.4
 
 
 @pytest.mark.xdist_group(NAME)

@@ -3,7 +3,6 @@ import torch
 
 from recipes.core.errors import InputError
 from recipes.core.measure import parameter_count
-from recipes.datasets.images import open_images
 from recipes.vision.classification import vit
 from recipes.vision.classification.vit import (
     Attention,
@@ -13,6 +12,7 @@ from recipes.vision.classification.vit import (
     attention_maps,
     from_torchvision,
 )
+from tests.vision.classification.controls import accuracy_after_shuffled_labels, require_that_all_counts
 
 NAME = "vision.classification.vit"
 
@@ -65,18 +65,11 @@ def test_only_positions_tell_shuffled_patches_apart() -> None:
 @pytest.mark.parametrize("positions", [True, False])
 def test_every_parameter_gets_a_gradient_and_the_picture_counts(positions: bool) -> None:
     network = small(positions=positions)
-    logits = network(torch.randn(8, 1, 8, 8))
-    assert logits.std(dim=0).min() > 1e-3
-    logits.square().sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+    require_that_all_counts(network, torch.randn(8, 1, 8, 8), 1e-3)
 
 
 def test_shuffled_labels_fail_the_bar() -> None:
-    torch.manual_seed(0)
-    train_set, test_set = open_images()
-    train_set.labels = train_set.labels[torch.randperm(len(train_set))]
-    loop = vit.train(small(), train_set, test_set, ViTOptions(epochs=2, device="cpu"))
-    assert loop.history[-1]["accuracy"] < 0.4
+    assert accuracy_after_shuffled_labels(vit.train, small(), ViTOptions(epochs=2, device="cpu")) < 0.4
 
 
 def test_impossible_patch_is_named() -> None:
