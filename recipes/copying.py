@@ -427,8 +427,8 @@ def stand_alone(name: str, *, full: bool = False, format: str | None = None) -> 
     recipe = Source(entry.module, entry.path)
     if format is not None and full:
         raise InputError("option format: a full copy opens every format")
-    parts = without_evidence(lesson_parts(recipe)) if not full else recipe.parts
-    gathered = lean(recipe, parts, Twins(format)) if not full else gather(recipe)
+    parts = recipe.parts if full else without_evidence(lesson_parts(recipe))
+    gathered = gather(recipe) if full else lean(recipe, parts, Twins(format))
     pieces = [
         f'"""{entry.docstring}\n\n{provenance(name, lean=not full)}\n"""',
         import_lines(with_type_checking(gathered.imports)),
@@ -499,11 +499,11 @@ def notebook(name: str, file_name: str, *, full: bool = False, format: str | Non
     """The same as a Jupyter notebook (nbformat 4.5): a lesson to be read, its steps in cells with their sentences."""
     entry = catalog.find(name)
     recipe = Source(entry.module, entry.path)
-    lesson = lesson_parts(recipe) if not full else recipe.parts
-    figures = [part for part in recipe.parts if part.text.startswith("@run.figure")] if not full else []
+    lesson = recipe.parts if full else lesson_parts(recipe)
+    figures = [] if full else [part for part in recipe.parts if part.text.startswith("@run.figure")]
     shown = with_helpers([replace(part, text=part.text.partition("\n")[2]) for part in figures], recipe)
     wanted = [*lesson, *shown]
-    gathered = lean(recipe, wanted, Twins(format, families=False)) if not full else gather(recipe, wanted)
+    gathered = gather(recipe, wanted) if full else lean(recipe, wanted, Twins(format, families=False))
     title, body = entry.title, entry.docstring.partition("\n")[2]
     place = f"__doc__, __file__ = {title!r}, {file_name!r}  # which scripts have, and notebooks lack"
     helpers = [

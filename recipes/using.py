@@ -106,8 +106,8 @@ def trained(folder: str | Path, *, device: str = "auto", model: nn.Module | None
     folder = Path(folder).expanduser()
     content = read_model_json(folder / "model.json")
     run = catalog.load(content["recipe"]).run
-    made = getattr(run, "recipe", None)
-    if made is None or made.task is None:
+    made = run.recipe
+    if made.task is None:
         raise InputError(f"{folder / 'model.json'}: the recipe {content['recipe']} has no way to use its model")
     where = pick_device(device)
     if model is None and str(content["options"].get("model", "")).startswith("<"):

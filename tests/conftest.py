@@ -6,7 +6,6 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,8 +22,8 @@ MEASURES_CLAIMS = bool(os.environ.get("RECIPES_CLAIMS"))
 
 
 @functools.cache
-def run_default(name: str, **options: Any) -> Result:
-    return recipes.run(name, device="cpu", **options)
+def run_default(name: str) -> Result:
+    return recipes.run(name, device="cpu", claims=MEASURES_CLAIMS)
 
 
 @pytest.fixture(scope="session")
@@ -33,15 +32,15 @@ def default_run() -> Callable[[str], Result]:
 
     Without its claims, which train variants and take most of the time, unless `RECIPES_CLAIMS` asks for them.
     """
-    return lambda name: run_default(name, claims=MEASURES_CLAIMS)
+    return run_default
 
 
 @pytest.fixture(scope="session")
-def proved_run() -> Callable[[str], Result]:
-    """The same run with its claims, for tests of these; they are skipped where claims are not measured."""
+def proved_run(default_run: Callable[[str], Result]) -> Callable[[str], Result]:
+    """The same run, for tests of its claims; they are skipped where claims are not measured."""
     if not MEASURES_CLAIMS:
         pytest.skip("takes minutes; RECIPES_CLAIMS=1 measures claims")
-    return lambda name: run_default(name, claims=True)
+    return default_run
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from recipes.audio.decoding import beam_search
 from recipes.audio.features import HOP, MELS, log_mel, normalized
 from recipes.core.figures import new_figure
 from recipes.core.result import Result
-from recipes.core.task import Task
+from recipes.core.task import Task, class_answers
 from recipes.datasets.speech import load_recording
 
 
@@ -68,13 +68,8 @@ class WordClassification(Listening):
         return (log_mel(waves, self.rate),)  # (N, mels, frames)
 
     def answers(self, outputs: Tensor, items: Sequence[Any]) -> list[dict[str, Any]]:
-        found = []
-        for (name, _), shares in zip(items, outputs.softmax(dim=1), strict=True):
-            best = int(shares.argmax())
-            told = {"file": name} if name is not None else {}
-            by_class = dict(zip(self.classes, shares.tolist(), strict=True))
-            found.append(told | {"class": self.classes[best], "probability": float(shares[best]), "classes": by_class})
-        return found
+        given = [{"file": name} if name is not None else {} for name, _ in items]
+        return class_answers(outputs, self.classes, given)
 
 
 @dataclass(kw_only=True)

@@ -160,18 +160,14 @@ def batches(dataset: Any, options: Options, *, workers: int | None = None) -> Da
         workers: processes that fetch. By default as many as the data set asks for with its attribute `workers`,
             or none: fetching in this process is the fastest for data held in memory.
     """
-    return loader(dataset, options.batch_size, options.seed, workers)
-
-
-def loader(dataset: Any, batch_size: int, seed: int, workers: int | None) -> DataLoader:
     world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     held = [value for value in getattr(dataset, "__dict__", {}).values() if isinstance(value, Tensor)]
-    share = share_of(batch_size, len(dataset))
+    share = share_of(options.batch_size, len(dataset))
     count = getattr(dataset, "workers", 0) if workers is None else workers
     return Loader(
         dataset,
         batch_size=share,
-        sampler=Share(dataset, num_replicas=world, rank=rank, seed=seed, drop_last=True),
+        sampler=Share(dataset, num_replicas=world, rank=rank, seed=options.seed, drop_last=True),
         num_workers=count,
         persistent_workers=count > 0,
         pin_memory=torch.cuda.is_available() and not any(tensor.is_cuda for tensor in held),
@@ -189,14 +185,10 @@ def batches_by_length(dataset: Any, options: Options, lengths: Sequence[int] | N
         options: batch_size (samples in an optimizer step, over all processes) and seed.
         lengths: of the samples; those of `dataset.ids` if not given.
     """
-    return loader_by_length(dataset, options.batch_size, options.seed, lengths)
-
-
-def loader_by_length(dataset: Any, batch_size: int, seed: int, lengths: Sequence[int] | None) -> DataLoader:
     if lengths is None:
         lengths = getattr(dataset.ids, "lengths", None)
     known = torch.as_tensor([len(ids) for ids in dataset.ids] if lengths is None else lengths)
-    sampler = ByLength(known, batch_size, seed=seed)
+    sampler = ByLength(known, options.batch_size, seed=options.seed)
     return Loader(
         dataset,
         batch_size=sampler.share,

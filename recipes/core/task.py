@@ -83,6 +83,15 @@ class Task:
         return {name: getattr(self, name) for name in names}
 
 
+def class_answers(logits: Tensor, classes: Sequence[str], given: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is given of each item, its likeliest class, and the probability of every class, from (N, num_classes)."""
+    found = []
+    for item, shares in zip(given, logits.softmax(dim=1), strict=True):
+        best, by_class = int(shares.argmax()), dict(zip(classes, shares.tolist(), strict=True))
+        found.append(item | {"class": classes[best], "probability": float(shares[best]), "classes": by_class})
+    return found
+
+
 def first_inputs(dataset: Any, count: int = 2) -> tuple[Tensor, ...]:
     """The model's inputs for the first samples of a data set that hands out batches (inputs, targets)."""
     indices = [index % len(dataset) for index in range(count)]

@@ -18,8 +18,7 @@ from recipes.nlp.text_classification.task import MeanOfWords
 
 def few_texts(texts: Texts, samples: int, seed: int) -> Texts:
     """So many texts of each class, drawn with the seed."""
-    chosen = few_of_each(texts.labels, samples, seed)
-    return Texts([texts.texts[index] for index in chosen.tolist()], texts.labels[chosen], texts.classes)
+    return texts.subset(few_of_each(texts.labels, samples, seed))
 
 
 def accuracy_from_few(

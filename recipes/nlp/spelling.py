@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from recipes.core.result import Result
-from recipes.core.task import Task, first_inputs
+from recipes.core.task import Task, class_answers, first_inputs
 from recipes.nlp.text_classification.encoding import tokenize
-from recipes.nlp.text_classification.using import class_answers
 
 BUCKETS = 16384  # numbers that all pieces share
 Words = list[str]
@@ -126,7 +125,7 @@ class SpelledTexts(Task):
         return (spelled([tokenize(text)[: self.max_words] for text in items]),)  # (N, pieces)
 
     def answers(self, outputs: Tensor, items: Sequence[str]) -> list[dict[str, Any]]:
-        return class_answers(outputs, items, self.classes)
+        return class_answers(outputs, self.classes, [{"text": text} for text in items])
 
     def dynamic(self) -> tuple[dict[int, Any], ...]:
         return ({0: "batch", 1: "pieces"},)

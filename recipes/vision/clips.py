@@ -13,7 +13,7 @@ from recipes.core.evaluation import predict
 from recipes.core.figures import new_figure, show_picture
 from recipes.core.files import own_path
 from recipes.core.result import Result
-from recipes.core.task import Task, first_inputs
+from recipes.core.task import Task, class_answers, first_inputs
 from recipes.datasets.clips import Clips, read_clip
 
 
@@ -46,13 +46,8 @@ class ClipClassification(Task):
         return (torch.stack([clip for _, clip in items]).float() / 255,)  # (N, C, T, H, W)
 
     def answers(self, outputs: Tensor, items: Sequence[Any]) -> list[dict[str, Any]]:
-        found = []
-        for (name, _), shares in zip(items, outputs.softmax(dim=1), strict=True):
-            best = int(shares.argmax())
-            by_class = dict(zip(self.classes, shares.tolist(), strict=True))
-            answer = {"class": self.classes[best], "probability": float(shares[best]), "classes": by_class}
-            found.append(({"file": name} if name is not None else {}) | answer)
-        return found
+        given = [{"file": name} if name is not None else {} for name, _ in items]
+        return class_answers(outputs, self.classes, given)
 
     def draw(self, item: Any, answer: dict[str, Any]) -> Any:
         frames = item[1].transpose(0, 1)  # (T, C, H, W)

@@ -69,10 +69,10 @@ def backbone_of(model: nn.Module) -> Features:
 
 def parts_of(model: nn.Module) -> list[list[nn.Parameter]]:
     """The backbone's parameters in three parts from the bottom up, of as many layers each; last, those of the head."""
-    backbone = backbone_of(model)
-    layers = [found for one in backbone.maps.modules() if (found := list(one.parameters(recurse=False)))]
+    layers = [found for one in backbone_of(model).maps.modules() if (found := list(one.parameters(recurse=False)))]
+    known = {one for layer in layers for one in layer}
     thirds = [layers[len(layers) * i // 3 : len(layers) * (i + 1) // 3] for i in range(3)]
-    head = [one for one in model.parameters() if one not in {*backbone.parameters()}]
+    head = [one for one in model.parameters() if one not in known]
     return [*([one for layer in third for one in layer] for third in thirds), head]
 
 

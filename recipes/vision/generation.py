@@ -73,11 +73,18 @@ class Drawings:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def pixels(self, indices: Tensor) -> Tensor:
+        """The levels of those pictures, (batch, pixels)."""
+        gray = self.dataset.pixels(indices).float().mean(dim=1).flatten(1)  # 0 to 255
+        return (gray * self.levels / 256).long()
+
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         index = torch.as_tensor(indices)
-        gray = self.dataset.pixels(index).float().mean(dim=1).flatten(1)  # (batch, pixels), 0 to 255
-        pixels = (gray * self.levels / 256).long()
+        pixels = self.pixels(index)
         return torch.cat([self.levels + self.labels[index, None], pixels[:, :-1]], dim=1), pixels
+
+    def subset(self, indices: Tensor) -> "Drawings":
+        return Drawings(self.dataset.subset(indices), self.levels)
 
 
 class PixelTransformer(nn.Module):
@@ -188,47 +195,49 @@ def claims(run: Any) -> Iterator[Claim]:
     lost = run(positions=False)
     text = "without rows and columns it needs more bits"
     yield Claim(text, lost["bits_per_pixel"], ">", bits, margin=0.03)
-    drawings = drawn(result, 40)
-    asked = torch.arange(len(result.test_set.classes)).repeat_interleave(40)
+    drawings, asked = drawn(result, 40)
     seen, real = recognized(result, drawings, asked)
     text = "what it was asked to draw is seen in it by a classifier of real pictures: share of the drawings"
     yield Claim(text, seen, ">", 0.85, margin=0.02)
-    pixels = result.test_set.__getitems__(list(range(len(result.test_set))))[1].unflatten(1, drawings.shape[1:])
-    far = {"drawings": nearest(result, drawings)[1], "held-out pictures": nearest(result, pixels)[1]}
+    far = {"drawings": nearest(result, drawings)[1], "held-out pictures": nearest(result, whole(result.test_set))[1]}
     result.rows = [
         {"pictures": name, "recognized": share, "levels off the nearest train picture": distance.mean().item()}
         for (name, distance), share in zip(far.items(), (seen, real), strict=True)
     ]
 
 
-def drawn(result: Result, count: int) -> Tensor:
-    """So many drawings of each class, one class after the other."""
+def whole(dataset: Drawings) -> Tensor:
+    """The levels of all pictures, (N, height, width)."""
+    return dataset.pixels(torch.arange(len(dataset))).unflatten(1, dataset.shape[1:])
+
+
+def drawn(result: Result, count: int) -> tuple[Tensor, Tensor]:
+    """So many drawings of each class, one class after the other, (N, height, width), and their classes, (N,)."""
     labels = torch.arange(len(result.test_set.classes)).repeat_interleave(count)
-    return result.model.draw(labels, temperature=result.options["temperature"], seed=result.seed)
+    return result.model.draw(labels, temperature=result.options["temperature"], seed=result.seed), labels
 
 
 def recognized(result: Result, drawings: Tensor, asked: Tensor) -> tuple[float, float]:
     """Shares of drawings and of held-out pictures that a classifier of real pictures recognizes."""
     from sklearn.svm import SVC
 
-    (_, train), (_, test) = (one.__getitems__(list(range(len(one)))) for one in (result.train_set, result.test_set))
+    train, test = (whole(part).flatten(1) for part in (result.train_set, result.test_set))
     classifier = SVC().fit(train, result.train_set.labels)
     return classifier.score(drawings.flatten(1), asked), classifier.score(test, result.test_set.labels)
 
 
 def nearest(result: Result, drawings: Tensor) -> tuple[Tensor, Tensor]:
     """The nearest train picture of each, (N, height, width), and how many levels a pixel is off in the mean, (N,)."""
-    train = result.train_set.__getitems__(list(range(len(result.train_set))))[1]
-    distances = torch.cdist(drawings.flatten(1).float(), train.float(), p=1) / train.shape[1]
-    least, index = distances.min(dim=1)
-    return train[index].unflatten(1, drawings.shape[1:]), least
+    train = whole(result.train_set)
+    least, index = torch.cdist(drawings.flatten(1).float(), train.flatten(1).float(), p=1).min(dim=1)
+    return train[index], least / train[0].numel()
 
 
 @run.figure
 def figure(result: Result) -> Any:
     """Drawings of each class, each beside its nearest train picture, and the bits of each epoch."""
     drawing, axes = new_figure(1, 2, width=5.0, height=4.4)
-    drawings = drawn(result, 3)
+    drawings, _ = drawn(result, 3)
     pairs = F.pad(torch.stack([drawings, nearest(result, drawings)[0]], dim=1), (1, 1, 1, 1), value=-1)
     rows = pairs.unflatten(0, (-1, 3))[:10]  # (classes, 3, 2, height, width)
     sheet = rows.permute(0, 3, 1, 2, 4).flatten(2).flatten(0, 1)

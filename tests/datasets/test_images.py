@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from recipes.core.errors import InputError
-from recipes.core.loading import as_is, batches, loader
+from recipes.core.loading import as_is, batches
 from recipes.core.options import Options
 from recipes.datasets import images as opener
 from recipes.datasets.bundled import bundled
@@ -166,7 +166,7 @@ def test_subset_keeps_the_scale() -> None:
 
 def test_batches_come_from_a_loader() -> None:
     train, _ = open_images()
-    images, labels = next(iter(loader(train, 64, 0, 0)))
+    images, labels = next(iter(batches(train, Options(batch_size=64))))
     assert (images.shape, labels.shape) == ((64, 1, 8, 8), (64,))
 
 
@@ -348,12 +348,12 @@ def test_a_worker_that_fails_or_is_killed_names_its_file(folder: Path, monkeypat
 
     broken.write_bytes(broken.read_bytes()[:60])
     with pytest.raises(InputError) as failed:
-        list(loader(train, 1, 0, 1))
+        list(batches(train, Options(batch_size=1), workers=1))
     assert str(failed.value).startswith(f"{broken}: expected a whole picture")
     assert "\n" not in str(failed.value)
     monkeypatch.setattr(opener, "decode", killed)
     with pytest.raises(RuntimeError, match=rf"died while it was reading {re.escape(str(broken))} "):
-        list(loader(train, 1, 0, 1))
+        list(batches(train, Options(batch_size=1), workers=1))
 
 
 def test_statistics_of_a_sample_depend_on_the_seed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

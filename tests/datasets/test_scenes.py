@@ -15,7 +15,8 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from recipes.core.errors import InputError
-from recipes.core.loading import loader
+from recipes.core.loading import batches
+from recipes.core.options import Options
 from recipes.datasets.bundled import bundled
 from recipes.datasets.plain import scenes_coco, scenes_png, scenes_voc
 from recipes.datasets.scenes import VOID, Boxes, Masks, open_boxes, open_masks
@@ -131,12 +132,12 @@ class TestBundled:
         assert torch.cat(boxes[0].labels).bincount().min() > 300
 
     def test_batches(self, boxes: tuple[Boxes, Boxes], masks: tuple[Masks, Masks]) -> None:
-        images, targets = next(iter(loader(boxes[0], 8, 0, 0)))
+        images, targets = next(iter(batches(boxes[0], Options(batch_size=8))))
         assert images.shape == (8, 3, 64, 64)
         assert images.dtype == torch.float32
         assert 0.5 < images.max() <= 1
         assert set(targets[0]) == {"boxes", "labels"}
-        images, labels = next(iter(loader(masks[0], 8, 0, 0)))
+        images, labels = next(iter(batches(masks[0], Options(batch_size=8))))
         assert labels.shape == (8, 64, 64)
         assert labels.dtype == torch.int64
         image, target = boxes[0][3]

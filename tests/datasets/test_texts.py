@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from recipes.core.errors import InputError
-from recipes.core.loading import loader
+from recipes.core.loading import batches
+from recipes.core.options import Options
 from recipes.datasets.bundled import bundled
 from recipes.datasets.texts import Texts, open_texts
 
@@ -163,7 +164,7 @@ def test_one_file_is_split_and_copies_stay_together(tmp_path: Path) -> None:
 
 
 def test_a_batch_at_a_time(reviews: tuple[Texts, Texts]) -> None:
-    texts, labels = next(iter(loader(reviews[0], 32, 0, 0)))
+    texts, labels = next(iter(batches(reviews[0], Options(batch_size=32))))
     assert len(texts) == 32
     assert labels.shape == (32,)
     assert labels.dtype == torch.int64

@@ -11,7 +11,7 @@ from recipes.core.errors import InputError
 from recipes.datasets.images import Images, open_images
 from recipes.using import trained
 from recipes.vision import generation
-from recipes.vision.generation import Drawings, GenerationOptions, build, evaluate, nearest, run, train
+from recipes.vision.generation import Drawings, GenerationOptions, build, evaluate, nearest, run, train, whole
 from recipes.vision.pixel_counts import contexts, counted
 
 CPU = torch.device("cpu")
@@ -102,7 +102,7 @@ def test_counts_weigh_what_shorter_chains_say(sets: tuple[Drawings, Drawings]) -
     assert {len(one) for one in known.values()} == {len(levels)} == {64 * len(sets[0])}
     assert counted(sets[0], sets[1], [], 1) == pytest.approx(4)
     alone = counted(sets[0], sets[1], ["row", "column"], 1e-9)
-    train_pixels, test_pixels = (part.__getitems__(list(range(len(part))))[1] for part in sets)
+    train_pixels, test_pixels = (part.pixels(torch.arange(len(part))) for part in sets)
     shares = F.one_hot(train_pixels, 16).double().mean(dim=0)  # (64, 16), by hand
     chances = shares[torch.arange(64), test_pixels]
     seen = chances > 0
@@ -112,7 +112,7 @@ def test_counts_weigh_what_shorter_chains_say(sets: tuple[Drawings, Drawings]) -
 
 
 def test_the_nearest_picture_is_found(sets: tuple[Drawings, Drawings]) -> None:
-    pixels = sets[0].__getitems__([7])[1].unflatten(1, (8, 8))
+    pixels = whole(sets[0])[7:8]
     result = type("Result", (), {"train_set": sets[0]})()
     found, off = nearest(result, pixels)
     assert torch.equal(found, pixels)

@@ -3,8 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -12,13 +11,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from recipes.core.figures import new_figure
 from recipes.core.result import Result
-from recipes.core.task import Task, first_inputs
+from recipes.core.task import class_answers, first_inputs
 from recipes.datasets.tagged_words import spans_of
 from recipes.nlp.bert.entity_drawing import draw_sentences, wrapped
-from recipes.nlp.bert.subwords import Subwords, known_alone, subwords_from, tokenizer_json
+from recipes.nlp.bert.subwords import known_alone
 from recipes.nlp.bert.tagging import encode_words, word_tags
+from recipes.nlp.bert.using_pieces import ReadsPieces
 from recipes.nlp.text_classification.encoding import SINGLE
-from recipes.nlp.text_classification.using import class_answers
 
 # An address, a single character of a script without spaces, a word with its inner marks, or any other mark.
 WORD = re.compile(rf"https?://\S+|[{SINGLE}]|[@#]?(?:(?![{SINGLE}])\w)+(?:['’.\-](?:(?![{SINGLE}])\w)+)*|[^\w\s]|_")
@@ -42,7 +41,7 @@ class Sentence:
 
 
 @dataclass(kw_only=True)
-class Entities(Task):
+class Entities(ReadsPieces):
     """Texts to the entities in them.
 
     Attributes:
@@ -50,21 +49,13 @@ class Entities(Task):
         transitions: score of each tag (column) after each other one (row, the last for the first word); None if each
             word is tagged by itself.
         characters: whether the words of the train part were single characters.
-        max_pieces: of a text that are read; the rest is tagged O.
-        config: of the encoder, see `encoder_from`.
         pad: number of the piece that fills short texts up.
-        tokenizer: see `tokenizer_json`.
     """
-
-    takes: ClassVar[str] = "texts"
 
     names: list[str]
     transitions: list[list[float]] | None
     characters: bool
-    max_pieces: int
-    config: dict[str, Any]
     pad: int
-    tokenizer: dict[str, Any]
 
     @classmethod
     def of(cls, result: Result, options: Any) -> Self:
@@ -73,22 +64,16 @@ class Entities(Task):
             names=train_set.names,
             transitions=None if crf is None else crf().detach().cpu().tolist(),
             characters=all(len(word) == 1 for words in train_set.part.words for word in words),
-            max_pieces=options.max_pieces,
-            config=train_set.config,
             pad=train_set.pad,
-            tokenizer=tokenizer_json(train_set.vocabulary),
             example=first_inputs(result.test_set),
+            **cls.remembered(result, options),
         )
-
-    @cached_property
-    def subwords(self) -> Subwords:
-        return subwords_from(self.tokenizer)
 
     def load(self, item: str) -> Sentence:
         pattern = re.compile(r"\S") if self.characters else WORD
         spans = [match.span() for match in pattern.finditer(item)]
         words = [item[start:end] for start, end in spans]
-        return Sentence(item, spans, *encode_words(words, self.subwords, self.max_pieces))
+        return Sentence(item, spans, *encode_words(words, self.vocabulary, self.max_pieces))
 
     def batch(self, items: Sequence[Sentence]) -> tuple[Tensor, ...]:
         return (pad_sequence([one.ids for one in items], batch_first=True, padding_value=self.pad),)  # (N, pieces)
@@ -114,28 +99,17 @@ class Entities(Task):
         draw_sentences(axes[0, 0], lines, found, found, len(lines))
         return figure
 
-    def dynamic(self) -> tuple[dict[int, Any], ...]:
-        return ({0: "batch", 1: torch.export.Dim("pieces", max=self.max_pieces)},)
-
 
 @dataclass(kw_only=True)
-class Sentiment(Task):
+class Sentiment(ReadsPieces):
     """Texts to classes, by their pieces.
 
     Attributes:
         classes: their names.
-        max_pieces: of a text that are read; the rest is left out.
-        config: of the encoder, see `encoder_from`.
-        tokenizer: see `tokenizer_json`.
         known: numbers of the pieces that are read as they are; None for all.
     """
 
-    takes: ClassVar[str] = "texts"
-
     classes: list[str]
-    max_pieces: int
-    config: dict[str, Any]
-    tokenizer: dict[str, Any]
     known: list[int] | None
 
     @classmethod
@@ -145,15 +119,9 @@ class Sentiment(Task):
         return cls(
             known=None if known is None else known.nonzero().flatten().tolist(),
             classes=list(train_set.classes),
-            max_pieces=options.max_pieces,
-            config=train_set.config,
-            tokenizer=tokenizer_json(train_set.vocabulary),
             example=first_inputs(result.test_set),
+            **cls.remembered(result, options),
         )
-
-    @cached_property
-    def vocabulary(self) -> Subwords:
-        return subwords_from(self.tokenizer)
 
     def batch(self, items: Sequence[str]) -> tuple[Tensor, ...]:
         words = self.vocabulary
@@ -164,7 +132,4 @@ class Sentiment(Task):
         return (pad_sequence(ids, batch_first=True, padding_value=self.vocabulary.pad),)  # (N, pieces)
 
     def answers(self, outputs: Tensor, items: Sequence[str]) -> list[dict[str, Any]]:
-        return class_answers(outputs, items, self.classes)
-
-    def dynamic(self) -> tuple[dict[int, Any], ...]:
-        return ({0: "batch", 1: torch.export.Dim("pieces", max=self.max_pieces)},)
+        return class_answers(outputs, self.classes, [{"text": text} for text in items])

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
@@ -11,44 +10,26 @@ from torch.nn.utils.rnn import pad_sequence
 
 from recipes.core.errors import InputError
 from recipes.core.result import Result
-from recipes.core.task import Task
 from recipes.datasets.questions import Questions
 from recipes.nlp.bert.spans import EncodedQuestions, encode_questions
-from recipes.nlp.bert.subwords import Subwords, subwords_from, tokenizer_json
+from recipes.nlp.bert.using_pieces import ReadsPieces
 
 
 @dataclass(kw_only=True)
-class TextPairs(Task):
+class TextPairs(ReadsPieces):
     """Pairs of texts; a pair is given as such, or as one line with a tab between the two.
 
     Attributes:
-        config: of the encoder, see `encoder_from`.
-        tokenizer: see `tokenizer_json`.
         pad: number of the piece that fills short texts up.
-        max_pieces: that are read.
     """
 
-    takes: ClassVar[str] = "texts"
     pair: ClassVar[str] = "two texts"
 
-    config: dict[str, Any]
-    tokenizer: dict[str, Any]
     pad: int
-    max_pieces: int
 
     @staticmethod
     def remembered(result: Result, options: Any) -> dict[str, Any]:
-        subwords = result.train_set.vocabulary
-        shared = {"config": result.train_set.config, "tokenizer": tokenizer_json(subwords), "pad": subwords.pad}
-        return shared | {"max_pieces": options.max_pieces}
-
-    @cached_property
-    def subwords(self) -> Subwords:
-        return subwords_from(self.tokenizer)
-
-    @property
-    def vocabulary(self) -> Subwords:
-        return self.subwords
+        return ReadsPieces.remembered(result, options) | {"pad": result.train_set.vocabulary.pad}
 
     def load(self, item: Any) -> tuple[str, str]:
         pair = item.split("\t") if isinstance(item, str) else item
@@ -69,7 +50,7 @@ class SentenceSimilarity(TextPairs):
         return cls(**cls.remembered(result, options), example=example)
 
     def batch(self, items: Sequence[tuple[str, str]]) -> tuple[Tensor, ...]:
-        rows = [self.subwords.encode(text, self.max_pieces) for pair in items for text in pair]
+        rows = [self.vocabulary.encode(text, self.max_pieces) for pair in items for text in pair]
         return (pad_sequence(rows, batch_first=True, padding_value=self.pad).unflatten(0, (-1, 2)),)  # (N, 2, pieces)
 
     def answers(self, outputs: Tensor, items: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -102,7 +83,7 @@ class QuestionAnswering(TextPairs):
         asked, contexts = [question for question, _ in items], [context for _, context in items]
         part = Questions(asked, contexts, [[("", 0)] for _ in items], list(range(len(items))))
         known = None if self.known is None else set(self.known)
-        return encode_questions(part, self.subwords, self.max_pieces, known)
+        return encode_questions(part, self.vocabulary, self.max_pieces, known)
 
     def batch(self, items: Sequence[tuple[str, str]]) -> tuple[Tensor, ...]:
         return self.encoded(items).__getitems__(range(len(items)))[0]  # ids and places, both (N, pieces)

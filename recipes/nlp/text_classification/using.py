@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from recipes.core.result import Result
-from recipes.core.task import Task, first_inputs
+from recipes.core.task import Task, class_answers, first_inputs
 from recipes.nlp.text_classification.encoding import PAD, Vocabulary
 
 SHORTEST = 8  # words of an exported example: torch.export takes a dimension of size 1 for a fixed one
@@ -64,21 +64,10 @@ class TextClassification(Task):
         return (pad_sequence(ids, batch_first=True, padding_value=PAD),)  # (N, words)
 
     def answers(self, outputs: Tensor, items: Sequence[str]) -> list[dict[str, Any]]:
-        return class_answers(outputs, items, self.classes)
+        return class_answers(outputs, self.classes, [{"text": text} for text in items])
 
     def dynamic(self) -> tuple[dict[int, Any], ...]:
         return ({0: "batch", 1: "words"},)
-
-
-def class_answers(logits: Tensor, texts: Sequence[str], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """For each text its likeliest class, and the probability of every class, from logits (N, num_classes)."""
-    found = []
-    for text, shares in zip(texts, logits.softmax(dim=1), strict=True):
-        best = int(shares.argmax())
-        by_class = dict(zip(classes, shares.tolist(), strict=True))
-        answer = {"text": text, "class": classes[best], "probability": float(shares[best])}
-        found.append(answer | {"classes": by_class})
-    return found
 
 
 class Scanned(nn.Module):

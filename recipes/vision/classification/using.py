@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recipes.core.figures import new_figure, show_picture
 from recipes.core.result import Result
-from recipes.core.task import Task, first_inputs
+from recipes.core.task import Task, class_answers, first_inputs
 from recipes.datasets.images import decode
 
 
@@ -56,13 +56,8 @@ class Classification(Task):
         return ((images - mean) / std,)  # (N, C, H, W)
 
     def answers(self, outputs: Tensor, items: Sequence[Any]) -> list[dict[str, Any]]:
-        found = []
-        for (name, _), shares in zip(items, outputs.softmax(dim=1), strict=True):
-            best = int(shares.argmax())
-            told = {"file": name} if name is not None else {}
-            by_class = dict(zip(self.classes, shares.tolist(), strict=True))
-            found.append(told | {"class": self.classes[best], "probability": float(shares[best]), "classes": by_class})
-        return found
+        given = [{"file": name} if name is not None else {} for name, _ in items]
+        return class_answers(outputs, self.classes, given)
 
     def draw(self, item: Any, answer: dict[str, Any]) -> Any:
         figure, axes = new_figure(1, 1, width=3.0, height=3.2)

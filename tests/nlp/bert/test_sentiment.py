@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 
 import recipes
 from recipes.core.errors import InputError
@@ -17,6 +17,7 @@ from recipes.nlp.bert.sentiment import NEGATION, SentimentOptions, TextClassifie
 from recipes.nlp.bert.sentiment import build as network
 from recipes.nlp.bert.subwords import SubwordTexts, hide_rare, train_subwords, well_known
 from recipes.nlp.text_classification.scoring import evaluate
+from tests.nlp.bert.others import KINDS, write_model
 
 CPU = torch.device("cpu")
 GOOD, BAD = ["good", "great", "superb", "nice"], ["bad", "poor", "awful", "dull"]
@@ -159,23 +160,11 @@ def test_used_without_the_training_data(tmp_path: Path) -> None:
         assert answer["class"] == result.test_set.classes[int(share.argmax())]
 
 
-KINDS = {
-    "bert": {},
-    "distilbert": {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16},
-    "roberta": {"pad_token_id": 0, "max_position_embeddings": 80},
-    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0},
-}
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_models_of_others_are_fine_tuned(kind: str, tmp_path: Path) -> None:
     part = reviews()
     subwords = train_subwords(part.texts, 300)
-    small = {"vocab_size": len(subwords.words), "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    small |= {"intermediate_size": 16, "max_position_embeddings": 64}
-    theirs = AutoModel.from_config(AutoConfig.for_model(kind, **small | KINDS[kind]))
-    theirs.save_pretrained(tmp_path / "theirs")
-    subwords.tokenizer.save_pretrained(tmp_path / "theirs")
+    write_model(AutoModel, kind, subwords, tmp_path / "theirs")
     rows = [f"{text},{label}" for text, label in zip(part.texts, part.labels.tolist(), strict=True)]
     (tmp_path / "mine.csv").write_text("\n".join(["text,label", *rows]), "utf-8")
     options = {"data": str(tmp_path / "mine.csv"), "weights": str(tmp_path / "theirs"), "max_pieces": 32}

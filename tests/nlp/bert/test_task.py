@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForMaskedLM
+from transformers import AutoModelForMaskedLM
 
 import recipes
 from recipes.core.errors import InputError
@@ -25,6 +25,7 @@ from recipes.nlp.bert.encoder import Start, begin, small_bert
 from recipes.nlp.bert.subwords import train_subwords
 from recipes.nlp.bert.task import build as network
 from recipes.nlp.bert.task import hidden_words, neighbor_table
+from tests.nlp.bert.others import KINDS, write_model
 
 CPU = torch.device("cpu")
 # Each noun has an adjective of its own, so a hidden word can be told from the other one.
@@ -245,22 +246,10 @@ def test_gaps_are_filled_without_the_training_data(tmp_path: Path) -> None:
         trained(["No gap here."])
 
 
-KINDS = {
-    "bert": {},
-    "distilbert": {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16},
-    "roberta": {"pad_token_id": 0, "max_position_embeddings": 80},
-    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0},
-}
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_pretraining_goes_on_from_models_of_others(kind: str, tmp_path: Path) -> None:
     subwords = train_subwords(TEXTS * 2, 300)
-    small = {"vocab_size": len(subwords.words), "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    small |= {"intermediate_size": 16, "max_position_embeddings": 64}
-    theirs = AutoModelForMaskedLM.from_config(AutoConfig.for_model(kind, **small | KINDS[kind]))
-    theirs.save_pretrained(tmp_path / "theirs")
-    subwords.tokenizer.save_pretrained(tmp_path / "theirs")
+    theirs = write_model(AutoModelForMaskedLM, kind, subwords, tmp_path / "theirs")
     lines = ["text\tlabel", *(f"{text}\t{index % 2}" for index, text in enumerate(TEXTS * 3))]
     (tmp_path / "mine.tsv").write_text("\n".join(lines))
     options = {"data": str(tmp_path / "mine.tsv"), "weights": str(tmp_path / "theirs"), "max_pieces": 32}
