@@ -1,5 +1,6 @@
 """What `recipes prove` measures: a recipe over several seeds, written to a small file that tables are made of."""
 
+import io
 import json
 import os
 import platform
@@ -13,7 +14,7 @@ from recipes.core.files import require_writable, write_whole
 
 
 def prove(name: str, seeds: int, folder: Path, arguments: list[str]) -> dict[str, Any]:
-    """Runs the recipe with the seeds 0, 1, 2 …, and writes FOLDER/NAME.json.
+    """Runs the recipe with the seeds 0, 1, 2 …, and writes FOLDER/NAME.json, and FOLDER/NAME.png of the first.
 
     Args:
         name: of the recipe.
@@ -49,7 +50,36 @@ def prove(name: str, seeds: int, folder: Path, arguments: list[str]) -> dict[str
     proof["bars"] = {metric: far_enough(one) for metric, one in proof["metrics"].items() if one["bar"] is not None}
     text = json.dumps(proof, ensure_ascii=False, indent=1) + "\n"
     write_whole(folder / f"{entry.name}.json", lambda path: path.write_text(text, "utf-8"))
+    save_figure(first, folder / f"{entry.name}.png")
     return proof
+
+
+def save_figure(result: Any, path: Path) -> None:
+    """Draws what the recipe shows of a run, as a picture of 255 colors that names the part fit for a thumbnail."""
+    if result.draw is None:
+        return
+    from PIL import Image, PngImagePlugin
+
+    figure, drawn, about = result.figure(), io.BytesIO(), PngImagePlugin.PngInfo()
+    figure.savefig(drawn, format="png", dpi=120)
+    about.add_text("thumbnail", json.dumps(thumbnail_of(figure, dpi=120)))
+    small = Image.open(drawn).convert("RGB").quantize(255, dither=Image.Dither.NONE)
+    write_whole(path, lambda path: small.save(path, format="png", optimize=True, pnginfo=about))
+
+
+def thumbnail_of(figure: Any, dpi: int) -> list[int]:
+    """The pixels (left, top, right, bottom) around the first axes that fill a fifth of the figure and make no strip."""
+    from matplotlib.transforms import Bbox
+
+    scale, (width, height) = dpi / figure.dpi, figure.get_size_inches() * dpi
+    boxes = [one.get_tightbbox().expanded(1.02, 1.02) for one in figure.axes]
+    for count in range(1, len(boxes) + 1):
+        box = Bbox.union(boxes[:count])
+        if box.width * box.height * scale**2 >= 0.2 * width * height and box.width <= 2.5 * box.height:
+            break
+    left, right = max(0, box.x0 * scale), min(width, box.x1 * scale)
+    top, bottom = max(0, height - box.y1 * scale), min(height, height - box.y0 * scale)
+    return [round(float(one)) for one in (left, top, right, bottom)]
 
 
 def defaults(run: Any, key: str, value: Any) -> bool:

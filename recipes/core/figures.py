@@ -40,3 +40,66 @@ def draw_curves(axes: Any, history: Sequence[dict[str, float]], metrics: Sequenc
     axes.set_xlabel("epoch")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_confusion(axes: Any, counts: Tensor, classes: Sequence[str]) -> None:
+    """How often each true class (rows) was taken for each (columns): the shade is the share of the row.
+
+    Args:
+        counts: (classes, classes), whole numbers. They are written into the cells where there is room.
+    """
+    shares = counts.double().div(counts.sum(1, keepdim=True).clamp(min=1))
+    axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    if len(counts) > 12:
+        return
+    for row, column in counts.nonzero().tolist():
+        color = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, int(counts[row, column]), ha="center", va="center", fontsize=6, color=color)
+    names = [name if len(name) <= 4 else str(number) for number, name in enumerate(classes)]
+    axes.set_xticks(range(len(names)), names, fontsize=6)
+    axes.set_yticks(range(len(names)), names, fontsize=6)
+
+
+def tidy(figure: "Figure") -> "Figure":
+    """The figure, with each legend that lies on what is drawn moved below its axes."""
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        if legend is None or not covers(legend.get_window_extent(), axes):
+            continue
+        handles, names = axes.get_legend_handles_labels()
+        labels = axes.xaxis.get_tightbbox()
+        lowest = labels.y0 if labels is not None else axes.get_window_extent().y0
+        below = axes.transAxes.inverted().transform((0, lowest))[1] - 0.02
+        columns = 1 if max(map(len, names)) > 24 else 2
+        axes.legend(
+            handles, names, loc="upper center", bbox_to_anchor=(0.5, below), ncols=columns, frameon=False, fontsize=7
+        )
+    return figure
+
+
+def covers(box: Any, axes: Any) -> bool:
+    """Whether the box, in pixels of the screen, lies on a curve, a bar, or a point of the axes."""
+    import numpy as np
+    from matplotlib.collections import PolyCollection
+    from matplotlib.patches import Rectangle
+
+    for line in axes.lines:
+        points = line.get_transform().transform(line.get_path().interpolated(20).vertices)
+        inside = (points > box.min).all(1) & (points < box.max).all(1)
+        if inside.any():
+            return True
+    bars = [one for one in axes.patches if isinstance(one, Rectangle) and one.get_visible()]
+    if any(one.get_window_extent().overlaps(box) for one in bars):
+        return True
+    for drawn in axes.collections:
+        if isinstance(drawn, PolyCollection):
+            areas = [path.get_extents(drawn.get_transform()) for path in drawn.get_paths()]
+            if any(area.overlaps(box) for area in areas):
+                return True
+            continue
+        points = np.asarray(drawn.get_offset_transform().transform(drawn.get_offsets()))
+        if ((points > box.min).all(1) & (points < box.max).all(1)).any():
+            return True
+    return False

@@ -15,7 +15,7 @@ from recipes.core.device import rank_and_world
 from recipes.core.files import own_path, write_folder
 from recipes.core.task import Task, model_files
 
-LOWER_IS_BETTER = {"loss", "perplexity", "bits_per_pixel", "word_error_rate"}
+LOWER_IS_BETTER = {"loss", "perplexity", "bits_per_pixel", "bits_per_frame", "word_error_rate"}
 LOWER_IS_BETTER |= {"bytes", "macs", "parameters", "latency_ratio"}
 NOT_WRITTEN = {"model", "draw", "train_set", "test_set", "runs", "task", "by_default"}
 
@@ -91,7 +91,9 @@ class Result:
         """The recipe's picture, a matplotlib Figure drawn without a display."""
         if self.draw is None:
             raise ValueError(f"{self.recipe or 'this result'} has no figure")
-        return self.draw()
+        from recipes.core.figures import tidy
+
+        return tidy(self.draw())
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the model, the data and the figure, as JSON will have it: NaN is null."""
@@ -117,7 +119,7 @@ class Result:
             InputError: the folder cannot be written.
         """
         self.require_finite()
-        figure = self.draw() if self.draw else None
+        figure = self.figure() if self.draw else None
         files: dict[str, Callable[[Path], object]] = {
             "result.json": lambda path: path.write_text(self.to_json() + "\n", "utf-8")
         }

@@ -250,8 +250,10 @@ def figure(result: Result) -> Any:
             panel.broken_barh([((got - start) / 1e9, (done - got) / 1e9)], (-0.4, 0.8), color="C0", label="computes")
         panel.set_yticks(range(workers + 1), ["main", *(f"worker {row}" for row in range(1, workers + 1))], fontsize=7)
         panel.set(xlim=(0, 0.8), ylim=(workers + 0.6, -0.6), xlabel="seconds")
-        handles, labels = panel.get_legend_handles_labels()
-        panel.legend(handles[:2], labels[:2], frameon=False, fontsize=7, loc="lower right")
+    if timeline:
+        handles, labels = axes[1, 0].get_legend_handles_labels()
+        place = {"loc": "lower right", "bbox_to_anchor": (1, 1)}  # above the first timeline, for all
+        axes[1, 0].legend(handles[:2], labels[:2], frameon=False, fontsize=7, ncols=2, **place)
     return drawing
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recipes.core.evaluation import predict
-from recipes.core.figures import draw_curves, new_figure, show_picture
+from recipes.core.figures import draw_confusion, draw_curves, new_figure, show_picture
 from recipes.core.loop import Loop
 from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images
@@ -107,8 +107,7 @@ def draw(model: nn.Module, dataset: Images | ImageFiles, device: torch.device, h
     confusion = torch.bincount(labels * count + predicted, minlength=count * count).view(count, count)
     figure, axes = new_figure(2, 4, width=2.6, height=2.6)
     draw_curves(axes[0, 0], history, ["loss", "accuracy"])
-    axes[0, 1].imshow(confusion.double().div(confusion.sum(1, keepdim=True)).numpy(), cmap="Blues", vmin=0, vmax=1)
-    axes[0, 1].set(xlabel="predicted class", ylabel="true class")
+    draw_confusion(axes[0, 1], confusion, dataset.classes)
     worst = F.cross_entropy(logits, labels, reduction="none").argsort(descending=True)
     for place, index in zip(axes.flatten()[2:], worst.tolist(), strict=False):
         answer, truth = dataset.classes[predicted[index]], dataset.classes[labels[index]]

@@ -1,0 +1,46 @@
+"""Writes the tables of recipes in README.md and README.zh-CN.md from results/: `python -m docs.readme`."""
+
+import re
+from pathlib import Path
+
+from docs import labels, texts
+from docs.texts import ROOT
+from recipes import catalog
+from recipes.core.result import short
+
+FILES = {"en": ROOT / "README.md", "zh": ROOT / "README.zh-CN.md"}
+BEGIN, END = "<!-- recipes: written by docs.readme -->", "<!-- end of recipes -->"
+
+
+def table(language: str) -> str:
+    """A row a recipe: its title, what was measured over seeds, the baseline's value, and the seconds with claims."""
+    say = texts.translator(language, "shared")
+    head = (labels.RECIPE, labels.WHAT_IT_IS, labels.OVER_SEEDS, labels.BASELINE, labels.SHORT_SECONDS)
+    lines = ["| " + " | ".join(map(say, head)) + " |", "| --- | --- | --- | --- | --- |"]
+    for entry in catalog.entries():
+        proof = texts.result_of(entry.name)
+        metric, one = next(iter(proof["metrics"].items()))
+        title = entry.title_zh if language == "zh" else entry.title
+        value = f"{metric} {one['mean']:.3g} ± {one['std']:.1g}"
+        link = f"[{entry.name}]({entry.path.relative_to(ROOT)})"
+        row = [link, title, value, short(one["baseline"]), f"{proof['seconds']:.0f}"]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
+    return "\n".join(lines)
+
+
+def with_table(text: str, language: str) -> str:
+    """The README's text with the table between its two marks."""
+    parts = re.split(f"({re.escape(BEGIN)}|{re.escape(END)})", text)
+    if len(parts) != 5:
+        raise ValueError(f"expected {BEGIN!r} and then {END!r}, once each")
+    parts[2] = f"\n\n{table(language)}\n\n"
+    return "".join(parts)
+
+
+def write(path: Path, language: str) -> None:
+    path.write_text(with_table(path.read_text("utf-8"), language), "utf-8")
+
+
+if __name__ == "__main__":
+    for language, path in FILES.items():
+        write(path, language)
