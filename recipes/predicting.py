@@ -78,10 +78,12 @@ def shown(value: Any) -> str:
 
 
 def draw_answer(task: Task, item: Any, answer: dict[str, Any], folder: Path, number: int) -> None:
-    """Draws an item with its answer into the folder, under the item's name."""
+    """Draws an item with its answer into the folder, under the item's name, and writes what the task puts beside it."""
     stem = Path(answer["file"]).stem if "file" in answer else f"{number + 1}"
     path = folder / f"{stem}.png"
     if path.exists():
         path = folder / f"{stem}-{number + 1}.png"
     figure = task.draw(item, answer)
     write_whole(path, lambda target: figure.savefig(target, dpi=120))
+    for ending, write in task.beside(answer).items():
+        write_whole(path.with_suffix(ending), write)

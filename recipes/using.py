@@ -63,9 +63,13 @@ class Trained:
         """An answer for each item, in the field's usual form."""
         return [answer for _, answer in self.stream(items, batch_size=batch_size)]
 
-    @torch.inference_mode()
     def stream(self, items: Iterable[Any], *, batch_size: int = 32) -> Iterator[tuple[Any, dict[str, Any]]]:
         """Each item as the task has loaded it, with its answer; a batch is held in memory at a time."""
+        return self.task.together(self.batched(items, batch_size))
+
+    @torch.inference_mode()
+    def batched(self, items: Iterable[Any], batch_size: int) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """The same, each answer by the item alone."""
         waiting: list[Any] = []
 
         def answered() -> list[tuple[Any, dict[str, Any]]]:

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -55,6 +55,10 @@ class Task:
         inputs = map_tensors(lambda tensor: tensor.to(device), self.batch(items))
         return self.answers(map_tensors(lambda tensor: tensor.cpu(), model(*inputs)), items)
 
+    def together(self, answered: Iterator[tuple[Any, dict[str, Any]]]) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """Items and answers as they are given out; what compares items with each other waits for all of them."""
+        return answered
+
     def draw(self, item: Any, answer: dict[str, Any]) -> Any:
         """A matplotlib Figure of an item and its answer.
 
@@ -62,6 +66,10 @@ class Task:
             InputError: such answers have no picture.
         """
         raise InputError(f"--draw: expected a model for pictures or sound, this one takes {self.takes}")
+
+    def beside(self, answer: dict[str, Any]) -> dict[str, Callable[[Path], object]]:
+        """Further files beside the picture of an answer: the ending of each, such as .wav, and what writes it."""
+        return {}
 
     def to_export(self, model: nn.Module) -> nn.Module:
         """The part of the model that goes into an exported file: from tensors to tensors."""

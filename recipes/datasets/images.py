@@ -214,7 +214,7 @@ def open_images(
     parts: tuple[Images | ImageFiles, Images | ImageFiles]
     if pair is not None:
         opened = all(isinstance(part, _Labelled) for part in pair)
-        parts = _opened_before(pair, image_size) if opened else _from_datasets(pair, image_size)
+        parts = _opened_before(pair, image_size) if opened else from_datasets(pair, image_size)
     elif str(data).startswith("torchvision:"):
         parts = _from_torchvision(str(data).removeprefix("torchvision:"), image_size)
     elif idx := _idx_files(folder):
@@ -351,7 +351,7 @@ def _class_folders(folder: Path) -> list[Path]:
     return sorted(folders_in(folder))
 
 
-def _split_folders(folder: Path) -> dict[str, Path]:
+def split_folders(folder: Path) -> dict[str, Path]:
     """The folders of train, val and test: a class may itself be called "train", but has no folders in it."""
     folders = folders_in(folder)
     named = by_split(path for path in folders if _class_folders(path))
@@ -366,7 +366,7 @@ def _split_folders(folder: Path) -> dict[str, Path]:
 
 
 def _from_folders(folder: Path, image_size: int | None, seed: int) -> tuple[Images | ImageFiles, Images | ImageFiles]:
-    parts = _split_folders(folder)
+    parts = split_folders(folder)
     train = parts.get("train", folder)
     test = parts.get("test", parts.get("val")) if train != folder else None
     classes = [path.name for path in _class_folders(train)]
@@ -391,7 +391,7 @@ def _from_folders(folder: Path, image_size: int | None, seed: int) -> tuple[Imag
     if test:
         in_train = torch.tensor([path.is_relative_to(train) for path in files])
         rows = in_train.nonzero().flatten(), (~in_train).nonzero().flatten()
-    shape = _common_shape(files, image_size)
+    shape = common_shape(files, image_size)
     fits = len(files) * math.prod(shape) <= IN_MEMORY
 
     def part(rows: Tensor) -> Images | ImageFiles:
@@ -403,7 +403,7 @@ def _from_folders(folder: Path, image_size: int | None, seed: int) -> tuple[Imag
     return part(rows[0]), part(rows[1])
 
 
-def _common_shape(files: list[Path], image_size: int | None) -> tuple[int, int, int]:
+def common_shape(files: list[Path], image_size: int | None) -> tuple[int, int, int]:
     """(C, H, W) that these pictures are brought to; reads no more headers than it takes to tell."""
     channels, sizes, own = 1, set(), image_size is None
     for path in files:
@@ -482,7 +482,7 @@ def _opened_before(pair: tuple[Any, Any], image_size: int | None) -> tuple[Image
     return first, second
 
 
-def _from_datasets(pair: tuple[Any, Any], image_size: int | None) -> tuple[Images | ImageFiles, Images | ImageFiles]:
+def from_datasets(pair: tuple[Any, Any], image_size: int | None) -> tuple[Images | ImageFiles, Images | ImageFiles]:
     files = [
         [OwnSample(dataset, i, name) for i in range(len(dataset))]
         for name, dataset in zip(PAIR_PARTS, pair, strict=True)

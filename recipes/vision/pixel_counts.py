@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recipes.core.counting import chances_by_counts
 from recipes.core.loading import hold_out
 
 
@@ -20,22 +21,10 @@ def bits_by_counts(train_set: Any, test_set: Any, seed: int) -> float:
 
 
 def counted(train_set: Any, test_set: Any, chain: Sequence[str], weight: float) -> float:
-    """Bits a pixel by counts: each link of the chain knows one thing more, and weighs what the links before it say.
-
-    Witten, Bell (1991), https://doi.org/10.1109/18.87000, with a weight of its own in place of the number of kinds.
-    """
+    """Bits a pixel by counts of what is known of it, named by the chain."""
     (known, levels), (asked, truths) = (contexts(part) for part in (train_set, test_set))
-    chances = torch.full((len(truths), train_set.levels), 1 / train_set.levels, dtype=torch.double)
-    keys, asked_keys = torch.zeros_like(levels), torch.zeros_like(truths)
-    for name in chain:
-        keys, asked_keys = keys * 1009 + known[name], asked_keys * 1009 + asked[name]
-        kinds, index = torch.cat([keys, asked_keys]).unique(return_inverse=True)
-        keys, asked_keys = index.split([len(levels), len(truths)])  # small again
-        table = torch.zeros(len(kinds) * train_set.levels, dtype=torch.double)
-        table += torch.bincount(keys * train_set.levels + levels, minlength=len(table))
-        counts = table.view(len(kinds), -1)[asked_keys]
-        chances = (counts + weight * chances) / (counts.sum(dim=1, keepdim=True) + weight)
-    return -chances[torch.arange(len(truths)), truths].log2().mean().item()
+    how = {"chain": chain, "weight": weight, "size": train_set.levels}
+    return -chances_by_counts(known, levels, asked, truths, **how).log2().mean().item()
 
 
 def contexts(dataset: Any) -> tuple[dict[str, Tensor], Tensor]:

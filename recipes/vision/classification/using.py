@@ -15,24 +15,22 @@ from recipes.datasets.images import decode
 
 
 @dataclass(kw_only=True)
-class Classification(Task):
-    """Pictures to classes.
+class ScaledPictures(Task):
+    """Pictures of one size, with the mean and deviation that the network was trained on.
 
     Attributes:
-        classes: their names.
         shape: (C, H, W) that pictures are brought to.
         mean, std: of each channel in the train part, on the scale 0 to 1.
     """
 
     takes: ClassVar[str] = "pictures"
 
-    classes: list[str]
     shape: list[int]
     mean: list[float]
     std: list[float]
 
-    @classmethod
-    def of(cls, result: Result, options: Any) -> Self:
+    @staticmethod
+    def remembered(result: Result) -> dict[str, Any]:
         train_set = result.train_set
         scale = {name: getattr(train_set, name, None) for name in ("mean", "std")}
         channels = train_set.shape[0]
@@ -40,8 +38,7 @@ class Classification(Task):
             [default] * channels if value is None else value.tolist()
             for value, default in ((scale["mean"], 0.0), (scale["std"], 1.0))
         )
-        example = first_inputs(result.test_set)
-        return cls(classes=list(train_set.classes), shape=list(train_set.shape), mean=mean, std=std, example=example)
+        return {"shape": list(train_set.shape), "mean": mean, "std": std, "example": first_inputs(result.test_set)}
 
     def load(self, item: Any) -> Any:
         """A path, or a picture (C, H, W) uint8, with its pixels as the network was trained on."""
@@ -54,6 +51,21 @@ class Classification(Task):
         images = torch.stack([image for _, image in items]).float() / 255
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
         return ((images - mean) / std,)  # (N, C, H, W)
+
+
+@dataclass(kw_only=True)
+class Classification(ScaledPictures):
+    """Pictures to classes.
+
+    Attributes:
+        classes: their names.
+    """
+
+    classes: list[str]
+
+    @classmethod
+    def of(cls, result: Result, options: Any) -> Self:
+        return cls(classes=list(result.train_set.classes), **cls.remembered(result))
 
     def answers(self, outputs: Tensor, items: Sequence[Any]) -> list[dict[str, Any]]:
         given = [{"file": name} if name is not None else {} for name, _ in items]
