@@ -26,9 +26,9 @@ Translate = Callable[[str], str]
 
 
 def paragraphs_of(docstring: str) -> list[str]:
-    """The paragraphs below the title, each in one line, without the fields at the end."""
+    """The paragraphs below the title, each in one line, as each item of a list; without the fields at the end."""
     blocks = [block for block in docstring.split("\n\n")[1:] if not re.match(r"(Notes|Paper|Papers|Data): ", block)]
-    return [" ".join(block.split()) for block in blocks]
+    return [re.sub(r" ?\n\s*(?!- |\d+\. )", " ", block.strip()) for block in blocks]
 
 
 def fields_of(docstring: str) -> dict[str, str]:

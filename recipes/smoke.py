@@ -15,7 +15,8 @@ from recipes.core.result import Result, columns, short
 from recipes.datasets.bundled import INSTEAD, bundled
 from recipes.datasets.tiny import write_tiny
 
-LEAST = {"epochs": 1, "seeds": 1, "repeats": 1, "trainings": 1, "workers": 1, "libraries": False, "claims": False}
+LEAST = {"epochs": 1, "base_steps": 20, "seeds": 1, "repeats": 1, "trainings": 1, "workers": 1, "limit": 50_000}
+LEAST |= {"libraries": False, "claims": False}
 Watch = Callable[[dict[str, Any], float], None]
 
 

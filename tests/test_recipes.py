@@ -23,6 +23,7 @@ from recipes.core.task import whole_weights
 from recipes.datasets.bundled import bundled
 from recipes.datasets.tiny import write_tiny
 from recipes.smoke import shortened
+from tests.forking import run_file
 
 NAMES = recipes.names()
 SHARED = {"data": None, "device": "auto", "seed": 0, "out": None}
@@ -139,6 +140,9 @@ def little(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+OUTSIDE = ("torch", "torchvision", "sklearn.svm", "transformers", "torch.distributed.fsdp", "matplotlib.figure")
+
+
 @every_recipe
 def test_copy_runs_alone_and_gives_the_same_to_the_bit(
     name: str, tmp_path: Path, little: Path, monkeypatch: pytest.MonkeyPatch
@@ -155,15 +159,15 @@ def test_copy_runs_alone_and_gives_the_same_to_the_bit(
     options.pop("claims", None)
     given = {**options, "device": "cpu", "seed": 1, "out": "out.pt"}
     words = [f"--no-{key}" if value is False else f"--{key}={value}" for key, value in given.items()]
-    command = [sys.executable, "-I", target.name, *words]
-    done = subprocess.run(command, cwd=target.parent, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "this recipe:" in done.stdout
+    status, printed = run_file([target.name, *words], target.parent, OUTSIDE, {"RECIPES_DATA": str(little)})
+    assert status == 0, printed[-2000:]
+    assert "this recipe:" in printed
     saved = torch.load(target.parent / "out.pt", weights_only=True)
     for key, value in whole_weights(mine.model).items():
         assert torch.equal(saved[key], value), key
 
 
+INSIDE = ("recipes.using", "torch.onnx", "torch.export", "onnxscript", "onnxruntime")
 USED = """
 import sys
 import torch
@@ -194,8 +198,9 @@ def test_the_model_is_used_in_another_process(
     assert mine.task is not None
     with torch.inference_mode():
         expected = flat(mine.task.to_export(mine.model.eval())(*mine.task.example))
-    done = subprocess.run([sys.executable, "-c", USED, str(tmp_path / "out")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    (tmp_path / "used.py").write_text(USED)
+    status, printed = run_file(["used.py", "out"], tmp_path, INSIDE, {"RECIPES_DATA": "none"})
+    assert status == 0, printed[-2000:]
     found = flat(torch.load(tmp_path / "out" / "outputs.pt", weights_only=True))
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
@@ -227,7 +232,8 @@ def test_every_module_of_a_family_is_a_recipe_or_has_no_run() -> None:
 
 
 TASKS = "Classification Detection Segmentation Tracking TextClassification LanguageModeling BeamTranslation "
-TASKS += "GreedySummarization QuestionAnswering Entities SentenceSimilarity WordClassification SpeechRecognition"
+TASKS += "GreedySummarization QuestionAnswering Entities SentenceSimilarity WordClassification SpeechRecognition "
+TASKS += "PictureDrawing WordSpeaking Verification"
 
 
 def test_every_task_is_used_by_a_recipe() -> None:

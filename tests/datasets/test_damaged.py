@@ -254,7 +254,7 @@ def test_damaged_files(layout: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_many_damaged_files(layout: str, seed: int, tmp_path: Path) -> None:
     damage_all(layout, tmp_path / "home", random.Random(f"{layout} {seed}"), 100)
