@@ -1,6 +1,6 @@
 """A pair of the user's own Datasets, in place of a path: the checks that all openers share."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
 from os import PathLike
 from typing import Any
@@ -46,6 +46,8 @@ def pair_of_datasets(data: Any) -> tuple[Any, Any] | None:
 def samples_of(dataset: Any, part: str, expected: str = "(image, label)") -> Iterator[tuple[Any, ...]]:
     """The samples in order, each a tuple of as many values as `expected` names, such as "(image, label)".
 
+    A sample may also be a dict with these names, as those of Hugging Face's data sets are.
+
     Raises:
         InputError: a sample cannot be read, or is no such tuple; it names the part ("train") and the sample.
     """
@@ -61,7 +63,10 @@ def sample_of(dataset: Any, number: int, part: str, expected: str = "(image, lab
     except Exception as error:  # of the user's own code
         reason = str(error).partition("\n")[0]
         raise InputError(f"{where}: expected {expected}, but it raises {type(error).__name__} ({reason})") from error
-    if not isinstance(sample, (tuple, list)) or len(sample) != expected.count(",") + 1:
+    names = expected.strip("()").split(", ")
+    if isinstance(sample, Mapping) and all(name in sample for name in names):
+        return tuple(sample[name] for name in names)
+    if not isinstance(sample, (tuple, list)) or len(sample) != len(names):
         raise InputError(f"{where}: expected {expected}, got {described(sample)}")
     return tuple(sample)
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
-from recipes.core.errors import InputError
+from recipes.core.errors import InputError, tell
 from recipes.core.files import own_path
 from recipes.datasets.bundled import bundled
+from recipes.datasets.own import described, pair_of_datasets, samples_of
 from recipes.datasets.reading import file_json, file_or_folder, files_in, is_folder, json_value
 from recipes.datasets.text_files import LONELY, PARTS, lines_of, part_files
 
+SAMPLE = "(question, context, answers)"
 Record = tuple[str, int, Any, Any]  # where it stands, its article, its paragraph, and what it asks
 
 
@@ -46,19 +48,24 @@ class Questions:
         )
 
 
-def open_questions(data: str | Path | None = None, *, seed: int = 0) -> tuple[Questions, Questions]:
+def open_questions(data: Any = None, *, seed: int = 0) -> tuple[Questions, Questions]:
     """Opens questions: the train and the test part.
 
     Args:
         data: a folder with a JSON file whose name holds `train` and one whose name holds `test` (or `dev`,
             `valid`), nested as SQuAD's or flat, a record a question, as the Hugging Face hub has it; or one file,
             or a folder with one, a fifth of whose articles is drawn for the test part (of its paragraphs, where
-            there are fewer than five articles). Default: the bundled questions.
+            there are fewer than five articles); or a pair of your own Datasets (train, test), whose samples are
+            (question, context, answers), tuples or dicts: answers as SQuAD has them, or one text, which is looked
+            for in the paragraph. Default: the bundled questions.
         seed: of the draw that splits a single file.
 
     Raises:
         InputError: nothing there, or a record that is not SQuAD's; it names the file and the record.
     """
+    pair = pair_of_datasets(data)
+    if pair is not None:
+        return questions_of(pair[0], "train"), questions_of(pair[1], "test")
     path = bundled("questions") if data is None else file_or_folder(own_path(data))
     if is_folder(path):
         files = files_in(path, (".json", ".jsonl"))
@@ -69,10 +76,35 @@ def open_questions(data: str | Path | None = None, *, seed: int = 0) -> tuple[Qu
     return split_questions(path, read_questions(path), seed)
 
 
+def questions_of(dataset: Any, part: str) -> Questions:
+    """The questions of the user's own Dataset, read once; those without an answer are left out."""
+    found, paragraphs = Questions([], [], [], []), dict[str, int]()
+    for number, (question, context, answers) in enumerate(samples_of(dataset, part, SAMPLE)):
+        where = f"data: {part} sample {number}"
+        for text in (question, context):
+            if not isinstance(text, str) or not text.strip():
+                raise InputError(f"{where}: expected {SAMPLE}, got {described(text)}")
+        if isinstance(answers, str):
+            answers = [{"text": answers.strip(), "answer_start": context.find(answers.strip())}]
+        try:
+            checked = answers_of(answers, context, where)
+        except (KeyError, TypeError, AttributeError):
+            raise InputError(
+                f"{where}: expected answers as a text, or with text and answer_start, got {described(answers)}"
+            ) from None
+        if checked:
+            found.questions.append(question.strip())
+            found.contexts.append(context)
+            found.answers.append(checked)
+            found.articles.append(paragraphs.setdefault(context, len(paragraphs) + 1))
+    if not len(found):
+        raise InputError(f"data: no question with an answer in the {part} part; expected {SAMPLE}")
+    return found
+
+
 def read_questions(path: Path) -> Questions:
     """The questions of one file; those without an answer, which SQuAD 2.0 marks as impossible, are left out."""
-    found = Questions([], [], [], [])
-    where = f"{path}"
+    found, unanswered, where = Questions([], [], [], []), 0, f"{path}"
     try:
         for where, article, paragraph, record in records_of(path):
             question, context = whole_text(record["question"]).strip(), whole_text(paragraph["context"])
@@ -84,11 +116,15 @@ def read_questions(path: Path) -> Questions:
                 found.articles.append(article)
             elif not answers and not record.get("is_impossible", "title" in record):
                 raise InputError(f"{where}: expected at least one answer")
+            else:
+                unanswered += 1
     except (KeyError, TypeError, AttributeError) as error:
         missing = f"no {error}" if isinstance(error, KeyError) else "something else"
         raise InputError(f"{where}: expected a record of SQuAD 1.1, found {missing}") from None
     if not len(found):
         raise InputError(f"{path}: no question with an answer; expected the JSON of SQuAD 1.1")
+    if unanswered:
+        tell(f"{path}: {unanswered:,} questions without an answer are left out")
     return found
 
 

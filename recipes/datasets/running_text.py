@@ -52,7 +52,12 @@ class Windows:
 
 
 def open_characters(
-    data: Any = None, context: int = 64, *, shift: int = 1, limit: int | None = None
+    data: Any = None,
+    context: int = 64,
+    *,
+    shift: int = 1,
+    limit: int | None = None,
+    characters: list[str] | None = None,
 ) -> tuple[Windows, Windows]:
     """Running text as windows of characters: the train part, jittered, and the test part, half a window apart.
 
@@ -61,12 +66,14 @@ def open_characters(
         context: characters in a window.
         shift: characters from an input to its target.
         limit: characters of the train text that are used, from its beginning; all of them if not given.
+        characters: that a model knows already; those of the train text if not given.
 
     Raises:
         InputError: as `open_running_text` raises it, or a part of the text has no room for a window.
     """
     texts = open_running_text(data)
-    characters = vocabulary(texts[0])  # also where less of the text is used, so that both models know the same
+    # of the whole text also where less of it is used, so that both models know the same
+    characters = characters or vocabulary(texts[0])
     parts = [encoded(text, characters) for text in (texts[0][:limit], texts[1])]
     for name, ids in zip(PAIR_PARTS, parts, strict=True):
         if len(ids) < context + max(shift, 1):

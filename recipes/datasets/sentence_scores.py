@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recipes.core.errors import InputError
 from recipes.core.files import own_path
 from recipes.datasets.bundled import bundled
+from recipes.datasets.own import described, pair_of_datasets, samples_of
 from recipes.datasets.reading import file_or_folder, files_in, finite, is_folder
 from recipes.datasets.text_files import PARTS, Unlabeled, csv_rows, first_labeled, lines_of, part_files
 
@@ -20,6 +23,7 @@ SENTENCE_COLUMNS = (
     ("word1", "word2"),
 )
 SCORE_COLUMNS = ("score", "similarity", "relatedness_score", "label")
+SAMPLE = "(sentence1, sentence2, score)"
 
 
 @dataclass
@@ -44,7 +48,7 @@ class ScoredPairs:
         return ScoredPairs(firsts, seconds, self.scores[indices])
 
 
-def open_scored_pairs(data: str | Path | None = None, *, seed: int = 0) -> tuple[ScoredPairs, ScoredPairs]:
+def open_scored_pairs(data: Any = None, *, seed: int = 0) -> tuple[ScoredPairs, ScoredPairs]:
     """Opens sentence pairs with a score: the train and the test part.
 
     Columns stand between tabs. A header names them (`sentence1`, `sentence2`, `score`); without one there are
@@ -54,12 +58,17 @@ def open_scored_pairs(data: str | Path | None = None, *, seed: int = 0) -> tuple
     Args:
         data: a folder with a file `train` and a file `test` (or `dev`, `val`, `validation`), or with names that
             end so, such as `sts-train.csv`; or one file, a fifth of which is drawn for the test part, the same
-            first sentence never on both sides. Default: the bundled similarities.
+            first sentence never on both sides; or a pair of your own Datasets (train, test), whose samples are
+            (sentence1, sentence2, score), tuples or dicts. Default: the bundled similarities.
         seed: of the draw that splits a single file.
 
     Raises:
         InputError: nothing there, or a row that is not two sentences and a number; it names the file and the row.
     """
+    pair = pair_of_datasets(data)
+    if pair is not None:
+        train_part, test_part = (scored_pairs_of(part, name) for part, name in zip(pair, PARTS, strict=True))
+        return checked_scores(train_part, "data"), test_part
     path = bundled("similarities") if data is None else file_or_folder(own_path(data))
     if is_folder(path):
         files, expected = files_in(path, (".tsv", ".csv", ".txt")), "a file {}.tsv or one whose name ends in -{}"
@@ -67,9 +76,31 @@ def open_scored_pairs(data: str | Path | None = None, *, seed: int = 0) -> tuple
         train_part, test_part = (first_labeled(candidates, read_scored_pairs) for candidates in found)
     else:
         train_part, test_part = split_scored_pairs(path, read_scored_pairs(path), seed)
+    return checked_scores(train_part, path), test_part
+
+
+def checked_scores(train_part: ScoredPairs, source: Any) -> ScoredPairs:
+    """The train part, whose scores must differ for there to be anything to learn."""
     if train_part.scores.min() == train_part.scores.max():
-        raise InputError(f"{path}: all train pairs have the score {train_part.scores[0]:g}; expected different ones")
-    return train_part, test_part
+        raise InputError(f"{source}: all train pairs have the score {train_part.scores[0]:g}; expected different ones")
+    return train_part
+
+
+def scored_pairs_of(dataset: Any, part: str) -> ScoredPairs:
+    """The pairs of the user's own Dataset, read once."""
+    firsts, seconds, scores = [], [], []
+    for number, (first, second, score) in enumerate(samples_of(dataset, part, SAMPLE)):
+        where = f"data: {part} sample {number}"
+        for text in (first, second):
+            if not isinstance(text, str) or not text.strip():
+                raise InputError(f"{where}: expected {SAMPLE}, two texts and a number, got {described(text)}")
+        value = finite(score.item() if isinstance(score, (Tensor, np.number)) and score.ndim == 0 else score)
+        if value is None:
+            raise InputError(f"{where}: expected {SAMPLE}, two texts and a number, got {described(score)}")
+        firsts.append(first.strip())
+        seconds.append(second.strip())
+        scores.append(value)
+    return ScoredPairs(firsts, seconds, torch.tensor(scores))
 
 
 def read_scored_pairs(path: Path) -> ScoredPairs:

@@ -24,11 +24,11 @@ def open_articles(
 
 
 def open_encoded_pairs(
-    data: str | None = None, *, min_freq: int = 1, max_words: int = 60, **asked: Any
+    data: str | None = None, *, min_freq: int = 1, max_words: int = 60, pieces: int | None = None, **asked: Any
 ) -> tuple[EncodedPairs, EncodedPairs]:
     """Sentence pairs as numbers: the train and the test part, with the words of train."""
     parts = open_pairs(data or bundled("translations"), **asked)
-    languages = Language(parts[0].sources, min_freq), Language(parts[0].targets, min_freq)
+    languages = Language(parts[0].sources, min_freq, pieces), Language(parts[0].targets, min_freq, pieces)
     encoded = []
     for part in parts:
         sources = [languages[0].encode(sentence, max_words) for sentence in part.sources]

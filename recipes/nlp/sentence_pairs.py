@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,14 +26,19 @@ def split_words(sentence: str) -> list[str]:
 
 
 class Language:
-    """The words of one language: those that occur `min_freq` times in its train sentences."""
+    """The words of one language: those that occur `min_freq` times in its train sentences.
 
-    def __init__(self, sentences: Sequence[str], min_freq: int) -> None:
+    With `pieces` it knows so many pieces of words at most in their place: a rare word falls into several, of which
+    all but the first begin with ##.
+    """
+
+    def __init__(self, sentences: Sequence[str], min_freq: int, pieces: int | None = None) -> None:
         counts = Counter(word for sentence in sentences for word in split_words(sentence))
         known = sorted((-count, word) for word, count in counts.items() if count >= min_freq)
         if not known:
             raise InputError(f"option min_freq: no word of the train sentences occurs {min_freq} times")
-        self.words = ["<pad>", "<unk>", "<start>", "<end>", *(word for _, word in known)]
+        names = [word for _, word in known] if pieces is None else learned_pieces(counts, pieces)
+        self.words = ["<pad>", "<unk>", "<start>", "<end>", *names]
         self.number = {word: number for number, word in enumerate(self.words)}
 
     def __len__(self) -> int:
@@ -41,12 +46,44 @@ class Language:
 
     def encode(self, sentence: str, max_words: int) -> Tensor:
         """Numbers of its first words between START and END, (words + 2,)."""
-        known = [self.number.get(word, UNKNOWN) for word in split_words(sentence)[:max_words]]
+        known = [piece for word in split_words(sentence)[:max_words] for piece in self.pieces_of(word)]
         return torch.tensor([START, *known, END])
+
+    def pieces_of(self, word: str) -> list[int]:
+        """The word's number; if it has none, those of the longest pieces that it can be read in from left to right."""
+        if word in self.number or f"##{word[-1]}" not in self.number:
+            return [self.number.get(word, UNKNOWN)]
+        pieces, start = [], 0
+        while start < len(word):
+            names = ("##" * bool(start) + word[start:end] for end in range(len(word), start, -1))
+            piece = next((name for name in names if name in self.number), None)
+            if piece is None:
+                return [UNKNOWN]
+            pieces.append(self.number[piece])
+            start += len(piece) - 2 * bool(start)
+        return pieces
 
     def decode(self, ids: Tensor) -> str:
         """The words up to END, with spaces between them."""
-        return " ".join(self.words[one] for one in ids.tolist() if one not in (PAD, START, END))
+        return " ".join(self.words[one] for one in ids.tolist() if one not in (PAD, START, END)).replace(" ##", "")
+
+
+def learned_pieces(counts: Mapping[str, int], most: int) -> list[str]:
+    """WordPiece: from single letters on, the pair of pieces that meets most often is joined into a new one.
+
+    Args:
+        counts: of the words.
+        most: pieces in all; letters find room whatever it is.
+    """
+    from tokenizers import Tokenizer, models, trainers
+
+    # Each letter gets its number beforehand: pairs that meet equally often are joined in the order of their numbers.
+    letters = sorted({f"##{letter}" for word in counts for letter in word[1:]} | {word[0] for word in counts})
+    tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
+    trainer = trainers.WordPieceTrainer(vocab_size=most, special_tokens=letters, show_progress=False)
+    tokenizer.train_from_iterator((word for word in sorted(counts) for _ in range(counts[word])), trainer)
+    number = tokenizer.get_vocab()
+    return sorted(number, key=number.__getitem__)
 
 
 class KnownLanguage(Language):
@@ -88,6 +125,7 @@ def open_encoded_pairs(
     limit: int | None = None,
     min_freq: int = 1,
     max_words: int = 60,
+    pieces: int | None = None,
     seed: int = 0,
 ) -> tuple[EncodedPairs, EncodedPairs]:
     """Opens sentence pairs as numbers: the train and the test part, with the words of train.
@@ -96,13 +134,14 @@ def open_encoded_pairs(
         data: see `open_pairs`, as are source, target, limit and seed; the bundled translations if not given.
         min_freq: times a word must occur in train to be known.
         max_words: of a sentence that are read; the rest is left out.
+        pieces: of words that each language knows at most; whole words if not given.
 
     Raises:
         InputError: see `open_pairs`; or no word occurs so often.
     """
     folder = bundled("translations") if data is None else data
     parts = open_pairs(folder, source=source, target=target, limit=limit, seed=seed)
-    languages = Language(parts[0].sources, min_freq), Language(parts[0].targets, min_freq)
+    languages = Language(parts[0].sources, min_freq, pieces), Language(parts[0].targets, min_freq, pieces)
 
     def encoded(part: Pairs) -> EncodedPairs:
         sources = [languages[0].encode(sentence, max_words) for sentence in part.sources]

@@ -33,12 +33,15 @@ class TranslationOptions(Options):
     target: str | None = option(None, "language to translate to; the other one if not given")
     limit: int | None = option(None, "sentence pairs of the train part that are read; all if not given", least=1)
     min_freq: int = option(1, "times a word must occur in the train sentences to be known", least=1)
+    pieces: int | None = option(None, "at most, that rare words fall into; 0: none; 0, for your data 3000", least=0)
     max_words: int = option(60, "words of a sentence that are read; the rest is left out", least=1)
     width: int = option(64, "size of a word's embedding, an even multiple of the heads", least=2)
     layers: int = option(2, "of the encoder, and as many of the decoder", least=1)
     heads: int = option(4, "of attention in each layer", least=1)
-    dropout: float = option(0.0, "share of numbers that are dropped while training", least=0, below=1)
-    smoothing: float = option(0.0, "label smoothing: share of the target spread over all words", least=0, below=1)
+    dropout: float | None = option(None, "share of numbers dropped in training; 0, for your data 0.2", least=0, below=1)
+    smoothing: float | None = option(
+        None, "label smoothing: share of the target spread over all words; 0, for your data 0.1", least=0, below=1
+    )
     positions: bool = option(True, "add an embedding of its position to each word's")
     beam: int = option(4, "beginnings that beam search follows side by side; 1 is greedy", least=1)
     lr: float = 4e-3
@@ -119,7 +122,7 @@ def build(options: TranslationOptions, data: EncodedPairs) -> Translator:
         raise InputError(f"option width: expected an even multiple of {options.heads} heads, got {options.width}")
     sizes = {"width": options.width, "layers": options.layers, "heads": options.heads}
     source_size, target_size = map(len, data.languages)
-    return Translator(source_size, target_size, **sizes, dropout=options.dropout, positions=options.positions)
+    return Translator(source_size, target_size, **sizes, dropout=options.dropout or 0.0, positions=options.positions)
 
 
 def train(model: Translator, train_set: EncodedPairs, options: TranslationOptions) -> Loop:
@@ -130,7 +133,7 @@ def train(model: Translator, train_set: EncodedPairs, options: TranslationOption
     for sources, targets in loop:
         logits = loop.model(sources, targets[:, :-1]).flatten(0, 1)  # from START to the last word …
         following = targets[:, 1:].flatten()  # … to END
-        loop.step(F.cross_entropy(logits, following, ignore_index=PAD, label_smoothing=options.smoothing))
+        loop.step(F.cross_entropy(logits, following, ignore_index=PAD, label_smoothing=options.smoothing or 0.0))
     return loop
 
 
@@ -193,13 +196,18 @@ def translate(model: Translator, dataset: EncodedPairs, device: torch.device, be
 @recipe(TranslationOptions)
 def run(options: TranslationOptions) -> Result:
     """Trains a translator and measures it on held-out sentences."""
-    asked = {name: getattr(options, name) for name in ("source", "target", "limit", "min_freq", "max_words", "seed")}
-    train_set, test_set = open_encoded_pairs(options.data, **asked)
+    if options.data is not None:  # sentences that people wrote: rare words, and more freedom than there are pairs
+        for name, usual in {"pieces": 3000, "dropout": 0.2, "smoothing": 0.1}.items():
+            setattr(options, name, usual if getattr(options, name) is None else getattr(options, name))
+    names = ("source", "target", "limit", "min_freq", "max_words", "seed")
+    asked = {name: getattr(options, name) for name in names}
+    train_set, test_set = open_encoded_pairs(options.data, pieces=options.pieces or None, **asked)
+    words = (train_set, test_set) if not options.pieces else open_encoded_pairs(options.data, **asked)
     model = build(options, train_set).to(options.device)
     loop = train(model, train_set, options)
     return Result(
         metrics=score(translate(model, test_set, options.device, options.beam)[0], test_set),
-        baseline=score(word_by_word(train_set, test_set), test_set),
+        baseline=score(word_by_word(*words), words[1]),
         baseline_name="word by word",
         bars={"bleu": 65},
         history=loop.history,

@@ -83,6 +83,8 @@ def test_samples_that_are_none() -> None:
     with pytest.raises(InputError) as error:
         list(samples_of([("a", 0), {"text": "b"}], "train", "(text, label)"))
     one_line(error, "data: train sample 1: expected (text, label), got a dict")
+    named = [{"label": 1, "id": "x", "text": "a"}]  # as samples of Hugging Face's data sets are
+    assert list(samples_of(named, "train", "(text, label)")) == [("a", 1)]
     with pytest.raises(InputError) as error:
         list(samples_of([("a", 0)], "train", "(image, boxes, labels)"))
     one_line(error, "got a tuple of 2")

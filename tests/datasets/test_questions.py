@@ -136,7 +136,7 @@ def flat(number: int, **changed: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("kind", ["array", "data", "lines"])
-def test_flat_records(tmp_path: Path, kind: str) -> None:
+def test_flat_records(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     """As the Hugging Face hub has them; one without an answer is left out, and no title is on both sides."""
     records = [flat(n) for n in range(12)] + [flat(12, answers={"text": [], "answer_start": []})]
     file = tmp_path / ("a.jsonl" if kind == "lines" else "a.json")
@@ -145,6 +145,7 @@ def test_flat_records(tmp_path: Path, kind: str) -> None:
         file.write_text(json.dumps({"data": records}))
     train, test = open_questions(file)
     assert len(train) + len(test) == 12
+    assert "1 questions without an answer are left out" in capsys.readouterr().err
     assert not set(train.articles) & set(test.articles)
     assert train.answers[0] == [("Rome", 3)]
 
@@ -163,3 +164,36 @@ def test_flat_records_that_cannot_be(tmp_path: Path, record: object, message: st
     (tmp_path / "a.json").write_text(json.dumps([record]))
     with pytest.raises(InputError, match=message):
         open_questions(tmp_path / "a.json")
+
+
+def test_a_pair_of_datasets() -> None:
+    """Tuples or dicts; answers as SQuAD has them, nested or of lists, or one text to look for in the paragraph."""
+    rows = [
+        ("Where?", "In Rome.", "Rome"),
+        ("Where else?", "In Rome.", [{"text": "In Rome", "answer_start": 0}]),
+        ("Nowhere?", "In Rome.", {"text": [], "answer_start": []}),
+        ("When?", "In 1900.", {"text": ["1900", "In 1900"], "answer_start": [3, 0]}),
+    ]
+    train, test = open_questions((rows, [flat(1)]))
+    assert train.questions == ["Where?", "Where else?", "When?"]
+    assert train.answers == [[("Rome", 3)], [("In Rome", 0)], [("1900", 3), ("In 1900", 0)]]
+    assert train.articles == [1, 1, 2]
+    assert (test.questions, test.contexts, test.answers) == (["Where 1?"], ["In Rome."], [[("Rome", 3)]])
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        (("Where?", "In Rome."), r"data: train sample 0: expected \(question, context, answers\), got a tuple of 2"),
+        (("Where?", None, "Rome"), "data: train sample 0: expected .*, got a NoneType"),
+        (("Where?", "In Rome.", "Paris"), "data: train sample 0: expected the answer 'Paris'"),
+        (
+            ("Where?", "In Rome.", [3]),
+            "data: train sample 0: expected answers as a text, or with text and answer_start",
+        ),
+        (("Where?", "In Rome.", []), "data: no question with an answer in the train part"),
+    ],
+)
+def test_a_pair_that_cannot_be(sample: tuple[object, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_questions(([sample], [flat(1)]))

@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
 
 from recipes.core.errors import InputError
 from recipes.datasets.bundled import bundled
@@ -126,3 +128,29 @@ def test_a_test_part_without_scores_gives_way(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "test.tsv").write_text("index\tsentence1\tsentence2\n0\tone\tother\n")
     assert [len(part) for part in open_scored_pairs(tmp_path)] == [5, 5]
     assert "test.tsv: has no labels; dev.tsv is taken instead" in capsys.readouterr().err
+
+
+def test_a_pair_of_datasets() -> None:
+    """Tuples or dicts; a score may be a number of Python, numpy or torch."""
+    rows = [(" a cat ", "a dog", 1), ("one", "two", np.float32(2.5)), ["x", "y", torch.tensor(4)]]
+    named = [{"sentence1": "a", "sentence2": "b", "score": 0.5, "id": 7}]
+    train, test = open_scored_pairs((rows, named))
+    assert (train.firsts, train.seconds) == (["a cat", "one", "x"], ["a dog", "two", "y"])
+    assert train.scores.tolist() == [1, 2.5, 4]
+    assert (test.firsts, test.scores.tolist()) == (["a"], [0.5])
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ([("a", "b", 1), ("c", "d", 1)], "data: all train pairs have the score 1"),
+        ([("a", "b", 1), ("c", "d")], r"data: train sample 1: expected \(sentence1, sentence2, score\)"),
+        ([("a", "b", 1), ("c", " ", 2)], "data: train sample 1: .* two texts and a number"),
+        ([("a", "b", 1), ("c", "d", None)], "data: train sample 1: .* two texts and a number, got a NoneType"),
+        ([("a", "b", 1), ("c", "d", float("nan"))], "data: train sample 1: .* got nan"),
+        ([("a", "b", 1), {"sentence1": "c"}], "data: train sample 1: expected .* got a dict"),
+    ],
+)
+def test_a_pair_that_cannot_be(train: list[object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_scored_pairs((train, [("x", "y", 0)]))

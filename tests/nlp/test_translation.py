@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,17 @@ import recipes
 from recipes.core.errors import InputError
 from recipes.core.result import Result
 from recipes.nlp import translation
-from recipes.nlp.sentence_pairs import END, START, EncodedPairs, Language, open_encoded_pairs, score, word_by_word
-from recipes.nlp.text_classification.encoding import PAD
+from recipes.nlp.sentence_pairs import (
+    END,
+    START,
+    EncodedPairs,
+    Language,
+    open_encoded_pairs,
+    score,
+    split_words,
+    word_by_word,
+)
+from recipes.nlp.text_classification.encoding import PAD, UNKNOWN
 from recipes.nlp.translation import TranslationOptions, Translator, attention, beam_search, waves
 
 CPU = torch.device("cpu")
@@ -172,11 +182,25 @@ def test_words_alone_do_not_make_a_translation(default_run: Callable[[str], Resu
     assert default_run("nlp.translation").baseline["bleu"] < 20
 
 
-def test_a_trained_translator_is_used(tmp_path: Path) -> None:
+def test_rare_words_fall_into_pieces() -> None:
+    sentences = ["lower and lowest", "newer and newest , low and new"] * 5
+    language = Language(sentences, 1, pieces=24)
+    assert language.words == Language(sentences, 1, pieces=24).words
+    assert len(language) <= 4 + 24
+    for sentence in ("newest and lowest", "Lewd , wet rower"):  # none of the last three was in train
+        ids = language.encode(sentence, 60)
+        assert UNKNOWN not in ids
+        assert language.decode(ids) == " ".join(split_words(sentence))
+    assert language.encode("zebra low", 60)[:2].tolist() == [START, UNKNOWN]  # it has no z
+    assert Language(sentences, 1).encode("newer lewd", 60)[2] == UNKNOWN
+
+
+@pytest.mark.parametrize("pieces", [None, 30])
+def test_a_trained_translator_is_used(tmp_path: Path, pieces: int | None) -> None:
     """A sentence is translated alike alone and beside longer ones, and as by the model in memory."""
     rows = [f"the {a} sees the {b}\tder {b} sieht den {a}" for a in "abcdefgh" for b in "ijklmnop"]
     (tmp_path / "mine.tsv").write_text("\n".join(rows) + "\n", "utf-8")
-    small = {"width": 16, "layers": 1, "heads": 2, "epochs": 2, "batch_size": 8}
+    small: dict[str, Any] = {"width": 16, "layers": 1, "heads": 2, "epochs": 2, "batch_size": 8, "pieces": pieces}
     data, out = str(tmp_path / "mine.tsv"), tmp_path / "out"
     result = translation.run(data=data, out=str(out), device="cpu", claims=False, **small)
     trained = recipes.trained(out, device="cpu")

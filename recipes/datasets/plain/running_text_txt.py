@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,19 +34,25 @@ class Windows:
         return self.ids[positions], self.ids[positions + self.shift]
 
 
+def vocabulary(text: str) -> list[str]:
+    return ["�", *sorted(set(text) - {"�"})]
+
+
 def open_characters(
-    data: str | None = None, context: int = 64, *, shift: int = 1, limit: int | None = None
+    data: Any = None, context: int = 64, *, shift: int = 1, limit: int | None = None, characters: Any = None
 ) -> tuple[Windows, Windows]:
-    """The first nine tenths of a text file to train on, and the rest, in windows that overlap by half, to test on."""
+    """A text file cut in two, or two texts: to train on, and, in windows that overlap by half, to test on."""
     if data is None:  # the reference of the Python language; paragraphs that several topics share come once
         from pydoc_data.topics import topics
 
         paragraphs = (part.strip("\n") for name in sorted(topics) for part in topics[name].split("\n\n"))
         text = "\n\n".join(dict.fromkeys(part for part in paragraphs if part))
+    elif isinstance(data, tuple):
+        text = "".join(part.strip("\n") for part in data)
     else:
         text = Path(data).read_text("utf-8").strip("\n")
-    cut = len(text) - len(text) // 10
-    characters = ["�", *sorted(set(text[:cut]) - {"�"})]
+    cut = len(data[0].strip("\n")) if isinstance(data, tuple) else len(text) - len(text) // 10
+    characters = characters or vocabulary(text[:cut])
     number = {character: index for index, character in enumerate(characters)}
     ids = torch.tensor([number.get(character, UNKNOWN) for character in text])
     train_ids, test_ids = ids[:cut][:limit], ids[cut:]

@@ -63,3 +63,12 @@ def open_speech(
     recordings = Recordings(torch.cat(waves), starts, lengths, labels, speakers, classes, rate, longest)
     train_rows, test_rows = torch.arange(len(names)).tensor_split([len(files[0])])
     return recordings.subset(train_rows), recordings.subset(test_rows)
+
+
+def by_speaker(recordings: Recordings, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows of the train and of a held-out part, no speaker in both."""
+    speakers = sorted(set(recordings.speakers))
+    order = torch.randperm(len(speakers), generator=torch.Generator().manual_seed(seed)).tolist()
+    held_out = {speakers[i] for i in order[: max(1, len(speakers) // 5)]}
+    tested = torch.tensor([speaker in held_out for speaker in recordings.speakers])
+    return (~tested).nonzero().flatten(), tested.nonzero().flatten()

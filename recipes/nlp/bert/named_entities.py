@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 from recipes.core.frame import Claim, Loop, Options, Result, batches_by_length, main, option, predict, recipe
 from recipes.datasets.tagged_words import open_tagged_words
-from recipes.nlp.bert.encoder import encoder_from, open_start, start_as_waves
+from recipes.nlp.bert.encoder import encoder_from, open_start, start_as_waves, with_a_fast_head
 from recipes.nlp.bert.entity_drawing import draw
 from recipes.nlp.bert.tagging import (
     NO_TAG,
@@ -133,10 +133,14 @@ def build(options: NamedEntitiesOptions, data: Any) -> WordTagger:
 
 
 def train(model: WordTagger, train_set: TaggedPieces, test_set: TaggedPieces, options: NamedEntitiesOptions) -> Loop:
-    """Minimizes the cross-entropy of the tags, of whole sequences or of each word, with AdamW."""
+    """Minimizes the cross-entropy of the tags, of whole sequences or of each word, with AdamW.
+
+    Beside pretrained weights, head and CRF start from nothing and learn four times as fast.
+    """
+    new = [name for name, _ in model.named_parameters() if not name.startswith("encoder.")]
     loop = Loop(
         model,
-        torch.optim.AdamW(model.parameters(), lr=options.lr, fused=True),
+        with_a_fast_head(model, map(model.get_parameter, new if options.weights else []), options.lr),
         batches_by_length(train_set, options),
         options,
         evaluate=lambda: entity_scores(find(model, test_set, options.device), test_set.part.tags),

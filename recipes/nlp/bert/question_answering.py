@@ -61,7 +61,7 @@ class AnswerOptions(Options):
     match: bool = option(True, "mark the words of the paragraph that the question has, too")
     pieces: int = option(1000, "of words, which a tokenizer learns at most", least=1)
     min_freq: int = option(3, "train texts in which a word must occur to be read, if weights are random", least=1)
-    max_pieces: int = option(256, "of question and paragraph that are read; the rest is left out", least=32)
+    max_pieces: int = option(256, "of question and paragraph that are read at once; more are read in windows", least=32)
     orders: int = option(4, "of its sentences that each train paragraph is read in; 1 leaves them as they are", least=1)
     width: int = option(64, "size of a piece's state, a multiple of the heads", least=1)
     layers: int = option(2, "of the encoder", least=1)

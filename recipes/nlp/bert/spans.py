@@ -59,11 +59,14 @@ def known_words(texts: Sequence[str], subwords: Subwords, min_freq: int) -> set[
 class EncodedQuestions:
     """Questions with their paragraphs as numbers; asked for many at a time, it pads them to the longest.
 
+    A paragraph that is too long to be read at once is read in N windows, each half over the one before.
+
     Attributes:
         ids: N tensors (pieces,): beginning, question, end, paragraph, end.
         places: N tensors (pieces,): QUESTION, PARAGRAPH or MATCH.
-        spans: N tensors (2,), the first and the last piece of the answer; -100 where it was cut off.
-        letters: for each question and piece the first letter and the last + 1 of the paragraph.
+        spans: N tensors (2,), the first and the last piece of the answer; -100 where it is not whole.
+        letters: for each window and piece the first letter and the last + 1 of the paragraph.
+        owners: for each window the number of its question.
         pad: number that fills up.
         part: as it was read.
         vocabulary: of the pieces.
@@ -75,6 +78,7 @@ class EncodedQuestions:
     places: list[Tensor]
     spans: list[Tensor]
     letters: list[list[tuple[int, int]]]
+    owners: list[int]
     pad: int
     part: Questions
     vocabulary: Subwords
@@ -90,40 +94,63 @@ class EncodedQuestions:
         spans = torch.stack([self.spans[index] for index in indices])  # (batch, 2)
         return (padded, pad_sequence(places, batch_first=True)), spans  # both (batch, pieces)
 
+    def all(self) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """All of them in one batch."""
+        return self.__getitems__(range(len(self)))
+
     def answered(self, logits: Sequence[Tensor], longest: int = 30) -> list[str]:
-        """The text of the best span of each question, given logits (pieces or more, 2), of so many pieces at most."""
-        answers = []
-        for context, letters, scores in zip(self.part.contexts, self.letters, logits, strict=True):
+        """The text of the best span of each question, of so many pieces at most, the best of all its windows.
+
+        Args:
+            logits: (pieces or more, 2) of each window.
+            longest: pieces in a span.
+        """
+        answers, highest = [""] * len(self.part), [-math.inf] * len(self.part)
+        for owner, letters, scores in zip(self.owners, self.letters, logits, strict=True):
             start, end = scores[: len(letters)].float().unbind(dim=1)
             pairs = start[:, None] + end  # (first, last)
             allowed = torch.ones_like(pairs).triu().tril(longest - 1).bool()  # no end before its start
-            first, last = divmod(int(pairs.masked_fill(~allowed, -1e9).argmax()), len(letters))
-            answers.append(context[letters[first][0] : letters[last][1]])
+            pairs = pairs.masked_fill(~allowed, -1e9)
+            if pairs.max() > highest[owner]:
+                highest[owner], (first, last) = float(pairs.max()), divmod(int(pairs.argmax()), len(letters))
+                answers[owner] = self.part.contexts[owner][letters[first][0] : letters[last][1]]
         return answers
 
 
 def encode_questions(
     part: Questions, subwords: Subwords, max_pieces: int, known: set[str] | None, config: dict[str, Any] | None = None
 ) -> EncodedQuestions:
-    """The questions as pieces. What is too long is cut: the question to a half, the paragraph at its end."""
+    """The questions as pieces. A question that is too long is cut to a half; a long paragraph is read in windows."""
     begin, end = subwords.tokenizer.cls_token_id, subwords.tokenizer.sep_token_id
-    encoded = EncodedQuestions([], [], [], [], subwords.pad, part, subwords, known, config or {})
-    for question, context, answers in zip(part.questions, part.contexts, part.answers, strict=True):
+    encoded = EncodedQuestions([], [], [], [], [], subwords.pad, part, subwords, known, config or {})
+    whole: dict[str, list[Piece]] = {}  # many questions share a paragraph
+    for owner, (question, context, answers) in enumerate(zip(part.questions, part.contexts, part.answers, strict=True)):
+        if context not in whole:
+            whole = {context: read_pieces(context, subwords, known)}
         asked = read_pieces(question, subwords, known)[: max_pieces // 2]
-        told = read_pieces(context, subwords, known)[: max_pieces - len(asked) - 3]
         words, before = {piece.word for piece in asked}, [QUESTION] * (len(asked) + 2)
-        numbers = [begin, *(piece.number for piece in asked), end, *(piece.number for piece in told), end]
-        places = [*before, *(MATCH if piece.word in words else PARAGRAPH for piece in told), QUESTION]
         text, start = answers[0]
         stop = start + len(text.rstrip())
-        covered = [index for index, piece in enumerate(told) if piece.start < stop and piece.end > start]
-        whole = bool(covered) and told[-1].end >= stop
-        span = [len(before) + covered[0], len(before) + covered[-1]] if whole else [-100, -100]
-        encoded.ids.append(torch.tensor(numbers))
-        encoded.places.append(torch.tensor(places))
-        encoded.spans.append(torch.tensor(span))
-        encoded.letters.append([*((0, 0) for _ in before), *((piece.start, piece.end) for piece in told), (0, 0)])
+        for told in windows(whole[context], max_pieces - len(asked) - 3):
+            numbers = [begin, *(piece.number for piece in asked), end, *(piece.number for piece in told), end]
+            places = [*before, *(MATCH if piece.word in words else PARAGRAPH for piece in told), QUESTION]
+            covered = [index for index, piece in enumerate(told) if piece.start < stop and piece.end > start]
+            there = bool(covered) and told[0].start <= start and told[-1].end >= stop
+            span = [len(before) + covered[0], len(before) + covered[-1]] if there else [-100, -100]
+            encoded.ids.append(torch.tensor(numbers))
+            encoded.places.append(torch.tensor(places))
+            encoded.spans.append(torch.tensor(span))
+            letters = ((piece.start, piece.end) for piece in told)
+            encoded.letters.append([*((0, 0) for _ in before), *letters, (0, 0)])
+            encoded.owners.append(owner)
     return encoded
+
+
+def windows(pieces: list[Piece], longest: int) -> list[list[Piece]]:
+    """The pieces in windows of `longest`, each of which begins at the middle of the one before."""
+    last = max(len(pieces) - longest, 0)  # where the last window begins
+    starts = [*range(0, last, max(1, longest // 2)), last]
+    return [pieces[start : start + longest] for start in starts]
 
 
 def normalized(answer: str) -> list[str]:

@@ -86,11 +86,12 @@ class QuestionAnswering(TextPairs):
         return encode_questions(part, self.vocabulary, self.max_pieces, known)
 
     def batch(self, items: Sequence[tuple[str, str]]) -> tuple[Tensor, ...]:
-        return self.encoded(items).__getitems__(range(len(items)))[0]  # ids and places, both (N, pieces)
+        return self.encoded(items).all()[0]  # ids and places, both (windows, pieces)
 
     def predict(self, model: nn.Module, items: Sequence[tuple[str, str]], device: torch.device) -> list[dict[str, Any]]:
-        logits = model(tuple(one.to(device) for one in self.batch(items))).cpu()  # (N, pieces, 2)
-        found = zip(items, self.encoded(items).answered(list(logits)), strict=True)
+        read = self.encoded(items)
+        logits = model(tuple(one.to(device) for one in read.all()[0])).cpu()  # (windows, pieces, 2)
+        found = zip(items, read.answered(list(logits)), strict=True)
         return [{"question": question, "answer": answer} for (question, _), answer in found]
 
     def to_export(self, model: nn.Module) -> nn.Module:

@@ -17,6 +17,7 @@ Data: short English reviews written for this library; yours as CSV, TSV or JSON 
 """
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -48,7 +49,7 @@ from recipes.nlp.translation import waves
 @dataclass(kw_only=True)
 class TransformerOptions(TextOptions):
     embedding_size: int = option(32, "numbers in a word's vector, if no file of vectors is given", least=1)
-    heads: int = option(4, "of attention, which share the vector's numbers", least=1)
+    heads: int = option(4, "of attention, which share the vector's numbers; as many as divide those of a file", least=1)
     layers: int = option(2, "of attention and a feed-forward network", least=1)
     positions: bool = option(True, "add waves that tell its position to each word's vector")
     dropout: float = option(0.1, "share of numbers that are dropped in training", least=0, below=1)
@@ -94,15 +95,14 @@ class TextTransformer(nn.Module):
 def build(options: TransformerOptions, data: EncodedTexts) -> TextTransformer:
     """The network for this vocabulary and these classes."""
     size = data.vector_size or options.embedding_size
-    if size % 2 or size % options.heads:
-        raise InputError(
-            f"option heads: expected an even vector and a divisor of {size}, its size, got {options.heads}"
-        )
+    heads = options.heads if data.vector_size is None else math.gcd(size, options.heads)  # GloVe has 50 or 100 numbers
+    if size % 2 or size % heads:
+        raise InputError(f"option heads: expected an even vector and a divisor of {size}, its size, got {heads}")
     return TextTransformer(
         len(data.vocabulary),
         len(data.classes),
         embedding_size=size,
-        heads=options.heads,
+        heads=heads,
         layers=options.layers,
         positions=options.positions,
         dropout=options.dropout,

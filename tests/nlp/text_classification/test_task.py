@@ -66,6 +66,23 @@ def test_real_texts(real_data: Path, name: str, least: float) -> None:
     assert task.run(data=str(real_data / name), epochs=2, **SHORT)["accuracy"] > least
 
 
+TOPICS = ("the match and the goal", "shares and the market", "a planet and a telescope", "the vote in parliament")
+KINDS = (("NUM:count", "How many {} are there ?"), ("HUM:ind", "Who found {} ?"), ("LOC:other", "Where is {} ?"))
+
+
+@pytest.mark.parametrize("kind", ["news.csv", "questions.label"])
+def test_news_and_kinds_of_questions_are_learned(tmp_path: Path, kind: str) -> None:
+    """A class, a title and a description without a header; `LABEL:detail` before each question."""
+    if kind == "news.csv":
+        lines = [f'"{n % 4 + 1}","On {TOPICS[n % 4]}, {n}","Reports, of day {n}, of it."' for n in range(160)]
+    else:
+        lines = [f"{KINDS[n % 3][0]} {KINDS[n % 3][1].format(f'thing {n}')}" for n in range(160)]
+    (tmp_path / kind).write_text("\n".join(lines) + "\n", "utf-8")
+    result = task.run(data=str(tmp_path / kind), epochs=30, batch_size=16, lr=1e-2, **SHORT)
+    assert result.train_set.classes == (["1", "2", "3", "4"] if kind == "news.csv" else ["HUM", "LOC", "NUM"])
+    assert result["accuracy"] > 0.9
+
+
 @pytest.mark.parametrize("buckets", [0, 1000])
 def test_padding_changes_nothing(buckets: int) -> None:
     model = small(buckets)

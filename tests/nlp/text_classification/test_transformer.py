@@ -1,5 +1,7 @@
 """The Transformer for texts: padding changes nothing, positions tell the order, and a text is read as a whole."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -44,3 +46,11 @@ def test_heads_divide_the_vector() -> None:
     options = TransformerOptions(embedding_size=30, heads=4)
     with pytest.raises(InputError, match="option heads: expected an even vector and a divisor of 30"):
         build(options, open_words(options)[0])
+
+
+def test_vectors_of_a_file_get_as_many_heads_as_divide_them() -> None:
+    """GloVe's smallest vectors have 50 numbers."""
+    data = SimpleNamespace(vocabulary=range(9), classes=["a", "b"], vector_size=50)
+    model = build(TransformerOptions(), data)
+    assert model.encoder.layers[0].self_attn.num_heads == 2
+    assert model(torch.tensor([[2, 3, 4]])).shape == (1, 2)
