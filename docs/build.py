@@ -297,7 +297,7 @@ def card(entry: catalog.Entry, language: str) -> str:
     title = html.escape(title_of(entry, language))
     metric, one = next(iter(proof["metrics"].items()))
     look = f"{entry.name} {entry.title} {entry.title_zh}".lower()
-    data = {"family": entry.name.partition(".")[0], "notes": " ".join(map(str, entry.notes)), "look": look}
+    data = {"task": f"{entry.name}.", "notes": " ".join(map(str, entry.notes)), "look": look}
     data["needs"] = " ".join(sorted(needs_of(entry)))
     given = " ".join(f'data-{key}="{html.escape(value)}"' for key, value in data.items())
     picture = f'<img src="thumbnails/{entry.name}.png" alt="" loading="lazy">' * has_figure(entry.name)
@@ -338,7 +338,7 @@ def front_page(language: str) -> str:
     controls = "".join(
         [
             f'<label>{say(labels.FILTER_TEXT)} <input type="search" data-filter="look"></label>',
-            chosen(say(labels.FILTER_TASK), "family", families, every),
+            chosen(say(labels.FILTER_TASK), "task", {name: say(text) for name, text in labels.TASKS.items()}, every),
             chosen(say(labels.FILTER_NOTE), "notes", {str(n): f"{n} {note_title(n, language)}" for n in NOTES}, every),
             chosen(say(labels.FILTER_NEEDS), "needs", needs, every),
         ]

@@ -15,6 +15,18 @@ RECIPES_BY_FAMILY = {
     "audio": "Audio",
     "compression": "Compression",
 }
+TASKS = {
+    "training": "Training",
+    "vision": "Vision",
+    "vision.classification": "Vision: classification",
+    "vision.detection": "Vision: detection",
+    "vision.segmentation": "Vision: segmentation",
+    "nlp": "Language",
+    "nlp.text_classification": "Language: classification of texts",
+    "nlp.bert": "Language: BERT",
+    "audio": "Audio",
+    "compression": "Compression",
+}
 GUIDES = "Guides"
 NOTES = "The notes"
 ALL_NOTES = "The notes, point by point"

@@ -128,17 +128,23 @@ def export(folder: Folder, file: Annotated[Path, typer.Argument(help="To write, 
 @app.command(context_settings=OF_THE_RECIPE, options_metavar="[--seeds N] [--results FOLDER] [OPTIONS OF THE RECIPE]")
 def prove(
     context: typer.Context,
-    name: Name,
+    name: Annotated[str, typer.Argument(help="Of a recipe, or its last part.", autocompletion=complete_name)] = "",
     seeds: Annotated[int, typer.Option(min=1, help="How many trainings, with the seeds 0, 1, 2 and so on.")] = 5,
-    results: Annotated[Path, typer.Option(help="Folder to write NAME.json to.")] = Path("results"),
+    results: Annotated[Path, typer.Option(help="Folder to write NAME.json and NAME.png to.")] = Path("results"),
+    every: Annotated[bool, typer.Option("--all", help="All recipes, one after another.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Trains a recipe with several seeds: the spread of its metrics, and how often each claim held."""
+    from recipes.proving import hours, table
     from recipes.proving import prove as measure
-    from recipes.proving import table
 
-    proof = measure(name, seeds, results, context.args)
-    print(json.dumps(proof, ensure_ascii=False) if as_json else table(proof))
+    if every == bool(name):
+        raise InputError("expected the name of a recipe, or --all")
+    if every and not as_json:
+        print(f"{len(catalog.names())} recipes, {seeds} seeds each{hours(results, seeds)}", flush=True)
+    for one in catalog.names() if every else [name]:
+        proof = measure(one, seeds, results, context.args)
+        print(json.dumps(proof, ensure_ascii=False) if as_json else table(proof), flush=True)
 
 
 @app.command(context_settings=OF_THE_RECIPE, options_metavar="[--seconds S] [--json] [OPTIONS OF THE RECIPE]")

@@ -82,6 +82,13 @@ def thumbnail_of(figure: Any, dpi: int) -> list[int]:
     return [round(float(one)) for one in (left, top, right, bottom)]
 
 
+def hours(folder: Path, seeds: int) -> str:
+    """How long all recipes will take, by what the results in the folder say of the last time."""
+    proofs = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
+    seconds = sum(proof["seconds"] for proof in proofs) * seeds
+    return f": about {seconds / 3600:.1f} hours, as the {len(proofs)} results in {folder} took" if proofs else ""
+
+
 def defaults(run: Any, key: str, value: Any) -> bool:
     recipe = getattr(run, "recipe", None)
     return key in ("seed", "device", "out") or (recipe is not None and recipe.options().to_dict().get(key) == value)

@@ -255,3 +255,9 @@ def test_torchrun_tells_what_cannot_be_used_in_one_line_once(tmp_path: Path) -> 
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert line == f"error: {tmp_path / 'nowhere'}: no such file or folder"
     assert "exitcode  : 2" in done.stderr
+
+
+def test_prove_wants_a_name_or_all() -> None:
+    for words in ([], ["vision.classification", "--all"]):
+        done = command("prove", *words)
+        assert (done.returncode, done.stderr.strip()) == (2, "error: expected the name of a recipe, or --all")

@@ -6,7 +6,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const words = (text) => text.split(" ").filter(Boolean);
   const admits = {
     look: (card, asked) => words(asked.toLowerCase()).every((word) => card.dataset.look.includes(word)),
-    family: (card, asked) => card.dataset.family === asked,
+    task: (card, asked) => card.dataset.task.startsWith(asked + "."),
     notes: (card, asked) => words(card.dataset.notes).includes(asked),
     needs: (card, asked) => words(card.dataset.needs).every((name) => name === asked),
   };

@@ -1,0 +1,43 @@
+"""Figures that can be read: legends beside what is drawn, confusion matrices with numbers."""
+
+import pytest
+import torch
+
+from recipes.core.figures import covers, draw_confusion, new_figure, tidy
+
+
+@pytest.mark.parametrize("kind", ["curve", "bars", "points", "areas"])
+def test_a_legend_on_what_is_drawn_is_moved_below(kind: str) -> None:
+    figure, axes = new_figure()
+    panel = axes[0, 0]
+    if kind == "curve":
+        panel.plot([0, 1], [0, 1], label="loss")
+    elif kind == "bars":
+        panel.bar([0, 1, 2], [1, 1, 1], label="accuracy")
+    elif kind == "points":
+        panel.scatter(torch.linspace(0, 1, 30), torch.linspace(0, 1, 30), label="pictures")
+    else:
+        panel.broken_barh([(0, 1)], (0, 1), label="loads")
+    panel.legend(loc="center")
+    figure.draw_without_rendering()
+    assert covers(panel.get_legend().get_window_extent(), panel)
+    tidy(figure)
+    figure.draw_without_rendering()
+    box = panel.get_legend().get_window_extent()
+    assert not covers(box, panel)
+    assert box.y1 <= panel.get_window_extent().y0
+
+
+def test_a_legend_in_free_room_stays() -> None:
+    figure, axes = new_figure()
+    axes[0, 0].plot([0, 1], [0, 1], label="loss")
+    legend = axes[0, 0].legend(loc="upper left")
+    assert tidy(figure).axes[0].get_legend() is legend
+
+
+def test_confusions_are_numbers() -> None:
+    _, axes = new_figure()
+    draw_confusion(axes[0, 0], torch.tensor([[8, 2], [0, 5]]), ["cat", "a long name"])
+    texts = {(round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in axes[0, 0].texts}
+    assert texts == {(0, 0): "8", (0, 1): "2", (1, 1): "5"}
+    assert [tick.get_text() for tick in axes[0, 0].get_yticklabels()] == ["cat", "1"]
