@@ -15,6 +15,7 @@ from recipes.core.result import Result
 
 torch.set_num_threads(1)  # two workers of one thread each beat one of two
 os.environ["OMP_NUM_THREADS"] = "1"  # and so do the processes that tests start, which must round as this one does
+os.environ["HF_HUB_OFFLINE"] = "1"  # where there is no network, it would try five times
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs behind it with Ctrl-C ignored
 
 

@@ -62,6 +62,7 @@ def run_file(words: list[str], folder: Path, modules: tuple[str, ...], environme
     assert started.stdin is not None
     assert started.stdout is not None
     output = folder / "printed.txt"
+    words = [str(folder / words[0]), *words[1:]]  # by its whole path, since processes that it starts look for it
     job = {"words": words, "cwd": str(folder), "output": str(output), "environment": environment}
     started.stdin.write(json.dumps(job) + "\n")
     started.stdin.flush()
