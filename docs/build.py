@@ -430,11 +430,24 @@ def in_order() -> list[str]:
     return [f"recipes/{entry.name}" for entry in found]
 
 
+THEME = {  # what Furo says in English alone
+    "<span>Next</span>": "<span>下一页</span>",
+    "<span>Previous</span>": "<span>上一页</span>",
+    "<span>Back to top</span>": "<span>回到顶部</span>",
+    "            On this page\n": "            本页内容\n",
+    "Copyright &#169; the authors of PyTorch Recipes, MIT license": "PyTorch Recipes 的作者，MIT 许可",
+    "Made with \n": "主题：\n",
+}
+
+
 def mend(folder: Path) -> None:
     """Puts right what Sphinx and Furo leave: headings without a level, code that no key scrolls, a lost stemmer."""
     for path in folder.rglob("*.html"):
         text = path.read_text("utf-8")
         text = text.replace('role="heading">', 'role="heading" aria-level="2">').replace("<pre>", PRE)
+        if path.is_relative_to(folder / "zh"):
+            for english, chinese in THEME.items():
+                text = text.replace(english, chinese)
         path.write_text(text, "utf-8")
     for path in folder.rglob("language_data.js"):  # Sphinx 9.0 names a ChineseStemmer, and brings the English one
         path.write_text(path.read_text("utf-8").replace("= ChineseStemmer", "= EnglishStemmer"), "utf-8")

@@ -1,9 +1,11 @@
 """Sphinx's settings, for both languages."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
+logging.getLogger("jieba").setLevel(logging.WARNING)
 project = "PyTorch Recipes"
 copyright = "the authors of PyTorch Recipes, MIT license"
 extensions = ["myst_parser", "sphinx_copybutton"]
