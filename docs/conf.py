@@ -5,7 +5,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-logging.getLogger("jieba").setLevel(logging.WARNING)
+import jieba
+
+jieba.setLogLevel(logging.WARNING)
 project = "PyTorch Recipes"
 copyright = "the authors of PyTorch Recipes, MIT license"
 extensions = ["myst_parser", "sphinx_copybutton"]
