@@ -74,3 +74,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         name = getattr(item, "callspec", None) and item.callspec.params.get("name")  # type: ignore[attr-defined]
         if name:
             item.add_marker(pytest.mark.xdist_group(name))
+    # the longest first, so that two workers end together
+    items.sort(key=lambda item: not (item.get_closest_marker("slow") and item.get_closest_marker("real")))
