@@ -24,7 +24,7 @@ from pygments.lexers import PythonLexer
 from sphinx.cmd.build import build_main
 
 from docs import labels, texts
-from docs.texts import HERE, ROOT, Translate
+from docs.texts import HERE, ROOT, Translate, table, title_of
 from recipes import catalog, copying
 from recipes.core.options import Options
 from recipes.core.result import short
@@ -33,12 +33,6 @@ BUILD = HERE / "_build"
 GUIDES = ("using", "photographs", "texts_guide", "shipping", "scaling", "adding")
 NOTES = tuple(sorted(int(page.stem) for page in (HERE / "notes").glob("*.md")))
 BASE = {"torch", "numpy", "PIL", "safetensors", "matplotlib"}  # brought by the library without any extra
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = list(head)
-    lines = [head, ["---"] * len(head), *(list(row) for row in rows)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def filled(text: str) -> str:
@@ -146,18 +140,18 @@ def plain_copy(name: str) -> str:
 def recipe_page(entry: catalog.Entry, language: str) -> str:
     say = texts.translator(language, entry.name)
     proof = texts.result_of(entry.name)
-    short_name = entry.name.rpartition(".")[2] if copies_by_short_name(entry.name) else entry.name
+    short_name, task = catalog.short_name(entry.name), catalog.load(entry.name).run.recipe.task
     fields = texts.fields_of(entry.docstring)
     notes = [f"[{number}](../notes/{number}.md)" for number in entry.notes]
     lesson, evidence = lesson_and_evidence(entry)
     links = links_of(entry.module)
     plain = plain_copy(entry.name)
     title = title_of(entry, language)
-    up = SOURCES[language]
-    about = [f"`{entry.name}`", f'<a href="{up}{entry.module}.html">{say(labels.SOURCE)}</a>']
+    up = f"../{ONCE[language]}"
+    about = [f"`{entry.name}`", f'<a href="{up}source/{entry.module}.html">{say(labels.SOURCE)}</a>']
     about += [f"{say(labels.NOTE)} {', '.join(notes)}"] if notes else []
     pieces = [f"# {title}", " · ".join(about), *map(say, texts.paragraphs_of(entry.docstring))]
-    if (ROOT / "results" / f"{entry.name}.png").exists():
+    if has_figure(entry.name):
         told = say(labels.FIGURE).format(title=title)
         pieces.append(f"![{told}](../figures/{entry.name}.png){{.figure}}")
     if "Data" in fields:
@@ -168,8 +162,8 @@ def recipe_page(entry: catalog.Entry, language: str) -> str:
     pieces += [
         f"## {say(labels.LESSON)}",
         say(labels.ABOUT_LESSON),
-        raw(code(lesson, links, marked=loop_lines(lesson), up=up)),
-        folded(say(labels.EVIDENCE), code(evidence, links, up=up)),
+        raw(code(lesson, links, marked=loop_lines(lesson), up=f"{up}source/")),
+        folded(say(labels.EVIDENCE), code(evidence, links, up=f"{up}source/")),
         f"## {say(labels.RUN_IT)}",
         f"```bash\nrecipes run {short_name} --out out/{short_name}\n```",
         f"### {say(labels.OPTIONS)}",
@@ -178,13 +172,13 @@ def recipe_page(entry: catalog.Entry, language: str) -> str:
         say(labels.ABOUT_COPY).format(lines=plain.count("\n")),
         f"```bash\nrecipes copy {short_name} mine.py && python mine.py\n```",
         raw(
-            f'<p>{say(labels.DOWNLOAD)} <a href="../copies/{entry.name}.py" download>{entry.name}.py</a> · '
-            f'<a href="../copies/{entry.name}.ipynb" download>{entry.name}.ipynb</a></p>'
+            f'<p>{say(labels.DOWNLOAD)} <a href="{up}copies/{entry.name}.py" download>{entry.name}.py</a> · '
+            f'<a href="{up}copies/{entry.name}.ipynb" download>{entry.name}.ipynb</a></p>'
         ),
         folded(say(labels.READ_COPY), code(plain, {})),
     ]
-    if catalog.load(entry.name).run.recipe.task is not None:
-        use = f"recipes predict out/{short_name} {INPUTS[entry.name.partition('.')[0]]}"
+    if task is not None:
+        use = f"recipes predict out/{short_name} {INPUTS[task.takes]}"
         export = f"recipes export out/{short_name} model.onnx  # or model.pt2"
         pieces += [f"## {say(labels.USE_IT)}", say(labels.ABOUT_USE), f"```bash\n{use}\n{export}\n```"]
     if "Paper" in fields:
@@ -192,24 +186,13 @@ def recipe_page(entry: catalog.Entry, language: str) -> str:
     return "\n\n".join(pieces) + "\n"
 
 
-SOURCES = {"en": "../source/", "zh": "../../source/"}  # which stand once, for both languages
+ONCE = {"en": "", "zh": "../"}  # the way to sources, copies and thumbnails, which stand once for both languages
 INPUTS = {
-    "training": "photo.png",
-    "vision": "photo.jpg more/photos --draw out/seen",
-    "nlp": "texts.txt --json",
-    "audio": "recording.wav",
-    "compression": "photo.png",
+    "pictures": "photo.png more/photos --draw out/seen",
+    "sequences": "sequence/ --draw out/seen",
+    "texts": "texts.txt --json",
+    "recordings": "recording.wav",
 }
-
-
-@cache
-def copies_by_short_name(name: str) -> bool:
-    last = name.rpartition(".")[2]
-    return sum(one.rpartition(".")[2] == last for one in catalog.names()) == 1
-
-
-def title_of(entry: catalog.Entry, language: str) -> str:
-    return entry.title_zh if language == "zh" else entry.title
 
 
 def measured(proof: dict[str, Any], say: Translate) -> list[str]:
@@ -246,19 +229,17 @@ def options_table(entry: catalog.Entry, say: Translate) -> str:
     told, shared, defaults = texts.sentences_of(kind), texts.sentences_of(Options), kind().to_dict()
     head = [say(labels.OPTION), say(labels.DEFAULT), say(labels.MEANING)]
 
-    def row(name: str) -> list[str]:
-        return [f"`--{name.replace('_', '-')}`", f"`{defaults[name]}`", say(told[name])]
-
+    rows = {name: (f"--{name.replace('_', '-')}", str(defaults[name]), say(told[name])) for name in told}
     own = [name for name in told if told[name] != shared.get(name)]
+    mine = [[f"`{name}`", f"`{default}`", meaning] for name, default, meaning in (rows[name] for name in own)]
     common = "".join(
-        f"<tr><td><code>{row(name)[0].strip('`')}</code></td><td><code>{html.escape(row(name)[1].strip('`'))}</code></td>"
-        f"<td>{html.escape(row(name)[2])}</td></tr>"
+        "<tr><td><code>{}</code></td><td><code>{}</code></td><td>{}</td></tr>".format(*map(html.escape, rows[name]))
         for name in told
         if name not in own
     )
     heads = "".join(f"<th>{cell}</th>" for cell in head)
     others = f"<table class='docutils'><thead><tr>{heads}</tr></thead><tbody>{common}</tbody></table>"
-    return "\n\n".join([*([table(head, map(row, own))] if own else []), folded(say(labels.SHARED_OPTIONS), others)])
+    return "\n\n".join([*([table(head, mine)] if own else []), folded(say(labels.SHARED_OPTIONS), others)])
 
 
 def folded(summary: str, content: str) -> str:
@@ -300,7 +281,7 @@ def card(entry: catalog.Entry, language: str) -> str:
     data = {"task": f"{entry.name}.", "notes": " ".join(map(str, entry.notes)), "look": look}
     data["needs"] = " ".join(sorted(needs_of(entry)))
     given = " ".join(f'data-{key}="{html.escape(value)}"' for key, value in data.items())
-    picture = f'<img src="thumbnails/{entry.name}.png" alt="" loading="lazy">' * has_figure(entry.name)
+    picture = f'<img src="{ONCE[language]}thumbnails/{entry.name}.png" alt="" loading="lazy">' * has_figure(entry.name)
     return (
         f'<a class="card" href="recipes/{entry.name}.html" {given}>{picture}<span class="title">{title}</span>'
         f'<span class="number"><code>{metric}</code> {short(one["mean"])}</span></a>'
@@ -330,7 +311,8 @@ def chosen(label: str, key: str, values: dict[str, str], every: str) -> str:
 def front_page(language: str) -> str:
     say = texts.translator(language, "shared")
     entries = catalog.entries()
-    families = {name: say(text) for name, text in labels.RECIPES_BY_FAMILY.items()}
+    tasks = {name: say(text) for name, text in labels.TASKS.items()}
+    families = {name: heading for name, heading in tasks.items() if "." not in name}
     needs = {"-": say(labels.TORCH_ALONE)} | {
         name: f"{say(labels.TORCH_ALONE)}, {name}" for name in sorted(set().union(*map(needs_of, entries)))
     }
@@ -338,7 +320,7 @@ def front_page(language: str) -> str:
     controls = "".join(
         [
             f'<label>{say(labels.FILTER_TEXT)} <input type="search" data-filter="look"></label>',
-            chosen(say(labels.FILTER_TASK), "task", {name: say(text) for name, text in labels.TASKS.items()}, every),
+            chosen(say(labels.FILTER_TASK), "task", tasks, every),
             chosen(say(labels.FILTER_NOTE), "notes", {str(n): f"{n} {note_title(n, language)}" for n in NOTES}, every),
             chosen(say(labels.FILTER_NEEDS), "needs", needs, every),
         ]
@@ -351,13 +333,12 @@ def front_page(language: str) -> str:
     command = next(
         line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if "recipes run vision" in line
     )
-    by_note = sorted(entries, key=lambda entry: (min(entry.notes, default=100), entry.name))
     trees = [
         toctree(say(labels.GUIDES), list(GUIDES)),
         toctree(say(labels.NOTES), ["notes/index"]),
     ]
     for family, heading in families.items():
-        own = [f"recipes/{entry.name}" for entry in by_note if entry.name.partition(".")[0] == family]
+        own = [page for page in in_order() if page.startswith(f"recipes/{family}.")]
         trees.append(toctree(heading, own))
     return "\n\n".join(
         [
@@ -403,25 +384,30 @@ def write_sources(language: str) -> Path:
     pages |= {name: written(name, language) for name in GUIDES}
     pages |= {f"notes/{number}": written(f"notes/{number}", language) for number in NOTES}
     pages |= {f"recipes/{entry.name}": recipe_page(entry, language) for entry in catalog.entries()}
-    if language == "en":
+    if not ONCE[language]:
         modules = reached(entry.module for entry in catalog.entries())
         pages |= {f"source/{module}": source_page(module) for module in modules}
+        write_files(folder / "extra")
     for name, text in pages.items():
         path = folder / f"{name}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
     (folder / "order.json").write_text(json.dumps(in_order()), "utf-8")
     shutil.copytree(ROOT / "results", folder / "figures", ignore=shutil.ignore_patterns("*.json"), dirs_exist_ok=True)
-    copies = folder / "extra" / "copies"
-    copies.mkdir(parents=True, exist_ok=True)
+    (folder / "extra").mkdir(exist_ok=True)
+    return folder
+
+
+def write_files(folder: Path) -> None:
+    """Writes what the pages show or offer beside themselves: the copies, and the thumbnails."""
+    copies, thumbnails = folder / "copies", folder / "thumbnails"
+    copies.mkdir(parents=True)
+    thumbnails.mkdir()
     for entry in catalog.entries():
         (copies / f"{entry.name}.py").write_text(plain_copy(entry.name), "utf-8")
         (copies / f"{entry.name}.ipynb").write_text(copying.notebook(entry.name, f"{entry.name}.ipynb")[0], "utf-8")
-    thumbnails = folder / "extra" / "thumbnails"
-    thumbnails.mkdir(exist_ok=True)
-    for picture in folder.glob("figures/*.png"):
+    for picture in (ROOT / "results").glob("*.png"):
         thumbnail(picture).save(thumbnails / picture.name)
-    return folder
 
 
 def in_order() -> list[str]:

@@ -8,13 +8,6 @@ WHAT = (
 )
 START = "Set up, and run the first one:"
 GALLERY = "Recipes"
-RECIPES_BY_FAMILY = {
-    "training": "Training",
-    "vision": "Vision",
-    "nlp": "Language",
-    "audio": "Audio",
-    "compression": "Compression",
-}
 TASKS = {
     "training": "Training",
     "vision": "Vision",
@@ -70,15 +63,12 @@ DATA = "Data"
 PAPER = "Paper"
 NOTE = "Note"
 SOURCE = "Source"
-OTHER_LANGUAGE = "中文"
-COPY_BUTTON = "Copy"
-COPIED = "Copied"
 
 
 def sentences() -> list[str]:
     """All of them."""
     told: list[str] = []
     for name, value in globals().items():
-        if name.isupper() and name != "OTHER_LANGUAGE":
+        if name.isupper():
             told += value.values() if isinstance(value, dict) else [value]
     return told

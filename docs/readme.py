@@ -12,20 +12,18 @@ FILES = {"en": ROOT / "README.md", "zh": ROOT / "README.zh-CN.md"}
 BEGIN, END = "<!-- recipes: written by docs.readme -->", "<!-- end of recipes -->"
 
 
-def table(language: str) -> str:
+def rows_of(language: str) -> str:
     """A row a recipe: its title, what was measured over seeds, the baseline's value, and the seconds with claims."""
     say = texts.translator(language, "shared")
     head = (labels.RECIPE, labels.WHAT_IT_IS, labels.OVER_SEEDS, labels.BASELINE, labels.SHORT_SECONDS)
-    lines = ["| " + " | ".join(map(say, head)) + " |", "| --- | --- | --- | --- | --- |"]
+    rows = []
     for entry in catalog.entries():
         proof = texts.result_of(entry.name)
         metric, one = next(iter(proof["metrics"].items()))
-        title = entry.title_zh if language == "zh" else entry.title
         value = f"{metric} {one['mean']:.3g} ± {one['std']:.1g}"
         link = f"[{entry.name}]({entry.path.relative_to(ROOT)})"
-        row = [link, title, value, short(one["baseline"]), f"{proof['seconds']:.0f}"]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
-    return "\n".join(lines)
+        rows.append([link, texts.title_of(entry, language), value, short(one["baseline"]), f"{proof['seconds']:.0f}"])
+    return texts.table(map(say, head), rows)
 
 
 def with_table(text: str, language: str) -> str:
@@ -33,7 +31,7 @@ def with_table(text: str, language: str) -> str:
     parts = re.split(f"({re.escape(BEGIN)}|{re.escape(END)})", text)
     if len(parts) != 5:
         raise ValueError(f"expected {BEGIN!r} and then {END!r}, once each")
-    parts[2] = f"\n\n{table(language)}\n\n"
+    parts[2] = f"\n\n{rows_of(language)}\n\n"
     return "".join(parts)
 
 

@@ -7,7 +7,7 @@ catalogs, and takes out those that are gone.
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,17 @@ def messages_of(entry: catalog.Entry) -> Iterator[str]:
     yield from (claim["text"] for claim in proof["claims"])
     if proof["baseline"]:
         yield proof["baseline"]
+
+
+def title_of(entry: catalog.Entry, language: str) -> str:
+    return entry.title_zh if language == "zh" else entry.title
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def blocks_of(markdown: str) -> list[str]:

@@ -148,6 +148,12 @@ def find(name: str) -> Entry:
     return known[name]
 
 
+def short_name(name: str) -> str:
+    """The last part of a recipe's name, if it names this one alone, as `find` takes it; else the whole name."""
+    last = name.rpartition(".")[2]
+    return last if sum(one.rpartition(".")[2] == last for one in names()) == 1 else name
+
+
 def load(name: str) -> Any:
     """Imports the recipe of that name: a module with a `run`.
 

@@ -8,9 +8,8 @@ Afterwards `merge` adds the product to W once and for all, and using the model c
 A model that has read dates in English, in words and in numbers, meets 150 in Spanish, written the other way round.
 What carries over, to find the year and copy its digits, no count of n-grams knows, and a model that starts anew would
 need far more text. From so few lines LoRA learns as much as full fine-tuning at a rate that suits it, by a twentieth
-of the numbers; with twice as many lines full fine-tuning is ahead. It does not forget less, as is often said: with the
-change in place, this small model has lost more of its English. But the change can be taken off again, and then nothing
-is lost.
+of the numbers. It does not forget less, as is often said: with the change in place, this small model has lost more of
+its English. But the change can be taken off again, and then nothing is lost.
 
 Notes: 45, 89
 Paper: Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang, Chen (2021), "LoRA: Low-Rank Adaptation of Large Language

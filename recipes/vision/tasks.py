@@ -163,6 +163,8 @@ def plain_method(backbone: Features, train_set: Any, test_set: Any, device: torc
 class TaskOfModel:
     """How an adapted model is used: as `Classification`, `Detection` or `Segmentation`."""
 
+    takes = Classification.takes  # as all three do
+
     def __new__(cls, **given: Any) -> Any:
         pictures = Detection if "least_score" in given else Segmentation
         return (Classification if "shape" in given else pictures)(**given)
