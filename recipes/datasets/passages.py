@@ -1,4 +1,4 @@
-"""Opens running text by topic: the language reference that every Python carries, or a folder with a file a topic."""
+"""Opens running text by topic: the bundled reference of Python, or a folder with a text file a topic."""
 
 import re
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ import torch
 from recipes.core.errors import InputError
 from recipes.core.files import own_path
 from recipes.core.loading import holdout
+from recipes.datasets.bundled import bundled
 from recipes.datasets.own import pair_of_datasets
 from recipes.datasets.reading import files_in, require_folder
 from recipes.datasets.running_text import read_text
@@ -28,24 +29,18 @@ def open_passages(data: str | Path | None = None) -> dict[str, list[str]]:
 
     Args:
         data: a folder with a text file for each topic (`*.txt`, UTF-8), with an empty line between passages.
-            Default: `pydoc_data.topics` of Python's standard library.
+            Default: the bundled reference of the Python language.
 
     Raises:
         InputError: nothing there, a single file, or a file that is empty or not UTF-8; it names the file.
     """
-    if data is None:
-        try:
-            from pydoc_data.topics import topics
-        except ImportError:
-            raise InputError("pydoc_data is missing from this Python; name a folder with data=PATH") from None
-        texts = dict(sorted(topics.items()))
-    else:
-        path, expected = own_path(data), "a folder with a file *.txt for each topic, two or more"
-        require_folder(path, expected)
-        files = files_in(path, (".txt",))
-        if len(files) < 2:
-            raise InputError(f"{path}: expected {expected}; found {'one' if files else 'none'}")
-        texts = {file.stem: read_text(file) for file in files}
+    path = bundled("python_reference") if data is None else own_path(data)
+    expected = "a folder with a file *.txt for each topic, two or more"
+    require_folder(path, expected)
+    files = files_in(path, (".txt",))
+    if len(files) < 2:
+        raise InputError(f"{path}: expected {expected}; found {'one' if files else 'none'}")
+    texts = {file.stem: read_text(file) for file in files}
     seen: set[str] = set()
     return {topic: list(unseen(text.split("\n\n"), seen)) for topic, text in texts.items()}
 

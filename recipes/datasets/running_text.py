@@ -1,6 +1,6 @@
-"""Opens running text, Python's language reference or your own files, and cuts it into windows of characters."""
+"""Opens running text, the bundled reference of Python or your own files, and cuts it into windows of characters."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recipes.core.errors import InputError
 from recipes.core.files import own_path
+from recipes.datasets.bundled import bundled
 from recipes.datasets.own import PAIR_PARTS, described, pair_of_datasets
 from recipes.datasets.reading import by_split, file_or_folder, files_in, is_folder
 from recipes.datasets.text_files import PARTS, lines_of
@@ -105,7 +106,7 @@ def open_running_text(data: Any = None, *, held_out: float = 0.1) -> tuple[str, 
             order of their names, unless it holds a file train.txt and a file test.txt (or valid.txt), or
             wiki.train.tokens and wiki.test.tokens, as WikiText2 has them; or a pair
             (train, test) of texts, or of your own Datasets, whose samples are texts.
-            Default: `pydoc_data.topics` of Python's standard library.
+            Default: the bundled reference of the Python language.
         held_out: share of the characters at the end that is for testing.
 
     Raises:
@@ -116,26 +117,21 @@ def open_running_text(data: Any = None, *, held_out: float = 0.1) -> tuple[str, 
     pair = pair_of_datasets(data)
     if pair is not None:
         return joined_samples(pair[0], "train"), joined_samples(pair[1], "test")
-    if data is None:
-        source, text = "pydoc_data.topics", python_reference()
-    else:
-        path = file_or_folder(own_path(data))
-        source = str(path)
-        if is_folder(path):
-            files = files_in(path, (".txt", ".tokens"), deep=True)
-            if not files:
-                raise InputError(f"{path}: expected a folder with files *.txt, found none")
-            named = {file.with_name(file.name.removeprefix("wiki.")): file for file in files if file.parent == path}
-            splits = by_split(named)
-            parts = [[named[splits[split]] for split in PARTS[part] if split in splits] for part in PAIR_PARTS]
-            if all(parts):
-                return read_text(parts[0][0]), read_text(parts[1][0])
-        else:
-            files = [path]
-        text = "\n\n".join(read_text(file) for file in files)
+    path = bundled("python_reference") if data is None else file_or_folder(own_path(data))
+    files = [path]
+    if is_folder(path):
+        files = files_in(path, (".txt", ".tokens"), deep=True)
+        if not files:
+            raise InputError(f"{path}: expected a folder with files *.txt, found none")
+        named = {file.with_name(file.name.removeprefix("wiki.")): file for file in files if file.parent == path}
+        splits = by_split(named)
+        parts = [[named[splits[split]] for split in PARTS[part] if split in splits] for part in PAIR_PARTS]
+        if all(parts):
+            return read_text(parts[0][0]), read_text(parts[1][0])
+    text = "\n\n".join(read_text(file) for file in files)
     cut = len(text) - int(len(text) * held_out)
     if not 0 < cut < len(text):
-        raise InputError(f"{source}: {len(text)} characters, expected enough for a train and a test part")
+        raise InputError(f"{path}: {len(text)} characters, expected enough for a train and a test part")
     return text[:cut], text[cut:]
 
 
@@ -170,20 +166,3 @@ def joined_samples(dataset: Any, part: str) -> str:
             raise InputError(f"data: {part} sample {number}: expected a text, got {described(sample)}")
         texts.append(text)
     return whole_text("\n".join(texts), f"data: the {part} part")
-
-
-def python_reference() -> str:
-    """The reference of the Python language, topic by topic; a paragraph that several topics share comes once.
-
-    Otherwise the end of the text would hold paragraphs that its beginning had already shown.
-    """
-    try:
-        from pydoc_data.topics import topics
-    except ImportError:
-        raise InputError("pydoc_data is missing from this Python; name a text file with data=PATH") from None
-    return "\n\n".join(different(part for name in sorted(topics) for part in topics[name].split("\n\n")))
-
-
-def different(paragraphs: Iterable[str]) -> list[str]:
-    """The paragraphs in their order, without empty ones and without any that came before."""
-    return list(dict.fromkeys(stripped for part in paragraphs if (stripped := part.strip("\n"))))

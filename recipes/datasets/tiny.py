@@ -17,6 +17,7 @@ def write_tiny(source: Path, target: Path) -> None:
     """Writes to the folder `target` the first part of every data set in the folder `source`."""
     ways: dict[str, Callable[[Path, Path], None]] = {
         "digits": fewer_digits,
+        "python_reference": all_of_it,
         "scenes": fewer_scenes,
         "sequences": fewer_sequences,
         "speech": fewer_speakers,
@@ -25,6 +26,10 @@ def write_tiny(source: Path, target: Path) -> None:
         if folder.is_dir():
             (target / folder.name).mkdir(parents=True)
             ways.get(folder.name, fewer_lines)(folder, target / folder.name)
+
+
+def all_of_it(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 def fewer_lines(source: Path, target: Path) -> None:

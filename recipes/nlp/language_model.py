@@ -16,7 +16,7 @@ Paper: Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin (20
     https://arxiv.org/abs/1706.03762; Su, Lu, Pan, Murtadha, Wen, Liu (2021), "RoFormer: Enhanced Transformer
     with Rotary Position Embedding", https://arxiv.org/abs/2104.09864; Pagnoni and others (2024), "Byte Latent
     Transformer: Patches Scale Better Than Tokens", https://arxiv.org/abs/2412.09871 (embeddings of hashed n-grams)
-Data: the language reference that comes with Python (pydoc_data.topics); yours as a text file or a folder of them.
+Data: the bundled reference of the Python language; yours as a text file or a folder of them.
 """
 
 import math

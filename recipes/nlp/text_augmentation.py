@@ -12,7 +12,7 @@ nothing at all to a network that reads no order. Without changes, a linear SVM o
 Notes: 90
 Paper: Wei, Zou (2019), "EDA: Easy Data Augmentation Techniques for Boosting Performance on Text Classification
     Tasks", https://arxiv.org/abs/1901.11196
-Data: the language reference that every Python carries; yours as a folder with a text file for each topic.
+Data: the bundled reference of the Python language; yours as a folder with a text file for each topic.
 """
 
 import functools

@@ -17,7 +17,7 @@ Notes: 85
 Paper: Mikolov, Sutskever, Chen, Corrado, Dean (2013), "Distributed Representations of Words and Phrases and their
     Compositionality", https://arxiv.org/abs/1310.4546; Pennington, Socher, Manning (2014), "GloVe: Global Vectors
     for Word Representation", https://aclanthology.org/D14-1162
-Data: the language reference that every Python carries; yours as a folder with a text file for each topic.
+Data: the bundled reference of the Python language; yours as a folder with a text file for each topic.
 """
 
 from collections.abc import Iterator, Sequence

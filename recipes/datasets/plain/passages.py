@@ -1,10 +1,11 @@
-"""Running text by topic: the language reference that every Python carries, or a folder with a text file a topic."""
+"""Running text by topic: the bundled reference of Python, or a folder with a text file a topic."""
 
 import re
 from pathlib import Path
 
 import torch
 
+from recipes.datasets.bundled import bundled
 from recipes.datasets.plain.texts_csv import Texts
 
 
@@ -17,12 +18,8 @@ def open_labeled_passages(
     data: str | None = None, *, most: int = 8, words: int = 10, seed: int = 0
 ) -> tuple[Texts, Texts, list[str]]:
     """Passages of the largest topics, two thirds to train on and a third to test on; and all but those of test."""
-    if data is None:
-        from pydoc_data.topics import topics
-
-        whole = dict(topics)
-    else:
-        whole = {path.stem: path.read_text("utf-8") for path in Path(data).glob("*.txt")}
+    folder = Path(data) if data else bundled("python_reference")
+    whole = {path.stem: path.read_text("utf-8") for path in folder.glob("*.txt")}
     seen: set[str] = set()  # a passage that comes several times stands where it comes first
     passages: dict[str, list[str]] = {name: [] for name in sorted(whole)}
     for name, found in passages.items():

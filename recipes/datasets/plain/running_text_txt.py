@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recipes.datasets.bundled import bundled
+
 UNKNOWN = 0  # stands for every character that the train text does not hold
 
 
@@ -42,15 +44,11 @@ def open_characters(
     data: Any = None, context: int = 64, *, shift: int = 1, limit: int | None = None, characters: Any = None
 ) -> tuple[Windows, Windows]:
     """A text file cut in two, or two texts: to train on, and, in windows that overlap by half, to test on."""
-    if data is None:  # the reference of the Python language; paragraphs that several topics share come once
-        from pydoc_data.topics import topics
-
-        paragraphs = (part.strip("\n") for name in sorted(topics) for part in topics[name].split("\n\n"))
-        text = "\n\n".join(dict.fromkeys(part for part in paragraphs if part))
-    elif isinstance(data, tuple):
+    if isinstance(data, tuple):
         text = "".join(part.strip("\n") for part in data)
     else:
-        text = Path(data).read_text("utf-8").strip("\n")
+        files = [Path(data)] if data else sorted(bundled("python_reference").glob("*.txt"))
+        text = "\n\n".join(file.read_text("utf-8").strip("\n") for file in files)
     cut = len(data[0].strip("\n")) if isinstance(data, tuple) else len(text) - len(text) // 10
     characters = characters or vocabulary(text[:cut])
     number = {character: index for index, character in enumerate(characters)}
