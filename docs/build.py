@@ -1,5 +1,9 @@
 """Builds the site: `python -m docs.build` writes it to docs/_build/html, English first, Chinese below zh/.
 
+`python -m docs.build links` asks every address that the pages name, papers above all, whether it is there: with
+a network alone, so no test does it. A line for each goes to docs/_build/links/output.txt; one that is broken is
+printed, and the command's status is not 0.
+
 Sphinx makes the pages, with the theme Furo: it is well kept, searches offline in both languages, and shows light and
 dark on a phone, so that what is left to write here is what no generator knows: pages made of the recipes' sources and
 of what `recipes prove` measured. Nothing is trained.
@@ -24,7 +28,7 @@ from pygments.lexers import PythonLexer
 from sphinx.cmd.build import build_main
 
 from docs import labels, texts
-from docs.texts import HERE, ROOT, Translate, table, title_of
+from docs.texts import HERE, ROOT, Translate, table, title_of, with_links
 from recipes import catalog, copying
 from recipes.core.options import Options
 from recipes.core.result import short
@@ -150,7 +154,11 @@ def recipe_page(entry: catalog.Entry, language: str) -> str:
     up = f"../{ONCE[language]}"
     about = [f"`{entry.name}`", f'<a href="{up}source/{entry.module}.html">{say(labels.SOURCE)}</a>']
     about += [f"{say(labels.NOTE)} {', '.join(notes)}"] if notes else []
-    pieces = [f"# {title}", " · ".join(about), *map(say, texts.paragraphs_of(entry.docstring))]
+    pieces = [
+        f"# {title}",
+        " · ".join(about),
+        *(with_links(say(part)) for part in texts.paragraphs_of(entry.docstring)),
+    ]
     if has_figure(entry.name):
         told = say(labels.FIGURE).format(title=title)
         pieces.append(f"![{told}](../figures/{entry.name}.png){{.figure}}")
@@ -182,7 +190,7 @@ def recipe_page(entry: catalog.Entry, language: str) -> str:
         export = f"recipes export out/{short_name} model.onnx  # or model.pt2"
         pieces += [f"## {say(labels.USE_IT)}", say(labels.ABOUT_USE), f"```bash\n{use}\n{export}\n```"]
     if "Paper" in fields:
-        pieces += [f"## {say(labels.PAPER)}", re.sub(r"(https?://[^\s,]+[^\s,.])", r"<\1>", fields["Paper"])]
+        pieces += [f"## {say(labels.PAPER)}", with_links(fields["Paper"])]
     return "\n\n".join(pieces) + "\n"
 
 
@@ -439,13 +447,16 @@ def mend(folder: Path) -> None:
         path.write_text(path.read_text("utf-8").replace("= ChineseStemmer", "= EnglishStemmer"), "utf-8")
 
 
-def build_language(language: str) -> int:
-    """Writes the pages in that language; gives Sphinx's exit status, which is not 0 after a warning."""
+def sphinx(language: str, builder: str, target: Path) -> int:
+    """Runs that builder of Sphinx on the pages in that language; gives its status, which is not 0 after a warning."""
     folder = write_sources(language)
-    target = BUILD / "pages" / language
-    sphinx = "zh_CN" if language == "zh" else "en"
-    arguments = ["-q", "-W", "--keep-going", "-b", "html", "-c", str(HERE), "-d", str(BUILD / "trees" / language)]
-    return build_main([*arguments, "-D", f"language={sphinx}", str(folder), str(target)])
+    arguments = ["-q", "-W", "--keep-going", "-b", builder, "-c", str(HERE), "-d", str(BUILD / "trees" / language)]
+    code = "zh_CN" if language == "zh" else "en"
+    return build_main([*arguments, "-D", f"language={code}", str(folder), str(target)])
+
+
+def build_language(language: str) -> int:
+    return sphinx(language, "html", BUILD / "pages" / language)
 
 
 def build() -> int:
@@ -460,5 +471,10 @@ def build() -> int:
     return status
 
 
+def check_links() -> int:
+    """Asks every address on the English pages, which the Chinese ones share, whether it is there."""
+    return sphinx("en", "linkcheck", BUILD / "links")
+
+
 if __name__ == "__main__":
-    raise SystemExit(build())
+    raise SystemExit(check_links() if sys.argv[1:] == ["links"] else build())

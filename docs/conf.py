@@ -14,6 +14,7 @@ extensions = ["myst_parser", "sphinx_copybutton"]
 exclude_patterns = ["extra"]
 myst_enable_extensions = ["attrs_inline"]
 myst_heading_anchors = 3
+smartquotes_action = "qe"  # quotes and ellipses; two hyphens begin an option
 html_theme = "furo"
 html_title = project
 html_favicon = "static/icon.svg"

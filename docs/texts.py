@@ -66,6 +66,11 @@ def title_of(entry: catalog.Entry, language: str) -> str:
     return entry.title_zh if language == "zh" else entry.title
 
 
+def with_links(text: str) -> str:
+    """The text with its addresses as links, without what ends a clause behind them."""
+    return re.sub(r"(?<!<)(?<!\]\()(https?://[^\s,;)]+[^\s,;.)])", r"<\1>", text)
+
+
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A table in Markdown."""
     head = list(head)

@@ -221,13 +221,21 @@ def prune_by_library(model: nn.Module, example: Tensor, share: float) -> nn.Modu
 
 @run.figure
 def figure(result: Result) -> Any:
-    drawing, axes = new_figure(1, 1, width=5.5, height=3.6)
-    for name, one in ({"as given": result} | result.runs).items():
-        axes[0, 0].plot(one.metrics["macs"], one.metrics["accuracy"], "o", fillstyle="none", label=name)
-        axes[0, 0].plot(one.metrics["macs"], one.baseline["accuracy"], "*", color="gray")
-    axes[0, 0].plot([], [], "*", color="gray", label=result.baseline_name)
-    axes[0, 0].set(xlabel="multiply-accumulates", ylabel="accuracy", xscale="log")
-    axes[0, 0].legend(frameon=False, fontsize=7)
+    """The accuracy of each run, and beside it that of the plain method in the same place."""
+    runs = {"as given": result} | result.runs
+    drawing, axes = new_figure(1, 1, width=6.0, height=1.2 + 0.5 * len(runs))
+    for shift, label, scores in (
+        (-0.2, "pruned", [one.metrics["accuracy"] for one in runs.values()]),
+        (0.2, result.baseline_name, [one.baseline["accuracy"] for one in runs.values()]),
+    ):
+        bars = axes[0, 0].barh(torch.arange(len(runs)) + shift, scores, height=0.38, label=label)
+        axes[0, 0].bar_label(bars, fmt="%.3f", padding=3, fontsize=8)
+    names = [f"{name}\n{one.metrics['macs'] / 1e6:.2f} million MACs" for name, one in runs.items()]
+    axes[0, 0].set_yticks(range(len(runs)), names, fontsize=8)
+    axes[0, 0].set(xlabel="accuracy", xlim=(0, 1.1))
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.15))
+    axes[0, 0].spines[["top", "right"]].set_visible(False)
     return drawing
 
 

@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from docs.texts import HERE, ROOT
+from docs.texts import HERE, ROOT, with_links
+from recipes.datasets.images import open_images
+from recipes.datasets.tiny import write_tiny
 
 REVIEWS = ROOT / "data" / "reviews" / "train.csv"
 
@@ -66,3 +69,66 @@ def test_the_commands_for_texts_run(tmp_path: Path) -> None:
         if words[0] == "run":
             words += ["--epochs", "1", "--no-claims", "--device", "cpu"]
         typed(words, tmp_path, (tmp_path / "new.txt").read_text("utf-8") if "-" in words else "")
+
+
+def test_addresses_are_links_without_what_ends_a_clause() -> None:
+    text = with_links(
+        "https://a.org/x_1; later (https://b.org/2), <https://c.org>, [d](https://d.org), https://e.org/3."
+    )
+    assert text == (
+        "<https://a.org/x_1>; later (<https://b.org/2>), <https://c.org>, [d](https://d.org), <https://e.org/3>."
+    )
+
+
+def commands_of(guide: str) -> list[list[str]]:
+    """The words of each command line of a guide, without comments."""
+    lines = "\n".join(blocks(guide, "bash")).replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first part of the bundled data; and of the digits, some as files in a folder a class."""
+    folder = tmp_path_factory.mktemp("few")
+    write_tiny(ROOT / "data", folder)
+    digits, _ = open_images(folder / "digits")
+    for number in range(30):
+        label = int(digits.labels[number])
+        if label < 3:
+            path = folder / "folders" / digits.classes[label] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(digits.images[number, 0].numpy()).save(path)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_commands_for_photographs_run(few: Path, tmp_path: Path) -> None:
+    """On small pictures and for two steps; the backbone and its weights are the guide's."""
+    given = {"path/to/photos": few / "scenes", "path/to/folders": few / "folders"}
+    runs = [words for words in commands_of("photographs") if words[:2] == ["recipes", "run"]]
+    assert len(runs) >= 4
+    for words in runs:
+        words = [str(given.get(word, word)) for word in words[1:]]
+        if "--steps" in words:
+            at = words.index("--steps")
+            del words[at : at + 2]
+        typed([*words, "--steps", "2", "--no-claims", "--device", "cpu"], tmp_path)
+
+
+@pytest.mark.slow
+def test_the_commands_for_more_machines_run(few: Path, tmp_path: Path) -> None:
+    """On two processes where the guide has eight, and on one machine where it has four; bench has tests of its own."""
+    given = {"path/to/photos": few / "folders", "path/to/texts": few / "python_reference"}
+    given |= {"/shared/texts": given["path/to/texts"], "8": "2", "4": "1", "node0:29500": "localhost:0"}
+    commands = [words for words in commands_of("scaling") if words[:2] != ["recipes", "bench"]]
+    assert len(commands) >= 6
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "RECIPES_DATA": str(few), "OMP_NUM_THREADS": "1"}
+    for number, words in enumerate(commands):
+        words = [str(given.get(word, word)) for word in words]
+        torchrun = words[0] == "torchrun"
+        start = [sys.executable, "-m", *(["torch.distributed.run"] if torchrun else ["recipes"])]
+        if "--checkpoint" in words:
+            words[words.index("--checkpoint") + 1] = f"training{number}"
+        words += ["--steps", "2", "--no-claims", "--device", "cpu"]
+        done = subprocess.run([*start, *words[1:]], cwd=tmp_path, text=True, capture_output=True, env=environment)
+        assert done.returncode == 0, f"{words}: {done.stderr[-800:]}"

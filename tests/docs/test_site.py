@@ -43,6 +43,7 @@ def test_no_link_is_broken() -> None:
             link = html.unescape(link)
             if urlparse(link).scheme:
                 assert tag == "a", f"{page.relative_to(SITE)} needs the network for {link}"
+                assert link[-1] not in ".,;:)", f"{page.relative_to(SITE)}: {link}"
                 continue
             file, anchor = urldefrag(link)
             target = Path(os.path.normpath(page.parent / unquote(urlparse(file).path))) if file else page
