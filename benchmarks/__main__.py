@@ -5,6 +5,8 @@ import datetime
 import importlib
 import platform
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,7 +15,7 @@ from benchmarks.row import Row, markdown
 
 PARTS = ("startup", "loops", "pictures", "detectors", "integers", "checkpoints", "fashion")
 PAGE = Path(__file__).with_name("README.md")
-SECTIONS = ("architectures", "networks", "sizes")  # those with a table of their own
+SECTIONS = ("architectures", "networks", "pretraining_pays", "sizes")  # those with a table of their own
 
 
 def processor() -> str:
@@ -28,7 +30,7 @@ def processor() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--only", choices=PARTS + SECTIONS, help="measure this part alone; rows are only printed, a section is replaced"
+        "--only", choices=PARTS + SECTIONS, help="measure this part alone, and put it in the place of what stood there"
     )
     only = parser.parse_args().only
     rows: list[Row] = []
@@ -43,19 +45,32 @@ def main() -> None:
             rows += module.measure()
             print(markdown(rows), flush=True)
     if only:
-        if sections:
-            PAGE.write_text(with_section(PAGE.read_text("utf-8"), sections[0]), "utf-8")
+        page = PAGE.read_text("utf-8")
+        when = f"{datetime.date.today()}, torch {torch.__version__.partition('+')[0]}"
+        rows = [replace(row, remark="; ".join(filter(None, [row.remark, when]))) for row in rows]
+        PAGE.write_text(with_section(page, sections[0]) if sections else with_rows(page, rows), "utf-8")
         return
     tables = "\n\n".join([markdown(rows), *sections]).strip()
     text = f"""# Side by side
 
 Written by `python -m benchmarks` on {datetime.date.today()}: torch {torch.__version__}, {torch.get_num_threads()}
 threads, {processor()}. Each pair ran in turn, round after round, in one process (whole commands as processes); a ratio
-below 1 is in favour of these recipes. Fashion-MNIST is read from the folder named by `RECIPES_REAL_DATA`.
+below 1 is in favour of these recipes. Rows that end with a date were measured anew then. Fashion-MNIST is read from
+the folder named by `RECIPES_REAL_DATA`.
 
 {tables}
 """
     PAGE.write_text(text, "utf-8")
+
+
+def with_rows(page: str, rows: Sequence[Row]) -> str:
+    """The page with the rows in the place of those that compare the same, or at the end of the first table."""
+    table, *others = re.split(r"^(?=## )", page, flags=re.MULTILINE)
+    lines = table.strip().splitlines()
+    for line in markdown(rows).splitlines()[2:]:
+        same = [number for number, old in enumerate(lines) if old.split(" | ")[:2] == line.split(" | ")[:2]]
+        lines[same[0] if same else len(lines) :] = [line, *lines[same[0] + 1 if same else len(lines) :]]
+    return "\n".join(lines) + "\n\n" + "".join(others)
 
 
 def with_section(page: str, section: str) -> str:

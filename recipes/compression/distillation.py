@@ -31,13 +31,13 @@ from torch.nn import functional as F
 from recipes.compression.calls import call, each_tensor, logits_of
 from recipes.compression.files import file_bytes, save_dense
 from recipes.compression.report import Version, compare
+from recipes.compression.shipping import Shipped
 from recipes.core.evaluation import predict
 from recipes.core.figures import new_figure
 from recipes.core.frame import Claim, InputError, Loop, Options, Precision, Result, batches, main, option, recipe
 from recipes.datasets.images import ImageFiles, Images, open_images
 from recipes.vision.classification.scoring import evaluate
 from recipes.vision.classification.task import SmallCNN
-from recipes.vision.classification.using import Classification
 
 UNKNOWN = -100  # the label of a picture that nobody labelled, as F.cross_entropy has it
 
@@ -250,7 +250,7 @@ def figure(result: Result) -> Any:
     return drawing
 
 
-run.predicts(Classification, build)
+run.predicts(Shipped, build)
 
 
 if __name__ == "__main__":

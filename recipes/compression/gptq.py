@@ -13,7 +13,7 @@ Embeddings, norms and the output layer stay as they are, as in the paper.
 Notes: 86
 Paper: Frantar, Ashkboos, Hoefler, Alistarh (2022), "GPTQ: Accurate Post-Training Quantization for Generative
     Pre-trained Transformers", https://arxiv.org/abs/2210.17323
-Data: the language reference that comes with Python (pydoc_data.topics); yours as a text file or a folder of them.
+Data: the bundled reference of the Python language; yours as a text file or a folder of them.
 """
 
 import copy
@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from recipes.compression.causal_models import CausalModeling, built, held_out_loss, open_causal_model
 from recipes.compression.layers import is_conv1d
-from recipes.compression.packed import PackedLinear, weight_of
+from recipes.compression.packed_linear import PackedLinear, weight_of
 from recipes.core.figures import new_figure
 from recipes.core.frame import Claim, InputError, Loop, Result, batches, main, option, recipe
 from recipes.datasets.running_text import Windows, open_characters

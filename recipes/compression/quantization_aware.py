@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recipes.compression.grouped_weights import in_groups, out_of_groups, pack, unpack
 from recipes.compression.layers import (
     Weight,
     copy_for_cpu,
@@ -41,7 +42,6 @@ from recipes.compression.layers import (
     with_plain_weights,
 )
 from recipes.compression.observing import calibration, input_ranges, takes_one_input, with_changed_input
-from recipes.compression.packing import in_groups, out_of_groups, pack, unpack
 from recipes.compression.quantization import input_scale, minmax, to_8_bits, to_integers, train
 from recipes.compression.report import compare, version
 from recipes.compression.shipping import Shipped, shipped_files

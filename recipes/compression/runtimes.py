@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recipes.compression.graphs import exported
 from recipes.compression.inductor import (
     HalfPrecision,
     accuracy_of,
     compiled,
-    exported,
     missing_for_integers,
     quantize_by_torchao,
     quiet_and_single,

@@ -1,6 +1,8 @@
 """The distillation loss against torch's divergence, and who is taught by whom."""
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -212,6 +215,7 @@ def test_shuffled_labels_fail_the_bar() -> None:
 
 @pytest.mark.xdist_group(NAME)
 def test_the_saved_student_answers_as_the_one_in_memory(default_run: Callable[[str], Result], tmp_path: Path) -> None:
+    """With this library, and by the files that `out` gets in a process that has no such library."""
     result = default_run(NAME)
     result.save(tmp_path / "out")
     trained = recipes.trained(tmp_path / "out", device="cpu")
@@ -219,6 +223,27 @@ def test_the_saved_student_answers_as_the_one_in_memory(default_run: Callable[[s
     answers = trained(list(result.test_set.pixels(torch.arange(40))))
     images, _ = result.test_set.__getitems__(range(40))
     with torch.no_grad():
-        shares = result.model.cpu().eval()(images).softmax(dim=1)
-    for answer, share in zip(answers, shares, strict=True):
+        exact = result.model.cpu().eval()(images)
+    for answer, share in zip(answers, exact.softmax(dim=1), strict=True):
         assert list(answer["classes"].values()) == pytest.approx(share.tolist(), abs=1e-5)
+    student = build(options(), result.train_set).eval()
+    student.load_state_dict(load_file(tmp_path / "out" / "packed.safetensors"))
+    with torch.no_grad():
+        torch.testing.assert_close(student(images), exact)
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    save_file({"images": images.contiguous()}, tmp_path / "images.safetensors")
+    script = (
+        "import sys; sys.modules['recipes'] = None\n"
+        "import onnxruntime, torch\n"
+        "from safetensors.torch import load_file, save_file\n"
+        "images = load_file('images.safetensors')['images']\n"
+        "session = onnxruntime.InferenceSession('out/model.onnx')\n"
+        "(integers,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})\n"
+        "exact = torch.export.load('out/model.pt2').module()(images)\n"
+        "save_file({'exact': exact.detach(), 'integers': torch.from_numpy(integers)}, 'answers.safetensors')\n"
+    )
+    subprocess.run([sys.executable, "-I", "-c", script], cwd=tmp_path, check=True)
+    shipped = load_file(tmp_path / "answers.safetensors")
+    torch.testing.assert_close(shipped["exact"], exact, rtol=0, atol=1e-4)
+    assert (shipped["integers"] - exact).norm() < 0.05 * exact.norm()

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import recipes
 from recipes.compression.causal_models import CausalModel, held_out_loss, open_causal_model
 from recipes.compression.gptq import GPTQOptions, calibration_text, gptq, hessians_of, linear_layers, quantize
-from recipes.compression.packed import PackedLinear, pack, unpack, weight_of
+from recipes.compression.packed_linear import PackedLinear, pack_bits, unpack_bits, weight_of
 from recipes.core.errors import InputError
 from recipes.datasets.running_text import Windows
 from recipes.nlp.language_model import LanguageModel, evaluate
@@ -110,10 +110,10 @@ def test_inputs_that_are_always_zero_and_equal_weights_do_no_harm() -> None:
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_packed_integers_are_read_back(bits: int) -> None:
     integers = torch.randint(2**bits, (5, 24)).float()
-    packed = pack(integers, bits)
+    packed = pack_bits(integers, bits)
     assert packed.shape == (5, 3 * bits)
     assert packed.dtype == torch.uint8
-    assert torch.equal(unpack(packed, bits), integers.long())
+    assert torch.equal(unpack_bits(packed, bits), integers.long())
 
 
 def test_packed_layers_compute_with_what_is_stored() -> None:

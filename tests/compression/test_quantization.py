@@ -3,6 +3,8 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,15 @@ from torch import nn
 import recipes
 from recipes.compression import quantization
 from recipes.compression.files import file_bytes, save_dense
+from recipes.compression.graphs import exported, with_products, without_lone_batch_norm
 from recipes.compression.inductor import (
     compiled,
-    exported,
+    has_products,
     load_compiled,
     missing_for_integers,
+    products_are_plain,
     quantize_by_torchao,
     quiet_and_single,
-    without_lone_batch_norm,
 )
 from recipes.compression.quantization import (
     QuantizationOptions,
@@ -42,6 +45,7 @@ from recipes.copying import copy
 from recipes.core.errors import InputError
 from recipes.core.measure import macs, parameter_count
 from recipes.datasets.images import open_images
+from recipes.vision.classification.resnet import BasicBlock
 from recipes.vision.classification.scoring import evaluate
 from recipes.vision.classification.task import SmallCNN, build
 
@@ -232,6 +236,28 @@ def test_batch_norm_that_follows_no_convolution_answers_alike() -> None:
     torch.testing.assert_close(graph(images), model(images))
 
 
+def test_convolutions_of_small_maps_become_products_and_answer_alike() -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(6)
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    small = [nn.Conv2d(3, 6, 3, padding=1, bias=False), norm, nn.Conv2d(6, 8, (3, 2), stride=2, dilation=(2, 1))]
+    left = [nn.Conv2d(8, 8, 3, groups=8), nn.ConvTranspose2d(8, 8, 3), nn.Upsample((40, 40)), nn.Conv2d(8, 16, 3)]
+    model = nn.Sequential(*small, nn.ReLU(), *left, nn.BatchNorm2d(16)).eval()
+    images = torch.randn(4, 3, 12, 11)
+    graph = with_products(exported(model, images), images)
+    kinds = [str(node.target) for node in graph.graph.nodes]
+    assert kinds.count("aten.linear.default") == 2
+    assert kinds.count("aten.conv2d.default") == 2, "one of groups, and one of a large map"
+    assert kinds.count("aten.batch_norm.default") == 1
+    torch.testing.assert_close(graph(images[:3]), model(images[:3]), rtol=1e-4, atol=1e-5)
+    block = BasicBlock(3, 8, 2, True).eval()
+    graph = with_products(exported(block, images), images)
+    kinds = [str(node.target) for node in graph.graph.nodes]
+    assert kinds.count("aten.linear.default") == 1, "those whose results are added stay"
+    torch.testing.assert_close(graph(images), block(images), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("bits", [0, 1, 9, 4.5])
 def test_refuses_bits_that_cannot_be(bits: int) -> None:
     with pytest.raises(InputError, match="option bits"):
@@ -271,6 +297,15 @@ def test_a_file_that_is_not_one_is_one_clear_line(tmp_path: Path) -> None:
         load_quantized(network(), tmp_path / "other.safetensors")
 
 
+def four_at_once(call: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor, expected: torch.Tensor) -> None:
+    """Four threads call it with one tensor: each gets the answers, and the tensor stays as it is."""
+    before = inputs.clone()
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(call, [inputs] * 400))
+    assert all(torch.equal(answers, expected) for answers in found)
+    assert torch.equal(inputs, before)
+
+
 @pytest.mark.skipif(bool(missing_for_integers()), reason=f"lacks {missing_for_integers()}")
 def test_torchao_compiled_agrees_with_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = network(), pictures(32)
@@ -278,7 +313,11 @@ def test_torchao_compiled_agrees_with_ours(tmp_path: Path, monkeypatch: pytest.M
         graph = quantize_by_torchao(exported(model, images), images)
         call = compiled(graph, images[0], tmp_path / "programs", batch_sizes=[8])
         exact, theirs, mine = model(images), call(images), quantize(model, images)(images)
-        few = call(images[:5])
+        few, before = call(images[:5]), images.clone()
+        assert has_products() == products_are_plain(graph), "here, of the convolutions, too"
+        assert not list((tmp_path / "programs").glob("*-writes.pt2")), "so that what it is given need not be copied"
+    four_at_once(call, images[:8], theirs[:8])
+    assert torch.equal(images, before)
     assert (theirs - exact).norm() < 0.05 * exact.norm()
     assert (theirs - mine).norm() < 0.05 * exact.norm()
     assert torch.equal(few, theirs[:5]), "a batch that is filled up answers as a full one"
@@ -317,6 +356,8 @@ def test_torchao_with_dynamic_ranges_agrees_and_leaves_its_inputs_alone(tmp_path
         graph = quantize_by_torchao(exported(model, words), words, dynamic=True)
         call = compiled(graph, words[0], tmp_path, batch_sizes=[32])
         exact, theirs, mine = model(words), call(words), quantize(model, dynamic=True)(words)
+    assert not products_are_plain(graph)
+    four_at_once(call, words, theirs)
     assert torch.equal(words, before)
     assert (tmp_path / "32-writes.pt2").exists(), "this program writes into its input, so it is given a copy"
     assert (theirs - exact).norm() < 0.02 * exact.norm()

@@ -1,4 +1,4 @@
-"""Weights in groups, and integers of few bits side by side in bytes."""
+"""Weights in groups of one scale, and their integers of few bits, as many in a byte as have room there whole."""
 
 import math
 

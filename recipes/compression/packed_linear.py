@@ -1,4 +1,4 @@
-"""Linear layers whose weights are held as packed integers of two to eight bits."""
+"""Linear layers whose weights are held as integers of two to eight bits, bit after bit across bytes."""
 
 from typing import Any
 
@@ -10,15 +10,15 @@ from recipes.compression.layers import is_conv1d
 from recipes.core.errors import InputError
 
 
-def pack(integers: Tensor, bits: int) -> Tensor:
+def pack_bits(integers: Tensor, bits: int) -> Tensor:
     """Integers from 0 to 2^bits - 1, (out, in), one after the other in bytes: uint8 (out, in · bits / 8)."""
     powers = 2 ** torch.arange(8, device=integers.device)
     ones = integers.int()[..., None] // powers[:bits] % 2  # (out, in, bits)
     return (ones.flatten(1).unflatten(1, (-1, 8)) * powers).sum(dim=2).to(torch.uint8)
 
 
-def unpack(packed: Tensor, bits: int) -> Tensor:
-    """The integers that `pack` was given."""
+def unpack_bits(packed: Tensor, bits: int) -> Tensor:
+    """The integers that `pack_bits` was given."""
     powers = 2 ** torch.arange(8, device=packed.device)
     ones = packed.int()[..., None] // powers % 2  # (out, bytes, 8)
     return (ones.flatten(1).unflatten(1, (-1, bits)) * powers[:bits]).sum(dim=2)
@@ -47,7 +47,7 @@ class PackedLinear(nn.Module):
 
     def store(self, integers: Tensor, scales: Tensor, lowest: Tensor) -> "PackedLinear":
         """Keeps integers (out, in), and scales and lowest values (out, groups); gives itself."""
-        self.packed.copy_(pack(F.pad(integers, (0, -integers.shape[1] % self.group)), self.bits))
+        self.packed.copy_(pack_bits(F.pad(integers, (0, -integers.shape[1] % self.group)), self.bits))
         self.scales.copy_(scales)
         self.lowest.copy_(lowest)
         return self
@@ -55,7 +55,7 @@ class PackedLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The numbers that the integers stand for, (out, in)."""
-        groups = unpack(self.packed, self.bits).unflatten(1, (-1, self.group))  # (out, groups, group)
+        groups = unpack_bits(self.packed, self.bits).unflatten(1, (-1, self.group))  # (out, groups, group)
         numbers = self.lowest.float()[..., None] + self.scales.float()[..., None] * groups
         return numbers.flatten(1)[:, : self.shape[1]].to(self.dtype)
 
