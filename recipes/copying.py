@@ -187,7 +187,20 @@ def lean(recipe: Source, parts: Sequence[Part], twins: "Twins") -> Gathered:
     gathered = gather(recipe, parts, twins)
     trees = [ast.parse(part.text) for module in gathered.parts.values() for part in module]
     named = frozenset(one.attr for tree in trees for one in ast.walk(tree) if isinstance(one, ast.Attribute))
-    return gather(recipe, parts, twins, named)
+    gathered = gather(recipe, parts, twins, named)
+    gathered.parts = {module: [without_options(part) for part in found] for module, found in gathered.parts.items()}
+    return gathered
+
+
+def without_options(part: Part) -> Part:
+    """A class of options without those that are for the library alone, of which `option` is told `copied=False`."""
+    if "copied=False" not in part.text:
+        return part
+    (kind,), lines = ast.parse(part.text).body, part.text.split("\n")
+    fields = [one for one in getattr(kind, "body", []) if "copied=False" in ast.unparse(one)]
+    for one in reversed(fields):
+        del lines[one.lineno - 1 : one.end_lineno]
+    return with_text(part, lines)
 
 
 @cache
@@ -499,7 +512,7 @@ def notebook(name: str, file_name: str, *, full: bool = False, format: str | Non
     """The same as a Jupyter notebook (nbformat 4.5): a lesson to be read, its steps in cells with their sentences."""
     entry = catalog.find(name)
     recipe = Source(entry.module, entry.path)
-    lesson = recipe.parts if full else lesson_parts(recipe)
+    lesson = recipe.parts if full else [without_options(part) for part in lesson_parts(recipe)]
     figures = [] if full else [part for part in recipe.parts if part.text.startswith("@run.figure")]
     shown = with_helpers([replace(part, text=part.text.partition("\n")[2]) for part in figures], recipe)
     wanted = [*lesson, *shown]

@@ -110,18 +110,20 @@ def trained(folder: str | Path, *, device: str = "auto", model: nn.Module | None
     folder = Path(folder).expanduser()
     content = read_model_json(folder / "model.json")
     run = catalog.load(content["recipe"]).run
-    made = run.recipe
+    made: Any = run.recipe
     if made.task is None:
         raise InputError(f"{folder / 'model.json'}: the recipe {content['recipe']} has no way to use its model")
     where = pick_device(device)
     if model is None and str(content["options"].get("model", "")).startswith("<"):
         raise InputError(f"{folder / 'model.json'}: was trained with a network of yours: expected it again, as model=")
     try:
+        options = made.options_from(content["options"])
+        made = made.chosen(options)
         task = made.task(**content["task"])
         if (folder / "example.safetensors").exists():
             example = load_file(folder / "example.safetensors")
             task.example = tuple(example[f"input{i}"] for i in range(len(example)))
-        network = made.build(made.options_from(content["options"]), task) if model is None else model
+        network = made.build(options, task) if model is None else model
     except InputError:
         raise
     except ModuleNotFoundError as error:

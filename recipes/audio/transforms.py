@@ -2,6 +2,9 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from recipes.audio.features import MELS, log_mel
 
 
 def drawn(batch: Tensor, low: float, high: float, generator: torch.Generator | None) -> Tensor:
@@ -39,3 +42,14 @@ def noise(waves: Tensor, generator: torch.Generator | None = None, low: float = 
     """White noise under waves (batch, samples), `low` to `high` decibels softer than they are; louder below 0."""
     hiss = torch.randn(waves.shape, generator=generator, device=waves.device)
     return waves + hiss * loudness(waves) * 10 ** (-drawn(waves, low, high, generator) / 20)
+
+
+def heard_elsewhere(waves: Tensor, rate: int) -> Tensor:
+    """Spectra (batch, mels, frames) as other voices, rooms and microphones would give them, at random.
+
+    Each string is a little faster or slower, white noise lies 0 to 40 decibels below its voice, and a smooth curve
+    over the bands makes some of them up to 10 decibels louder or softer.
+    """
+    spectra = log_mel(noise(speed(waves, amount=0.1), low=0, high=40), rate)
+    tone = 2 * torch.rand(len(waves), 1, 4, device=waves.device) - 1  # powers of ten, at four of the bands
+    return spectra + F.interpolate(tone, MELS, mode="linear", align_corners=True).mT

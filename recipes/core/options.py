@@ -22,12 +22,13 @@ MAY_DIFFER = {"out", "device", "checkpoint", "save_every", "override", "claims",
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 
 
-def option(default: Any, sentence: str, **limits: float) -> Any:
+def option(default: Any, sentence: str, *, copied: bool = True, **limits: float) -> Any:
     """A field of `Options`.
 
     Args:
         default: its value where none is given.
         sentence: what its help says.
+        copied: whether a lean copy of the recipe has it too.
         **limits: `least`, `most`, `above` and `below`, which numbers are held to.
     """
     return field(default=default, metadata={"help": sentence} | limits)

@@ -40,6 +40,7 @@ class Recipe:
     figure: Callable[[Result], Any] | None = None
     task: Any = None  # the kind of Task that uses its model
     build: Callable[[Any, Any], torch.nn.Module] | None = None
+    other: "Callable[[Any], Recipe | None]" = lambda options: None  # what takes its place with these options
 
     @property
     def name(self) -> str:
@@ -53,13 +54,17 @@ class Recipe:
         known = field_types(self.options)
         return self.options(**{name: value for name, value in saved.items() if name in known and name != "device"})
 
+    def chosen(self, options: Options) -> "Recipe":
+        """The recipe whose parts serve these options: where they name another library's network, the one for that."""
+        return self.other(options) or self
+
     def once(self, options: Options, variant: str = "") -> Result:
         """Trains and measures the one model that the options ask for, and leaves torch's random state as it was."""
         gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
         with torch.random.fork_rng(devices=gpus):
             chosen = dataclasses.replace(options, device=setup(options.device, options.seed))
             chosen.variant = variant
-            result = self.body(chosen)
+            result = self.chosen(options).body(chosen)
         result.options, result.seed = options.to_dict(), options.seed
         return result
 
@@ -69,7 +74,7 @@ class Recipe:
         started = time.perf_counter()
         announce(f"{self.name}: opening the data")
         result = self.once(options)
-        if options.claims and self.claims is not None:
+        if options.claims and self.chosen(options).claims is not None:
             self.measure_claims(options, result)
         self.complete(options, result)
         result.seconds = time.perf_counter() - started
@@ -104,10 +109,11 @@ class Recipe:
         result.device, result.threads = result.device or str(pick_device(options.device)), torch.get_num_threads()
         loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in PACKAGES}
         result.versions = {"python": platform.python_version()} | {k: str(v) for k, v in loaded.items() if v}
-        if self.figure is not None:
-            result.draw = lambda: self.figure(result)
-        if self.task is not None and isinstance(result.model, torch.nn.Module):
-            result.task = self.task.of(result, options)
+        chosen = self.chosen(options)
+        if (figure := chosen.figure) is not None:
+            result.draw = lambda: figure(result)
+        if chosen.task is not None and isinstance(result.model, torch.nn.Module):
+            result.task = chosen.task.of(result, options)
 
 
 class Run(Generic[P]):
@@ -127,8 +133,11 @@ class Run(Generic[P]):
         """Decorates the recipe's picture: from a `Result` to a matplotlib Figure."""
         raise NotImplementedError
 
-    def predicts(self, task: Any, build: Callable[[Any, Any], torch.nn.Module]) -> None:
-        """Says how the trained model is used: a kind of `Task`, and what builds the network from options and task."""
+    def predicts(self, task: Any, build: Callable[[Any, Any], torch.nn.Module], other: Any = None) -> None:
+        """Says how the trained model is used: a kind of `Task`, and what builds the network from options and task.
+
+        `other` gives for options either None or a recipe's `run`, whose parts then take the place of this one's.
+        """
         raise NotImplementedError
 
 
@@ -159,8 +168,10 @@ def recipe(options: Callable[P, O]) -> Callable[[Callable[[O], Result]], Run[P]]
 
             return hung
 
-        def predicts(task: Any, build: Any) -> None:
+        def predicts(task: Any, build: Any, other: Any = None) -> None:
             made.task, made.build = task, build
+            if other is not None:
+                made.other = lambda options: getattr(other(options), "recipe", None)
 
         extra: Any = run
         extra.recipe, extra.claims, extra.figure, extra.predicts = made, keep("claims"), keep("figure"), predicts

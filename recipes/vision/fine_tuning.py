@@ -83,8 +83,8 @@ def trained_parts(unfreeze: str, progress: float) -> set[int]:
     return {"all": {0, 1, 2, 3}, "top": {2, 3}, "bottom": {0, 1, 3}, "none": {3}}[unfreeze]
 
 
-def fit_head(model: Any, train_set: Any, options: FineTuningOptions) -> float:
-    """Trains a classifier's head on features that the frozen backbone computes once: of all training, a quarter."""
+def fit_head(model: Any, train_set: Any, options: FineTuningOptions) -> None:
+    """Trains a classifier's head on features that the frozen backbone computes once; in place."""
     head, model.head = model.head, nn.Identity()
     values = torch.stack(predict(model.to(memory_format=torch.channels_last), train_set, options.device, 64))
     values, labels, model.head = values.to(options.device), train_set.labels.to(options.device), head
@@ -93,14 +93,14 @@ def fit_head(model: Any, train_set: Any, options: FineTuningOptions) -> float:
         loss_of(model, head(values), labels).backward()
         optimizer.step()
         optimizer.zero_grad()
-    return 0.25
 
 
 def train(model: nn.Module, train_set: Any, options: FineTuningOptions, name: str = "model") -> Loop:
     """Minimizes the task's loss with AdamW; what is frozen gets no gradient, and so the optimizer leaves it alone."""
-    begun = 0.0
+    begun = 0.0  # the share of training that is done before the loop
     if options.data is not None and options.task == "classification" and backbone_of(model).pretrained:
-        begun = fit_head(model, train_set, options)
+        fit_head(model, train_set, options)
+        begun = 0.25
     parts, fall = parts_of(model), options.fall or (0.8 if options.data is None else 0.03 if begun else 0.1)
     groups = [{"params": part, "lr": options.lr * fall ** (3 - i)} for i, part in enumerate(parts)]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.05)

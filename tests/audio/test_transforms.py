@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recipes.audio.transforms import loudness, noise, speed
+from recipes.audio.features import log_mel
+from recipes.audio.transforms import heard_elsewhere, loudness, noise, speed
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -41,3 +42,15 @@ def test_speed_moves_the_pitch_and_loses_no_end() -> None:
     assert durations.max() > 4500
     pitches = torch.fft.rfft(played, 8000).abs().argmax(dim=1)  # in Hz
     torch.testing.assert_close(pitches * durations / 4000, torch.full((50,), 500.0), rtol=0.01, atol=0)
+
+
+def test_heard_elsewhere_keeps_what_is_said() -> None:
+    """Each string gets its own noise and its own filter, within 10 decibels; the loudest tone stays the loudest."""
+    torch.manual_seed(0)
+    waves = torch.sin(2 * torch.pi * 1000 * torch.arange(8000) / 8000).repeat(20, 1)
+    plain, changed = log_mel(waves, 8000), heard_elsewhere(waves, 8000)
+    assert changed.shape[:2] == plain.shape[:2]
+    middle = slice(10, 40)
+    assert (changed[:, :, middle].mean(2).argmax(1) - plain[:, :, middle].mean(2).argmax(1)).abs().max() <= 2
+    assert (changed[:, :, middle].amax((1, 2)) - plain[:, :, middle].amax((1, 2))).abs().max() < 1.3
+    assert (changed[0] - changed[1]).abs().max() > 0.1

@@ -34,6 +34,7 @@ from recipes.vision.detection.features import DetectorOptions, SmallFeatures, au
 from recipes.vision.detection.proposals import anchor_sides, recall, sample, within
 from recipes.vision.detection.scoring import commonest_places, evaluate, mean_average_precision, truths
 from recipes.vision.detection.selective_search import selective_search
+from recipes.vision.detection.torchvision_detectors import torchvision_detector
 from recipes.vision.detection.using import AnchoredDetection
 from recipes.vision.detection.yolo import YOLO
 
@@ -41,7 +42,7 @@ from recipes.vision.detection.yolo import YOLO
 @dataclass(kw_only=True)
 class FasterRCNNOptions(DetectorOptions):
     width: int = option(12, "channels of the small network's first convolution", least=1)
-    proposals: int = option(50, "regions of a picture that the second stage looks at", least=1)
+    proposals: int | None = option(None, "regions for the second stage; 50, in yours without a backbone 300", least=1)
     epochs: int = 10
     batch_size: int = 16
     lr: float = 6e-3
@@ -57,6 +58,7 @@ class FasterRCNN(nn.Module):
 
     def __init__(self, num_classes: int, sides: list[float], features: Any, proposals: int = 50) -> None:
         super().__init__()
+        self.crowded = False  # many objects of very different sizes: larger samples, which they share evenly
         self.register_buffer("sides", torch.tensor(sides))
         self.num_classes, self.proposals, self.features, width = num_classes, proposals, features, features.channels
         self.parts, self.samples = (5, 1) if features.stride == 4 else (7, 2)  # of RoI align
@@ -118,22 +120,20 @@ class FasterRCNN(nn.Module):
         """The losses of both stages, each on a balanced sample of its boxes; a label of 0 is background."""
         features, anchors, logits, codes = self.first_stage(images)
         proposals = self.propose(images, anchors, logits.detach(), codes.detach())
-        first, second = [], []
+        first, second, even = [], [], self.crowded
         for i, target in enumerate(targets):
-            chosen, matched = sample(target["boxes"], anchors, high=0.7, low=0.3, count=64)
+            chosen, matched = sample(target["boxes"], anchors, high=0.7, low=0.3, count=128 if even else 64, even=even)
             on = matched >= 0
             goals = encode(target["boxes"][matched[on]], anchors[chosen[on]])
             first.append((logits[i, chosen], on.long(), codes[i, chosen[on]], goals))
             offered = torch.cat([proposals[i], target["boxes"]])  # true boxes: good examples while there are no others
-            chosen, matched = sample(target["boxes"], offered, high=0.5, low=0.5, count=32)
+            chosen, matched = sample(target["boxes"], offered, high=0.5, low=0.5, count=128 if even else 32, even=even)
             on = matched >= 0
             goals = encode(target["boxes"][matched[on]], offered[chosen[on]])
             label = torch.zeros_like(chosen).masked_scatter(on, target["labels"][matched[on]] + 1)
             class_logits, moves = self.judge(features[i : i + 1], offered[None, chosen])
             second.append((class_logits[0], label, moves[0, on, label[on] - 1], goals))
-        return stage_loss(*map(torch.cat, zip(*first, strict=True))) + stage_loss(
-            *map(torch.cat, zip(*second, strict=True))
-        )
+        return torch.stack([stage_loss(*map(torch.cat, zip(*one, strict=True))) for one in (first, second)]).sum()
 
 
 def stage_loss(logits: Tensor, labels: Tensor, codes: Tensor, goals: Tensor) -> Tensor:
@@ -164,9 +164,7 @@ def roi_align(features: Tensor, boxes: Tensor, side: int, stride: int, samples: 
     bilinearly, are averaged. Features are (batch, channels, rows, columns), with `stride` pixels to a cell.
     """
     steps = (torch.arange(side * samples, device=boxes.device) + 0.5) / (side * samples)
-    points = (
-        boxes[:, :, None, :2] + steps[:, None] * (boxes[..., 2:] - boxes[..., :2])[:, :, None]
-    )  # (batch, R, steps, 2)
+    points = boxes[:, :, None, :2] + steps[:, None] * (boxes[..., 2:] - boxes[..., :2])[:, :, None]
     points = 2 * points / (stride * points.new_tensor([features.shape[3], features.shape[2]])) - 1
     x, y = points[:, :, None, :, 0], points[:, :, :, None, 1]
     grid = torch.stack(torch.broadcast_tensors(x, y), dim=4)  # (batch, R, steps, steps, 2): where to look
@@ -178,7 +176,10 @@ def build(options: FasterRCNNOptions, data: Any) -> FasterRCNN:
     """The network for classes like these, and anchors as large as the objects of the train part."""
     sides = anchor_sides(data) if isinstance(data, Boxes) else data.sides
     features = backbone_features(options, data) or SmallFeatures(options.width)
-    return FasterRCNN(len(data.classes), sides, features, options.proposals)
+    crowded = options.data is not None and options.backbone is None
+    model = FasterRCNN(len(data.classes), sides, features, options.proposals or (300 if crowded else 50))
+    model.crowded = crowded
+    return model
 
 
 def train(model: FasterRCNN, train_set: Boxes, options: FasterRCNNOptions) -> Loop:
@@ -272,7 +273,7 @@ def figure(result: Result) -> Any:
     return picture
 
 
-run.predicts(AnchoredDetection, build)
+run.predicts(AnchoredDetection, build, torchvision_detector)
 
 
 if __name__ == "__main__":

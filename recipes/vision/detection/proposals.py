@@ -39,7 +39,9 @@ def within(boxes: Tensor, size: Any) -> Tensor:
     return boxes.clamp(min=0).minimum(boxes.new_tensor([size[1], size[0], size[1], size[0]]))
 
 
-def sample(true: Tensor, boxes: Tensor, *, high: float, low: float, count: int) -> tuple[Tensor, Tensor]:
+def sample(
+    true: Tensor, boxes: Tensor, *, high: float, low: float, count: int, even: bool = False
+) -> tuple[Tensor, Tensor]:
     """A random sample of boxes, at most half of them on objects.
 
     Args:
@@ -48,6 +50,8 @@ def sample(true: Tensor, boxes: Tensor, *, high: float, low: float, count: int) 
         high: a box that overlaps an object by so much is on it, and so is the best one of each object.
         low: a box that overlaps no object by so much is background; those between are left out.
         count: size of the sample.
+        even: objects of all sizes share the sample evenly. The eight boxes that overlap an object most are on it too,
+            if they overlap it by `low`: small ones have hardly a box that overlaps them by `high`.
 
     Returns:
         Indices of the boxes chosen, and for each the index of its object, or -1 for background.
@@ -58,9 +62,16 @@ def sample(true: Tensor, boxes: Tensor, *, high: float, low: float, count: int) 
     overlaps = box_iou(true, boxes)  # (objects, N)
     overlap, matched = overlaps.max(dim=0)
     best = (overlaps == overlaps.amax(dim=1, keepdim=True)).any(dim=0) & (overlap > 0)
+    if even:
+        eight = overlaps.topk(min(8, len(boxes)))
+        best[eight.indices[eight.values >= low]] = True
     on = (overlap >= high) | best
     positive, negative = on.nonzero()[:, 0], ((overlap < low) & ~on).nonzero()[:, 0]
-    positive = positive[torch.randperm(len(positive), device=boxes.device)[: count // 2]]
+    positive = positive[torch.randperm(len(positive), device=boxes.device)]
+    if even:  # the first of every object, then the second of every object …
+        turn = (matched[positive, None] == matched[positive]).tril(-1).sum(dim=1)
+        positive = positive[turn.argsort(stable=True)]
+    positive = positive[: count // 2]
     negative = negative[torch.randperm(len(negative), device=boxes.device)[: count - len(positive)]]
     return torch.cat([positive, negative]), torch.cat([matched[positive], torch.full_like(negative, -1)])
 

@@ -31,6 +31,7 @@ from recipes.vision.detection.boxes import Detections, box_iou, decode, encode, 
 from recipes.vision.detection.drawing import draw_frames, show_boxes
 from recipes.vision.detection.features import DetectorOptions, augment, conv_block, open_pictures
 from recipes.vision.detection.scoring import commonest_places, evaluate
+from recipes.vision.detection.torchvision_detectors import torchvision_detector
 from recipes.vision.detection.using import Detection
 
 
@@ -238,7 +239,7 @@ def figure(result: Result) -> Any:
     return picture
 
 
-run.predicts(Detection, build)
+run.predicts(Detection, build, torchvision_detector)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from recipes.vision.detection.boxes import Detections, giou
 from recipes.vision.detection.drawing import draw_detections
 from recipes.vision.detection.features import DetectorOptions, SmallFeatures, augment, open_pictures
 from recipes.vision.detection.scoring import commonest_places, evaluate, mean_average_precision, truths
+from recipes.vision.detection.torchvision_detectors import torchvision_detector
 from recipes.vision.detection.using import Detection
 
 
@@ -200,7 +201,7 @@ def figure(result: Result) -> Any:
     return draw_detections(result.model, result.test_set, next(result.model.parameters()).device, result.history)
 
 
-run.predicts(Detection, build)
+run.predicts(Detection, build, torchvision_detector)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ from recipes.vision.detection.boxes import Detections, box_iou, nms
 from recipes.vision.detection.drawing import draw_frames, show_boxes
 from recipes.vision.detection.features import DetectorOptions, augment, conv_block, open_pictures
 from recipes.vision.detection.scoring import commonest_places, evaluate, mean_average_precision, truths
+from recipes.vision.detection.torchvision_detectors import torchvision_detector
 from recipes.vision.detection.using import Detection
 
 
@@ -261,7 +262,7 @@ def figure(result: Result) -> Any:
     return picture
 
 
-run.predicts(Detection, build)
+run.predicts(Detection, build, torchvision_detector)
 
 
 if __name__ == "__main__":

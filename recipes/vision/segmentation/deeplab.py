@@ -32,6 +32,7 @@ from recipes.vision.backbones import open_backbone, parameter_groups
 from recipes.vision.segmentation.photos import SummedMaps, augment, photo_defaults
 from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate, near_borders
 from recipes.vision.segmentation.task import dice_loss
+from recipes.vision.segmentation.torchvision_segmenters import torchvision_segmenter
 from recipes.vision.segmentation.using import Segmentation
 
 NEAR, ALIKE, CLOSE = 2.0, 0.2, 1.0  # standard deviations of positions in pixels, of colors, and of positions again
@@ -46,6 +47,9 @@ class DeepLabOptions(Options):
     pyramid: bool = option(True, "skip pixels in ASPP, each branch more than the one before; else none does")
     backbone: str | None = option(None, "timm:NAME or torchvision:NAME as the encoder, for photographs")
     weights: str | None = option(None, "of the backbone: pretrained, a file, or torchvision's name")
+    model: str | None = option(
+        None, "torchvision:NAME, a segmenter in this one's place, whose `weights` are given", copied=False
+    )
     batch_size: int = 8
     precision: Precision = "auto"
     channels_last: bool = True
@@ -250,7 +254,7 @@ def figure(result: Result) -> Any:
     return draw(result.model, result.test_set, device_of(result), result.history)
 
 
-run.predicts(Segmentation, build)
+run.predicts(Segmentation, build, torchvision_segmenter)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from recipes.datasets.scenes import VOID, Masks, open_masks
 from recipes.vision.segmentation.photos import augment
 from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate
 from recipes.vision.segmentation.task import dice_loss
+from recipes.vision.segmentation.torchvision_segmenters import torchvision_segmenter
 from recipes.vision.segmentation.using import Segmentation
 
 
@@ -39,6 +40,10 @@ class FCNOptions(Options):
     width: int = option(16, "channels at half the picture's size; every halving doubles them", least=1)
     skips: int = option(2, "how many finer maps of scores are added to the coarsest", least=0, most=2)
     augment: bool = option(False, "mirror, crop and recolor the training pictures at random")
+    model: str | None = option(
+        None, "torchvision:NAME, a segmenter in this one's place, whose `weights` are given", copied=False
+    )
+    weights: str | None = option(None, "of the model: pretrained, a file, or torchvision's name", copied=False)
     batch_size: int = 8
     precision: Precision = "auto"
     channels_last: bool = True
@@ -172,7 +177,7 @@ def figure(result: Result) -> Any:
     return draw(result.model, result.test_set, next(result.model.parameters()).device, result.history)
 
 
-run.predicts(Segmentation, build)
+run.predicts(Segmentation, build, torchvision_segmenter)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,21 @@ def test_samples_are_balanced(count: int) -> None:
     assert (matched == -1).all()
 
 
+def test_an_even_sample_is_shared_by_objects_of_all_sizes() -> None:
+    """Forty boxes lie on a large object, and none overlaps the small one by 0.7."""
+    torch.manual_seed(0)
+    true = torch.tensor([[4.0, 4, 44, 44], [50, 50, 56, 56]])
+    boxes = torch.cat([true[:1] + torch.rand(40, 4), true[1:] + torch.tensor([[2.0], [-2], [1.8]]), some_boxes(99, 2)])
+    boxes[-1] = torch.tensor([0.0, 56, 8, 64])
+    counts = []
+    for even in (False, True):
+        matched = proposals.sample(true, boxes, high=0.7, low=0.2, count=16, even=even)[1]
+        assert len(matched) == 16
+        counts.append((matched == 1).sum().item())
+    assert counts[0] <= 1
+    assert counts[1] >= 3
+
+
 def network(num_classes: int, proposals: int = 50) -> faster_rcnn.FasterRCNN:
     return faster_rcnn.FasterRCNN(num_classes, SIDES, SmallFeatures(12), proposals)
 

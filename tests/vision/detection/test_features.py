@@ -1,5 +1,6 @@
 """Photos: letterboxed, mirrored and recolored with their boxes, and seen by a backbone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from recipes.datasets.scenes import Boxes, open_boxes
 from recipes.vision.backbones import Features
 from recipes.vision.detection.backbone import parameter_groups
 from recipes.vision.detection.boxes import shift_and_zoom
-from recipes.vision.detection.features import augment
+from recipes.vision.detection.features import augment, side_for_small
 from recipes.vision.photos import recolor
 
 DETECTORS = [f"vision.detection{name}" for name in ("", ".yolo", ".ssd", ".faster_rcnn")]
@@ -115,3 +116,11 @@ def test_pedestrians(real_data: Path) -> None:
     result = recipes.run(name, data=data, batch_size=8, claims=False, device="cpu", **given)
     assert result.metrics["map_50"] > 0.75
     assert result.baseline["map_50"] < 0.2
+
+
+def test_pictures_are_large_enough_for_the_smallest_classes() -> None:
+    boxes = torch.tensor([[0.0, 0, 8, 8], [0, 0, 40, 40], [0, 0, 60, 60]])
+    one = Boxes(torch.zeros(1, 3, 128, 128, dtype=torch.uint8), [boxes], [torch.arange(3)], ["a", "b", "c"], [""])
+    assert side_for_small(one) == 192  # 12 pixels for an object of 8
+    assert side_for_small(replace(one, boxes=[boxes / 8])) == 256
+    assert side_for_small(replace(one, boxes=[boxes * 2])) < 128
