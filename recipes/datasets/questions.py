@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from recipes.core.errors import InputError, tell
+from recipes.core.errors import InputError
 from recipes.core.files import own_path
 from recipes.datasets.bundled import bundled
 from recipes.datasets.own import described, pair_of_datasets, samples_of
@@ -22,12 +22,13 @@ Record = tuple[str, int, Any, Any]  # where it stands, its article, its paragrap
 
 @dataclass
 class Questions:
-    """Questions, each with the paragraph that holds its answer.
+    """Questions, each with the paragraph that holds its answer, or none.
 
     Attributes:
         questions: N strings.
         contexts: N paragraphs; questions on the same one share it.
-        answers: for each question one or more answers, each a text and where it begins in the paragraph.
+        answers: for each question those that fit, each a text and where it begins in the paragraph; an empty list if
+            the paragraph does not answer it.
         articles: for each question the number of the article that its paragraph is from.
     """
 
@@ -57,7 +58,8 @@ def open_questions(data: Any = None, *, seed: int = 0) -> tuple[Questions, Quest
             or a folder with one, a fifth of whose articles is drawn for the test part (of its paragraphs, where
             there are fewer than five articles); or a pair of your own Datasets (train, test), whose samples are
             (question, context, answers), tuples or dicts: answers as SQuAD has them, or one text, which is looked
-            for in the paragraph. Default: the bundled questions.
+            for in the paragraph. Questions without an answer, as in SQuAD 2.0, have an empty list (or text).
+            Default: the bundled questions.
         seed: of the draw that splits a single file.
 
     Raises:
@@ -77,7 +79,7 @@ def open_questions(data: Any = None, *, seed: int = 0) -> tuple[Questions, Quest
 
 
 def questions_of(dataset: Any, part: str) -> Questions:
-    """The questions of the user's own Dataset, read once; those without an answer are left out."""
+    """The questions of the user's own Dataset, read once."""
     found, paragraphs = Questions([], [], [], []), dict[str, int]()
     for number, (question, context, answers) in enumerate(samples_of(dataset, part, SAMPLE)):
         where = f"data: {part} sample {number}"
@@ -85,46 +87,41 @@ def questions_of(dataset: Any, part: str) -> Questions:
             if not isinstance(text, str) or not text.strip():
                 raise InputError(f"{where}: expected {SAMPLE}, got {described(text)}")
         if isinstance(answers, str):
-            answers = [{"text": answers.strip(), "answer_start": context.find(answers.strip())}]
+            text = answers.strip()
+            answers = [{"text": text, "answer_start": context.find(text)}] if text else []
         try:
             checked = answers_of(answers, context, where)
         except (KeyError, TypeError, AttributeError):
             raise InputError(
                 f"{where}: expected answers as a text, or with text and answer_start, got {described(answers)}"
             ) from None
-        if checked:
-            found.questions.append(question.strip())
-            found.contexts.append(context)
-            found.answers.append(checked)
-            found.articles.append(paragraphs.setdefault(context, len(paragraphs) + 1))
-    if not len(found):
+        found.questions.append(question.strip())
+        found.contexts.append(context)
+        found.answers.append(checked)
+        found.articles.append(paragraphs.setdefault(context, len(paragraphs) + 1))
+    if not any(found.answers):
         raise InputError(f"data: no question with an answer in the {part} part; expected {SAMPLE}")
     return found
 
 
 def read_questions(path: Path) -> Questions:
-    """The questions of one file; those without an answer, which SQuAD 2.0 marks as impossible, are left out."""
-    found, unanswered, where = Questions([], [], [], []), 0, f"{path}"
+    """The questions of one file; those that SQuAD 2.0 marks as impossible have no answer."""
+    found, where = Questions([], [], [], []), f"{path}"
     try:
         for where, article, paragraph, record in records_of(path):
             question, context = whole_text(record["question"]).strip(), whole_text(paragraph["context"])
             answers = answers_of(record["answers"], context, where)
-            if answers and not record.get("is_impossible"):
-                found.questions.append(question)
-                found.contexts.append(context)
-                found.answers.append(answers)
-                found.articles.append(article)
-            elif not answers and not record.get("is_impossible", "title" in record):
-                raise InputError(f"{where}: expected at least one answer")
-            else:
-                unanswered += 1
+            if not answers and not record.get("is_impossible", True):
+                raise InputError(f"{where}: expected at least one answer, or is_impossible to be true")
+            found.questions.append(question)
+            found.contexts.append(context)
+            found.answers.append([] if record.get("is_impossible") else answers)
+            found.articles.append(article)
     except (KeyError, TypeError, AttributeError) as error:
         missing = f"no {error}" if isinstance(error, KeyError) else "something else"
         raise InputError(f"{where}: expected a record of SQuAD 1.1, found {missing}") from None
-    if not len(found):
-        raise InputError(f"{path}: no question with an answer; expected the JSON of SQuAD 1.1")
-    if unanswered:
-        tell(f"{path}: {unanswered:,} questions without an answer are left out")
+    if not any(found.answers):
+        raise InputError(f"{path}: no question with an answer; expected the JSON of SQuAD 1.1 or 2.0")
     return found
 
 
@@ -205,7 +202,7 @@ def in_other_orders(part: Questions, orders: int, seed: int = 0) -> Questions:
         for question, context, answers, article in zip(
             part.questions, part.contexts, part.answers, part.articles, strict=True
         ):
-            text, start = answers[0]
+            text, start = answers[0] if answers else ("", 0)
             sentences = sentences_of(context)
             owner = max(index for index, (begin, _) in enumerate(sentences) if begin <= start)
             if turn and start + len(text) <= sentences[owner][0] + len(sentences[owner][1]):
@@ -215,6 +212,6 @@ def in_other_orders(part: Questions, orders: int, seed: int = 0) -> Questions:
                 context = " ".join(sentences[index][1] for index in order)
             more.questions.append(question)
             more.contexts.append(context)
-            more.answers.append([(text, start)])
+            more.answers.append([(text, start)] if answers else [])
             more.articles.append(article)
     return more

@@ -68,10 +68,14 @@ def test_ways_to_name_the_data(tmp_path: Path) -> None:
     assert [len(part) for part in open_questions(folder)] == [3, 2]
 
 
-def test_impossible_questions_are_left_out(tmp_path: Path) -> None:
-    articles = [article(f"Ann {number} sang.", ("Ann", 0)) for number in range(5)]
-    path = save(tmp_path / "mine.json", [*articles, article("Nobody sang.", is_impossible=True)])
-    assert sum(len(part) for part in open_questions(path)) == 5
+def test_impossible_questions_have_no_answer(tmp_path: Path) -> None:
+    articles = [article(f"Ann {number} sang.", ("Ann", 0), is_impossible=False) for number in range(5)]
+    without = [article("Nobody sang.", is_impossible=True), article("No one sang.")]
+    parts = open_questions(save(tmp_path / "mine.json", [*articles, *without]))
+    answers = {text: found for part in parts for text, found in zip(part.contexts, part.answers, strict=True)}
+    assert len(answers) == 7
+    assert answers["Nobody sang."] == answers["No one sang."] == []
+    assert answers["Ann 3 sang."] == [("Ann", 0)]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +87,11 @@ def test_impossible_questions_are_left_out(tmp_path: Path) -> None:
         ('{"rows": []}', "expected a record of SQuAD 1.1, found no 'data'"),
         ('{"data": [{"paragraphs": [{"qas": [{"question": "a"}]}]}]}', "article 1, paragraph 1, .* no 'context'"),
         (json.dumps({"data": [article("Ann sang.", ("Bob", 0))]}), "question 1: expected the answer 'Bob' at letter 0"),
-        (json.dumps({"data": [article("Ann sang.")]}), "question 1: expected at least one answer"),
+        (json.dumps({"data": [article("Ann sang.")]}), "no question with an answer"),
+        (
+            json.dumps({"data": [article("Ann sang.", is_impossible=False)]}),
+            "question 1: expected at least one answer, or is_impossible to be true",
+        ),
         (json.dumps({"data": [article("Ann sang.", ("Ann", 0))]}), "a single paragraph"),
     ],
 )
@@ -118,6 +126,14 @@ def test_sentences_in_other_orders() -> None:
         assert sorted(sentence for _, sentence in sentences_of(told)) == sorted(s for _, s in sentences_of(context))
 
 
+def test_sentences_in_other_orders_where_nothing_answers() -> None:
+    part = Questions(["Who left?", "Who sang?"], ["Ann sang. Bob slept."] * 2, [[], [("Ann", 0)]], [1, 1])
+    more = in_other_orders(part, 6)
+    assert set(more.contexts[::2]) == {"Ann sang. Bob slept.", "Bob slept. Ann sang."}
+    assert more.answers[::2] == [[]] * 6
+    assert all(answers for answers in more.answers[1::2])
+
+
 @pytest.mark.real
 def test_real_set(real_data: Path) -> None:
     train_part, test_part = open_questions(real_data / "squadshifts_new_wiki")
@@ -136,16 +152,15 @@ def flat(number: int, **changed: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("kind", ["array", "data", "lines"])
-def test_flat_records(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """As the Hugging Face hub has them; one without an answer is left out, and no title is on both sides."""
+def test_flat_records(tmp_path: Path, kind: str) -> None:
+    """As the Hugging Face hub has them, one of them without an answer; no title is on both sides."""
     records = [flat(n) for n in range(12)] + [flat(12, answers={"text": [], "answer_start": []})]
     file = tmp_path / ("a.jsonl" if kind == "lines" else "a.json")
     file.write_text("\n".join(map(json.dumps, records)) if kind == "lines" else json.dumps(records))
     if kind == "data":
         file.write_text(json.dumps({"data": records}))
     train, test = open_questions(file)
-    assert len(train) + len(test) == 12
-    assert "1 questions without an answer are left out" in capsys.readouterr().err
+    assert sorted(map(bool, train.answers + test.answers)) == [False] + [True] * 12
     assert not set(train.articles) & set(test.articles)
     assert train.answers[0] == [("Rome", 3)]
 
@@ -172,12 +187,13 @@ def test_a_pair_of_datasets() -> None:
         ("Where?", "In Rome.", "Rome"),
         ("Where else?", "In Rome.", [{"text": "In Rome", "answer_start": 0}]),
         ("Nowhere?", "In Rome.", {"text": [], "answer_start": []}),
+        ("Never?", "In Rome.", ""),
         ("When?", "In 1900.", {"text": ["1900", "In 1900"], "answer_start": [3, 0]}),
     ]
     train, test = open_questions((rows, [flat(1)]))
-    assert train.questions == ["Where?", "Where else?", "When?"]
-    assert train.answers == [[("Rome", 3)], [("In Rome", 0)], [("1900", 3), ("In 1900", 0)]]
-    assert train.articles == [1, 1, 2]
+    assert train.questions == ["Where?", "Where else?", "Nowhere?", "Never?", "When?"]
+    assert train.answers == [[("Rome", 3)], [("In Rome", 0)], [], [], [("1900", 3), ("In 1900", 0)]]
+    assert train.articles == [1, 1, 1, 1, 2]
     assert (test.questions, test.contexts, test.answers) == (["Where 1?"], ["In Rome."], [[("Rome", 3)]])
 
 

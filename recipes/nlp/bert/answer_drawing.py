@@ -8,7 +8,7 @@ import torch
 
 from recipes.core.figures import draw_curves, new_figure
 from recipes.core.result import Result
-from recipes.nlp.bert.spans import exact_match
+from recipes.nlp.bert.spans import exact_match, texts_of
 
 NAMES = {"f1": "all", "f1_other_words": "asked in other words", "f1_rivals": "another is of the same kind"}
 
@@ -39,9 +39,9 @@ def draw(result: Result, answers: Sequence[str]) -> Any:
         line += len(lines)
         for index in [index for index, other in enumerate(part.contexts) if other == context][:4]:
             words.text(0.02, line, textwrap.shorten(part.questions[index], 80), fontsize=9, va="top")
-            right = any(exact_match(answers[index], text) for text, _ in part.answers[index])
+            right = any(exact_match(answers[index], text) for text in texts_of(part.answers[index]))
             color = "tab:green" if right else "tab:red"
-            words.text(0.5, line, textwrap.shorten(answers[index], 60), fontsize=9, va="top", color=color)
+            words.text(0.5, line, textwrap.shorten(answers[index] or "(none)", 60), fontsize=9, va="top", color=color)
             line += 1
         line += 1
     words.set(xlim=(0, 1), ylim=(max(line, 12), -0.5))

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from recipes.datasets.questions import Questions
 from recipes.datasets.tagged_words import TaggedWords, spans_of
 from recipes.datasets.texts import Texts
+from recipes.nlp.bert.encoder import start_as_waves
 
 NO_TAG = -100  # pieces that are not the first of a word, which the loss leaves out
 
@@ -56,8 +57,8 @@ def open_start(weights: str | None, texts: Sequence[str], *, guessing: bool = Fa
     sizes = {"hidden_size": width, "num_hidden_layers": size["layers"], "num_attention_heads": size["heads"]}
     sizes |= {"intermediate_size": 4 * width, "max_position_embeddings": size["longest"], "vocab_size": len(tokenizer)}
     rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": width**-0.5}
-    config = {"model_type": "bert", "pad_token_id": tokenizer.pad_token_id} | sizes | rates
-    return Start(Subwords(tokenizer), config, None)
+    kind = {"model_type": "bert", "pad_token_id": tokenizer.pad_token_id}
+    return Start(Subwords(tokenizer), kind | sizes | rates, None)
 
 
 def train_tokenizer(texts: Sequence[str], size: int) -> Any:
@@ -71,12 +72,8 @@ def train_tokenizer(texts: Sequence[str], size: int) -> Any:
     normal = (learner.normalizer.normalize_str(text) for text in texts)
     words = {word for text in normal for word, _ in learner.pre_tokenizer.pre_tokenize_str(text)}
     letters = sorted({f"##{letter}" for word in words for letter in word[1:]})  # numbered alike in every run
-    learner.train_from_iterator(
-        texts,
-        trainers.WordPieceTrainer(
-            vocab_size=size, min_frequency=2, special_tokens=[*special, *letters], show_progress=False
-        ),
-    )
+    kinds: dict[str, Any] = {"min_frequency": 2, "special_tokens": [*special, *letters], "show_progress": False}
+    learner.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=size, **kinds))
     whole = Tokenizer(models.WordPiece(learner.get_vocab(), unk_token="[UNK]"))
     whole.normalizer, whole.pre_tokenizer = learner.normalizer, learner.pre_tokenizer
     number = whole.get_vocab()
@@ -91,6 +88,14 @@ def encoder_from(config: dict[str, Any], *, guessing: bool = False) -> Any:
     encoder = (AutoModelForMaskedLM if guessing else AutoModel).from_config(AutoConfig.for_model(**config)).float()
     encoder.pooler = None  # a layer on the first piece, which is not used
     return encoder
+
+
+def begin(encoder: Any, start: Any) -> None:
+    """Gives an encoder the pretrained weights of a `Start`; a random one gets positions that start as waves."""
+    if start.weights is not None:
+        encoder.load_state_dict(start.weights)
+    else:
+        start_as_waves(encoder.base_model.embeddings.position_embeddings.weight)
 
 
 @dataclass
@@ -193,7 +198,7 @@ class EncodedQuestions:
     """Questions with their paragraphs as numbers; asked for many at a time, it pads them to the longest."""
 
     def __init__(self, part: Questions, vocabulary: Subwords, known: set[str] | None, config: dict[str, Any]) -> None:
-        self.part, self.vocabulary, self.known, self.config = part, vocabulary, known, config
+        self.part, self.vocabulary, self.known, self.config, self.unanswered = part, vocabulary, known, config, False
         self.ids: list[Tensor] = []
         self.places: list[Tensor] = []
         self.spans: list[Tensor] = []
@@ -219,9 +224,7 @@ class EncodedQuestions:
         return answers
 
 
-def encode_questions(
-    part: Questions, subwords: Subwords, max_pieces: int, known: set[str] | None, config: dict[str, Any]
-) -> EncodedQuestions:
+def encode_questions(part: Questions, subwords: Subwords, max_pieces: int, known: Any, config: Any, **more: Any) -> Any:
     """The questions as pieces. What is too long is cut: the question to a half, the paragraph at its end."""
     begin, end = subwords.tokenizer.cls_token_id, subwords.tokenizer.sep_token_id
     encoded = EncodedQuestions(part, subwords, known, config)

@@ -15,16 +15,20 @@ what they are: a convolution shows each piece its neighbors. And since so few pa
 training reads each with its sentences in several orders. Masked-word pretraining on these texts, whose names would
 have to be read, ends behind that; a real pretrained encoder (weights="pretrained") needs none of it.
 
+Where some questions have no answer in their paragraph, as in SQuAD 2.0, [CLS] stands for "none": it is what they
+teach, and a span has to score higher than [CLS] to be given.
+
 Notes: 46
 Paper: Rajpurkar, Zhang, Lopyrev, Liang (2016), "SQuAD: 100,000+ Questions for Machine Comprehension of Text",
     https://arxiv.org/abs/1606.05250
-Data: paragraphs on made-up places with questions, written for this library; yours as the JSON of SQuAD 1.1.
+Data: paragraphs on made-up places with questions, written for this library; yours as the JSON of SQuAD 1.1 or 2.0.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,9 +49,9 @@ from recipes.nlp.bert.spans import (
     EncodedQuestions,
     answer_scores,
     asked_in_other_words,
-    by_shared_words,
     encode_questions,
     known_words,
+    plain_answers,
     with_rivals,
 )
 from recipes.nlp.bert.using_pairs import QuestionAnswering
@@ -62,7 +66,7 @@ class AnswerOptions(Options):
     pieces: int = option(1000, "of words, which a tokenizer learns at most", least=1)
     min_freq: int = option(3, "train texts in which a word must occur to be read, if weights are random", least=1)
     max_pieces: int = option(256, "of question and paragraph that are read at once; more are read in windows", least=32)
-    orders: int = option(4, "of its sentences that each train paragraph is read in; 1 leaves them as they are", least=1)
+    orders: int = option(4, "of its sentences in which a train paragraph is read, if weights are random", least=1)
     width: int = option(64, "size of a piece's state, a multiple of the heads", least=1)
     layers: int = option(2, "of the encoder", least=1)
     heads: int = option(4, "of attention in each layer", least=1)
@@ -81,12 +85,13 @@ class SpanFinder(nn.Module):
         pad: number of the piece that fills up.
         match: tell the words of the paragraph that the question has from the others.
         neighbors: show each piece two neighbors on either side before the encoder reads it.
+        none: [CLS] is an answer, too: that there is none.
     """
 
-    def __init__(self, encoder: Any, pad: int, *, match: bool = True, neighbors: bool = True) -> None:
+    def __init__(self, encoder: Any, pad: int, match: bool = True, neighbors: bool = True, none: bool = False) -> None:
         super().__init__()
         width = encoder.config.hidden_size
-        self.encoder, self.pad, self.match = encoder, pad, match
+        self.encoder, self.pad, self.match, self.none = encoder, pad, match, none
         self.places = nn.Embedding(3, width)
         nn.init.normal_(self.places.weight, std=0.3 if neighbors else 0.0)  # a pretrained encoder expects nothing
         self.neighbors = nn.Conv1d(width, width, 5, padding=2) if neighbors else None
@@ -101,13 +106,14 @@ class SpanFinder(nn.Module):
             vectors = with_neighbors(vectors, real, self.neighbors)
         sides = {"token_type_ids": inside.long()} if getattr(self.encoder.config, "type_vocab_size", 0) > 1 else {}
         states = self.encoder(inputs_embeds=vectors, attention_mask=real.long(), **sides).last_hidden_state
-        return self.head(states).masked_fill(~inside[:, :, None], NEVER)
+        answers = inside | (torch.arange(ids.shape[1], device=ids.device) == 0) if self.none else inside
+        return self.head(states).masked_fill(~answers[:, :, None], NEVER)
 
 
 def build(options: AnswerOptions, data: Any) -> SpanFinder:
     """The network for an encoder like this, with random weights."""
-    encoder = encoder_from(data.config)
-    return SpanFinder(encoder, data.vocabulary.pad, match=options.match, neighbors=data.known is not None)
+    encoder, random = encoder_from(data.config), data.known is not None
+    return SpanFinder(encoder, data.vocabulary.pad, match=options.match, neighbors=random, none=data.unanswered)
 
 
 def train(model: SpanFinder, train_set: EncodedQuestions, test_set: EncodedQuestions, options: AnswerOptions) -> Loop:
@@ -144,9 +150,10 @@ def run(options: AnswerOptions) -> Result:
     size: dict[str, Any] = {"width": options.width, "layers": options.layers, "heads": options.heads}
     start = open_start(options.weights, texts, pieces=options.pieces, longest=options.max_pieces, **size)
     known = known_words(texts, start.subwords, options.min_freq) if start.weights is None else None
-    read = start.subwords, options.max_pieces, known, start.config
-    train_set = encode_questions(in_other_orders(train_part, options.orders, options.seed), *read)
-    test_set = encode_questions(test_part, *read)
+    read, unanswered = (start.subwords, options.max_pieces, known, start.config), not all(train_part.answers)
+    taught = in_other_orders(train_part, options.orders if start.weights is None else 1, options.seed)
+    train_set = encode_questions(taught, *read, unanswered=unanswered, to_learn=True)
+    test_set = encode_questions(test_part, *read, unanswered=unanswered)
     model = build(options, train_set)
     begin(model.encoder, start)
     if start.weights is None:
@@ -154,7 +161,7 @@ def run(options: AnswerOptions) -> Result:
     loop = train(model, train_set, test_set, options)
     return Result(
         metrics=answer_scores(find(model, test_set, options.device), test_part),
-        baseline=answer_scores(by_shared_words(train_part, test_part), test_part),
+        baseline=answer_scores(plain_answers(train_part, test_part), test_part),
         baseline_name="most words in common",
         bars={"f1": 0.7},
         history=loop.history,
@@ -168,7 +175,7 @@ def run(options: AnswerOptions) -> Result:
 def claims(run: Any) -> Iterator[Claim]:
     full, blind = run(), run(match=False)
     part, device = full.test_set.part, next(full.model.parameters()).device
-    answers = {full.baseline_name: by_shared_words(full.train_set.part, part)}
+    answers = {full.baseline_name: plain_answers(full.train_set.part, part)}
     answers["words in common not marked"] = find(blind.model, blind.test_set, device)
     answers["this recipe"] = find(full.model, full.test_set, device)
     kinds = {"f1_other_words": asked_in_other_words(part), "f1_rivals": with_rivals(part)}

@@ -33,7 +33,7 @@ class Piece(NamedTuple):
 
 def read_pieces(text: str, subwords: Subwords, known: set[str] | None = None) -> list[Piece]:
     """The text in pieces. A word that is not `known` is one piece, [UNK] if it begins with a digit, else [MASK]."""
-    told = subwords.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    told = subwords.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     bounds: dict[int, tuple[int, int]] = {}  # of each word
     for word, (start, end) in zip(told.word_ids(), told["offset_mapping"], strict=True):
         bounds[word] = (bounds.get(word, (start, end))[0], end)
@@ -64,7 +64,8 @@ class EncodedQuestions:
     Attributes:
         ids: N tensors (pieces,): beginning, question, end, paragraph, end.
         places: N tensors (pieces,): QUESTION, PARAGRAPH or MATCH.
-        spans: N tensors (2,), the first and the last piece of the answer; -100 where it is not whole.
+        spans: N tensors (2,), the first and the last piece of the answer; where it is not whole, both are 0, the place
+            of [CLS], if some questions have no answer, and -100 otherwise.
         letters: for each window and piece the first letter and the last + 1 of the paragraph.
         owners: for each window the number of its question.
         pad: number that fills up.
@@ -72,6 +73,7 @@ class EncodedQuestions:
         vocabulary: of the pieces.
         known: words that are read as they are; None for all.
         config: of the encoder that reads them, see `encoder_from`.
+        unanswered: whether there are questions without an answer.
     """
 
     ids: list[Tensor]
@@ -84,6 +86,7 @@ class EncodedQuestions:
     vocabulary: Subwords
     known: set[str] | None
     config: dict[str, Any]
+    unanswered: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -101,15 +104,22 @@ class EncodedQuestions:
     def answered(self, logits: Sequence[Tensor], longest: int = 30) -> list[str]:
         """The text of the best span of each question, of so many pieces at most, the best of all its windows.
 
+        Where there are questions without an answer, a span is worth its logits less those of [CLS] in its window; a
+        question whose spans are all worth less than nothing has the empty answer.
+
         Args:
             logits: (pieces or more, 2) of each window.
             longest: pieces in a span.
         """
-        answers, highest = [""] * len(self.part), [-math.inf] * len(self.part)
+        answers = [""] * len(self.part)
+        highest = [0.0 if self.unanswered else -math.inf] * len(self.part)
         for owner, letters, scores in zip(self.owners, self.letters, logits, strict=True):
             start, end = scores[: len(letters)].float().unbind(dim=1)
             pairs = start[:, None] + end  # (first, last)
+            if self.unanswered:
+                pairs = pairs - pairs[0, 0]
             allowed = torch.ones_like(pairs).triu().tril(longest - 1).bool()  # no end before its start
+            allowed[0] = False  # [CLS] is no answer
             pairs = pairs.masked_fill(~allowed, -1e9)
             if pairs.max() > highest[owner]:
                 highest[owner], (first, last) = float(pairs.max()), divmod(int(pairs.argmax()), len(letters))
@@ -118,25 +128,38 @@ class EncodedQuestions:
 
 
 def encode_questions(
-    part: Questions, subwords: Subwords, max_pieces: int, known: set[str] | None, config: dict[str, Any] | None = None
+    part: Questions,
+    subwords: Subwords,
+    max_pieces: int,
+    known: set[str] | None,
+    config: dict[str, Any] | None = None,
+    *,
+    unanswered: bool = False,
+    to_learn: bool = False,
 ) -> EncodedQuestions:
-    """The questions as pieces. A question that is too long is cut to a half; a long paragraph is read in windows."""
+    """The questions as pieces. A question that is too long is cut to a half; a long paragraph is read in windows.
+
+    With `to_learn` windows that teach nothing are left out.
+    """
     begin, end = subwords.tokenizer.cls_token_id, subwords.tokenizer.sep_token_id
-    encoded = EncodedQuestions([], [], [], [], [], subwords.pad, part, subwords, known, config or {})
+    encoded = EncodedQuestions([], [], [], [], [], subwords.pad, part, subwords, known, config or {}, unanswered)
+    nowhere = [0, 0] if unanswered else [-100, -100]
     whole: dict[str, list[Piece]] = {}  # many questions share a paragraph
     for owner, (question, context, answers) in enumerate(zip(part.questions, part.contexts, part.answers, strict=True)):
         if context not in whole:
             whole = {context: read_pieces(context, subwords, known)}
         asked = read_pieces(question, subwords, known)[: max_pieces // 2]
         words, before = {piece.word for piece in asked}, [QUESTION] * (len(asked) + 2)
-        text, start = answers[0]
+        text, start = answers[0] if answers else ("", 0)
         stop = start + len(text.rstrip())
         for told in windows(whole[context], max_pieces - len(asked) - 3):
             numbers = [begin, *(piece.number for piece in asked), end, *(piece.number for piece in told), end]
             places = [*before, *(MATCH if piece.word in words else PARAGRAPH for piece in told), QUESTION]
             covered = [index for index, piece in enumerate(told) if piece.start < stop and piece.end > start]
             there = bool(covered) and told[0].start <= start and told[-1].end >= stop
-            span = [len(before) + covered[0], len(before) + covered[-1]] if there else [-100, -100]
+            span = [len(before) + covered[0], len(before) + covered[-1]] if there else nowhere
+            if to_learn and span[0] < 0:
+                continue
             encoded.ids.append(torch.tensor(numbers))
             encoded.places.append(torch.tensor(places))
             encoded.spans.append(torch.tensor(span))
@@ -174,14 +197,26 @@ def word_f1(answer: str, truth: str) -> float:
 
 
 def answer_scores(answers: Sequence[str], part: Questions) -> dict[str, float]:
-    """F1 and exact match, each against the answer that it fits best, the mean over all questions."""
+    """F1 and exact match, each against the answer that it fits best, the mean over all questions.
 
-    def mean(score: Callable[[str, str], float]) -> float:
+    Where a question has no answer, only the empty one is right, as in SQuAD 2.0; if there are such questions, the F1
+    of the others is told as well, and the share of such for which none was given.
+    """
+
+    def mean(score: Callable[[str, str], float], kinds: Sequence[bool] = (True, False)) -> float:
         pairs = zip(answers, part.answers, strict=True)
-        best = [max(score(answer, text) for text, _ in true) for answer, true in pairs]
+        best = [max(score(answer, text) for text in texts_of(true)) for answer, true in pairs if bool(true) in kinds]
         return sum(best) / max(len(best), 1)
 
-    return {"f1": mean(word_f1), "exact_match": mean(exact_match)}
+    scores = {"f1": mean(word_f1), "exact_match": mean(exact_match)}
+    if not all(part.answers):
+        scores |= {"f1_answered": mean(word_f1, [True]), "found_unanswered": mean(word_f1, [False])}
+    return scores
+
+
+def texts_of(answers: Sequence[tuple[str, int]]) -> list[str]:
+    """The texts that are right; the empty one where there is no answer."""
+    return [text for text, _ in answers] or [""]
 
 
 def question_word(question: str) -> str:
@@ -222,12 +257,23 @@ def by_shared_words(train_part: Questions, part: Questions) -> list[str]:
     return answers
 
 
+def plain_answers(train_part: Questions, part: Questions) -> list[str]:
+    """Those of `by_shared_words`, or none at all where that is more often right of the train part's questions."""
+    if not all(train_part.answers):
+        found, silent = by_shared_words(train_part, train_part), [""] * len(train_part)
+        if answer_scores(silent, train_part)["f1"] > answer_scores(found, train_part)["f1"]:
+            return [""] * len(part)
+    return by_shared_words(train_part, part)
+
+
 def asked_in_other_words(part: Questions) -> list[int]:
     """Numbers of the questions that share with the sentence of their answer nothing but small words and such words
     as other sentences of the paragraph have, too.
     """
     found, small = [], set(SMALL_WORDS.split())
     for index, (question, context) in enumerate(zip(part.questions, part.contexts, strict=True)):
+        if not part.answers[index]:
+            continue
         start = part.answers[index][0][1]
         sentences = sentences_of(context)
         owner = max(place for place, (begin, _) in enumerate(sentences) if begin <= start)
@@ -241,6 +287,6 @@ def with_rivals(part: Questions) -> list[int]:
     """Numbers of the questions whose paragraph has another one with the same question word and another answer."""
     answers: dict[tuple[str, str], set[str]] = {}
     keys = [(context, question_word(one)) for context, one in zip(part.contexts, part.questions, strict=True)]
-    for key, (first, *_) in zip(keys, part.answers, strict=True):
-        answers.setdefault(key, set()).add(first[0])
+    for key, true in zip(keys, part.answers, strict=True):
+        answers.setdefault(key, set()).add(texts_of(true)[0])
     return [index for index, key in enumerate(keys) if key[1] and len(answers[key]) > 1]

