@@ -386,8 +386,9 @@ def written(page: str, language: str) -> str:
 
 
 def write_sources(language: str) -> Path:
-    """Writes the Markdown of all pages in that language."""
+    """Writes the Markdown of all pages in that language, in place of what an earlier build left."""
     folder = BUILD / "source" / language
+    shutil.rmtree(folder, ignore_errors=True)
     pages = {"index": front_page(language), "notes/index": notes_page(language)}
     pages |= {name: written(name, language) for name in GUIDES}
     pages |= {f"notes/{number}": written(f"notes/{number}", language) for number in NOTES}

@@ -175,7 +175,8 @@ def train(model: nn.Module, train_set: Recordings, options: SpeechRecognitionOpt
     The first epoch has single words, and each one after it a word more: on long strings alone, CTC spends
     hundreds of steps on giving nothing but blanks.
     """
-    strings = StringMaker(train_set, options.strings or 320, pause=options.pause)
+    count = options.strings or (320 if options.data is None else 800)  # people's voices differ more
+    strings = StringMaker(train_set, count, pause=options.pause)
     strings.longest = 1
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.01)
     loop = Loop(model, optimizer, batches(strings, options), options)
@@ -200,8 +201,6 @@ def nearest_recordings(train_set: Recordings, strings: Strings) -> dict[str, flo
 @recipe(SpeechRecognitionOptions)
 def run(options: SpeechRecognitionOptions) -> Result:
     """Trains a recognizer on strings of spoken words, and measures it on new strings by new voices."""
-    if options.data is not None:  # people's voices differ more than a synthesizer's
-        options.strings = options.strings or 800
     train_set, test_set = open_speech(options.data, rate=options.rate, seed=options.seed)
     strings = strings_to_test(test_set, options.pause, options.seed)
     model = build(options, train_set).to(options.device)

@@ -63,11 +63,11 @@ def draw_confusion(axes: Any, counts: Tensor, classes: Sequence[str]) -> None:
 
 def tidy(figure: "Figure") -> "Figure":
     """The figure, with plain numbers on short logarithmic axes, and legends that lie on what is drawn moved below."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         low, high = sorted(axis.get_view_interval())
         if axis.get_scale() == "log" and high < 100 * low:
-            from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
-
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter(ScalarFormatter())
             axis.set_minor_formatter(NullFormatter())

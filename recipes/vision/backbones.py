@@ -4,7 +4,7 @@ Detectors and segmenters put a head or a decoder on them. With weights trained o
 enough to train the rest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import torch
@@ -18,14 +18,27 @@ from recipes.vision.pretrained import load_pretrained
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
-class Features(nn.Module):
+class KeepsStatistics(nn.Module):
+    """A network whose batch norms, if it is pretrained, keep their statistics in training: a few photos' are worse."""
+
+    pretrained: bool
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for part in self.modules() if self.pretrained else []:
+            if isinstance(part, _BatchNorm):
+                part.eval()
+        return self
+
+
+class Features(KeepsStatistics):
     """Pictures (N, 3, H, W) in 0 to 1, to maps (N, channels[i], H / strides[i], W / strides[i]), rounded up.
 
     Args:
         maps: from normalized pictures to a list or dict of maps, from fine to coarse.
         channels, strides: of the maps.
         mean, std: of each color, which pictures are normalized with.
-        pretrained: batch norms keep their statistics in training too; those of a few photos would be worse.
+        pretrained: whether the weights were trained before.
     """
 
     def __init__(
@@ -44,13 +57,6 @@ class Features(nn.Module):
         self.maps, self.channels, self.strides, self.pretrained = maps, list(channels), list(strides), pretrained
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).view(3, 1, 1))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).view(3, 1, 1))
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        for part in self.modules() if self.pretrained else []:
-            if isinstance(part, _BatchNorm):
-                part.eval()
-        return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = self.maps((images - self.mean) / self.std)
@@ -164,9 +170,14 @@ def parameter_groups(model: nn.Module, lr: float, share: float = 0.1) -> list[di
     """For an optimizer: pretrained backbones learn at a share of the rate, so that what they know is not lost."""
     backbones = [part for part in model.modules() if isinstance(part, Features) and part.pretrained]
     known = {id(parameter) for part in backbones for parameter in part.parameters()}
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return two_rates(((one, id(one) in known) for one in model.parameters()), lr, share)
+
+
+def two_rates(parameters: Iterable[tuple[nn.Parameter, bool]], lr: float, share: float = 0.1) -> list[dict[str, Any]]:
+    """Groups for an optimizer, without empty ones: parameters told to be slow learn at that share of the rate."""
+    trained = [(one, slow) for one, slow in parameters if one.requires_grad]
     groups = [
-        {"params": [one for one in trained if id(one) not in known], "lr": lr},
-        {"params": [one for one in trained if id(one) in known], "lr": lr * share},
+        {"params": [one for one, slow in trained if not slow], "lr": lr},
+        {"params": [one for one, slow in trained if slow], "lr": lr * share},
     ]
     return [group for group in groups if group["params"]]

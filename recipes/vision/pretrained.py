@@ -59,6 +59,11 @@ def load_pretrained(model: str, weights: str) -> tuple[nn.Module, dict[str, Tens
     raise InputError(f"option weights: expected pretrained, a name of torchvision's or a file, got {weights!r}")
 
 
+def read_weights(path: Path) -> Any:
+    """What a file of weights holds, safetensors or torch's, on the CPU."""
+    return load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+
+
 def network_from_file(model: str, path: Path) -> nn.Module:
     """The network of that name with the weights of a file, safetensors or torch's, all of them.
 
@@ -66,7 +71,7 @@ def network_from_file(model: str, path: Path) -> nn.Module:
         InputError: the file is not one of weights, or of another network's.
     """
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        state = read_weights(path)
         head = last_linear(named_model(model, 3, 2))
         network = named_model(model, 3, len(state[f"{head}.weight"]))
         network.load_state_dict(state, strict=True)

@@ -3,26 +3,25 @@
 import difflib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from recipes.core.errors import InputError
+from recipes.vision.backbones import KeepsStatistics, two_rates
+from recipes.vision.pretrained import read_weights
 
 KINDS = {"detection": "detector", "segmentation": "segmenter"}
-SHARE = 0.1  # of the learning rate, which is meant for small networks and new heads, for the rest of a large one
 
 
-class TorchvisionModel(nn.Module):
+class TorchvisionModel(KeepsStatistics):
     """A network of torchvision's for classes of your own.
 
     Args:
         network: with its weights.
         new: names of its parameters that no file gave: those of a head for other classes.
-        pretrained: batch norms keep their statistics in training too; those of a few photos would be worse.
+        pretrained: whether the weights were trained before.
     """
 
     network: Any
@@ -31,21 +30,9 @@ class TorchvisionModel(nn.Module):
         super().__init__()
         self.network, self.new, self.pretrained = network, set(new), pretrained
 
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        for part in self.modules() if self.pretrained else []:
-            if isinstance(part, _BatchNorm):
-                part.eval()
-        return self
-
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """For an optimizer: a new head learns at that rate, the rest at a tenth of it."""
-        pairs = [(name in self.new, one) for name, one in self.network.named_parameters() if one.requires_grad]
-        groups = [
-            {"params": [one for new, one in pairs if not new], "lr": lr * SHARE},
-            {"params": [one for new, one in pairs if new], "lr": lr},
-        ]
-        return [group for group in groups if group["params"]]
+        return two_rates(((one, name not in self.new) for name, one in self.network.named_parameters()), lr)[::-1]
 
 
 def names_a_model(options: Any) -> bool:
@@ -121,7 +108,7 @@ def open_weights(name: str, weights: str) -> dict[str, Tensor]:
     path = Path(weights).expanduser()
     if path.exists():
         try:
-            found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+            found = read_weights(path)
         except Exception as error:
             reason = " ".join(str(error).split())[:160]
             raise InputError(f"{weights}: expected a file of weights ({reason})") from None

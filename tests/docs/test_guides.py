@@ -24,6 +24,12 @@ def blocks(guide: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (HERE / f"{guide}.md").read_text("utf-8"), flags=re.DOTALL)
 
 
+def commands_of(guide: str) -> list[list[str]]:
+    """The words of each command line of a guide, without comments."""
+    lines = "\n".join(blocks(guide, "bash")).replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
 IMPORTED = ("torch", "torchvision", "timm", "matplotlib.figure", "sklearn.svm")
 TYPED = """
 import sys
@@ -66,12 +72,11 @@ def test_the_commands_for_texts_run(tmp_path: Path) -> None:
     (tmp_path / "new.txt").write_text("I liked it.\nI did not.\n")
     lines = (ROOT / "data" / "reviews_zh" / "train.csv").read_text("utf-8")
     (tmp_path / "pinglun_gbk.csv").write_text(lines, "gbk")
-    commands = [
-        line for block in blocks("texts_guide", "bash") for line in block.splitlines() if line[:8] == "recipes "
-    ]
+    commands = [words[1:] for words in commands_of("texts_guide") if words[0] == "recipes"]
     assert len(commands) >= 8
-    for line in commands:
-        words = shlex.split(line.partition("   #")[0].replace("< new.txt", ""))[1:]
+    for words in commands:
+        if "<" in words:
+            del words[words.index("<") :]
         if words[0] == "run":
             words += ["--epochs", "1", "--no-claims", "--device", "cpu"]
         typed(words, tmp_path, (tmp_path / "new.txt").read_text("utf-8") if "-" in words else "")
@@ -84,12 +89,6 @@ def test_addresses_are_links_without_what_ends_a_clause() -> None:
     assert text == (
         "<https://a.org/x_1>; later (<https://b.org/2>), <https://c.org>, [d](https://d.org), <https://e.org/3>."
     )
-
-
-def commands_of(guide: str) -> list[list[str]]:
-    """The words of each command line of a guide, without comments."""
-    lines = "\n".join(blocks(guide, "bash")).replace("\\\n", " ").splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
 @pytest.fixture(scope="module")
