@@ -132,17 +132,26 @@ def prove(
     seeds: Annotated[int, typer.Option(min=1, help="How many trainings, with the seeds 0, 1, 2 and so on.")] = 5,
     results: Annotated[Path, typer.Option(help="Folder to write NAME.json and NAME.png to.")] = Path("results"),
     every: Annotated[bool, typer.Option("--all", help="All recipes, one after another.")] = False,
+    confirm: Annotated[
+        bool, typer.Option(help="After a change that should change no number: one seed, and the null run.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Trains a recipe with several seeds: the spread of its metrics, and how often each claim held."""
+    from recipes.proving import confirm as measure_again
     from recipes.proving import hours, table
     from recipes.proving import prove as measure
 
     if every == bool(name):
         raise InputError("expected the name of a recipe, or --all")
+    names = catalog.names() if every else [catalog.find(name).name]
+    if confirm:
+        wrong = {one: measure_again(one, results) for one in names}
+        print(json.dumps(wrong) if as_json else "\n".join(f"{n}: {'; '.join(w) or 'holds'}" for n, w in wrong.items()))
+        raise typer.Exit(any(wrong.values()))
     if every and not as_json:
         print(f"{len(catalog.names())} recipes, {seeds} seeds each{hours(results, seeds)}", flush=True)
-    for one in catalog.names() if every else [name]:
+    for one in names:
         proof = measure(one, seeds, results, context.args)
         print(json.dumps(proof, ensure_ascii=False) if as_json else table(proof), flush=True)
 

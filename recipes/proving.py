@@ -1,14 +1,18 @@
 """What `recipes prove` measures: a recipe over several seeds, written to a small file that tables are made of."""
 
+import ast
+import hashlib
 import io
 import json
 import os
 import platform
 import statistics
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from recipes import catalog
+from recipes.copying import Source, gather
 from recipes.core.command_line import parse
 from recipes.core.files import require_writable, write_whole
 
@@ -46,12 +50,82 @@ def prove(name: str, seeds: int, folder: Path, arguments: list[str]) -> dict[str
         "threads": first.threads,
         "hardware": hardware(first.device),
         "versions": first.versions,
+        "code": code_of(name),
     }
+    if learns_by_gradient(name) and not proof["options"]:
+        proof["null"] = null_run(name)
     proof["bars"] = {metric: far_enough(one) for metric, one in proof["metrics"].items() if one["bar"] is not None}
-    text = json.dumps(proof, ensure_ascii=False, indent=1) + "\n"
-    write_whole(folder / f"{entry.name}.json", lambda path: path.write_text(text, "utf-8"))
+    write_proof(proof, folder / f"{entry.name}.json")
     save_figure(first, folder / f"{entry.name}.png")
     return proof
+
+
+def confirm(name: str, folder: Path) -> list[str]:
+    """Trains once with the seed 0, and not at all: what no longer holds of FOLDER/NAME.json.
+
+    If all holds, the file names this code as the one that was measured; the spread over seeds stays as it was.
+    """
+    path = folder / f"{name}.json"
+    proof = json.loads(path.read_text("utf-8"))
+    result = catalog.load(name).run(device="cpu")
+    wrong = result.shortfalls()
+    if learns_by_gradient(name):
+        proof["null"] = null_run(name)
+        wrong += [] if proof["null"]["missed"] else ["the null run meets every bar"]
+        wrong += [f"in the null run holds: {text}" for text in proof["null"]["held"]]
+    if not wrong:
+        proof["code"] = code_of(name)
+        write_proof(proof, path)
+    return wrong
+
+
+def is_due(name: str, folder: Path, today: date) -> bool:
+    """Whether claims are to be measured again: the code has changed since, or it is the recipe's day of the week."""
+    path = folder / f"{name}.json"
+    known = json.loads(path.read_text("utf-8")).get("code") if path.exists() else None
+    return known != code_of(name) or catalog.names().index(name) % 7 == today.weekday()
+
+
+def write_proof(proof: dict[str, Any], path: Path) -> None:
+    text = json.dumps(proof, ensure_ascii=False, indent=1) + "\n"
+    write_whole(path, lambda path: path.write_text(text, "utf-8"))
+
+
+def code_of(name: str) -> str:
+    """A digest of the code that a recipe's numbers come from, in its file and in the modules of its family."""
+    entry = catalog.find(name)
+    return digest(Source(entry.module, entry.path))
+
+
+def digest(recipe: Source) -> str:
+    """The same without what changes no number: docstrings, comments, the figure, and what serves a trained model.
+
+    The engine and the readers of data are left out too: they have tests of their own.
+    """
+    parts = [part for part in recipe.parts if not part.text.startswith(("@run.figure", "run."))]
+    modules = gather(recipe, parts).parts
+    modules = {one: found for one, found in modules.items() if not one.startswith(("recipes.core", "recipes.datasets"))}
+    tree = ast.parse("\n".join(part.text for module in sorted(modules) for part in modules[module]))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [one for one in body if not is_text(one)]  # type: ignore[attr-defined]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+
+
+def is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def learns_by_gradient(name: str) -> bool:
+    return any(step in catalog.find(name).source for step in (" Loop(", " = train(", ".backward("))
+
+
+def null_run(name: str) -> dict[str, list[str]]:
+    """What an untrained network shows, at a learning rate of 1e-9: the bars it misses, and learned claims that hold."""
+    result = catalog.load(name).run(device="cpu", lr=1e-9, epochs=1)
+    learned = [claim.text for claim in result.claims if claim.kind == "learned" and claim.relation_holds]
+    return {"missed": result.missed_bars(), "held": learned}
 
 
 def save_figure(result: Any, path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 import recipes
 from recipes.core.result import Result
+from recipes.proving import is_due
 
 torch.set_num_threads(1)  # two workers of one thread each beat one of two
 os.environ["OMP_NUM_THREADS"] = "1"  # and so do the processes that tests start, which must round as this one does
@@ -19,12 +21,19 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # where there is no network, it would try fi
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs behind it with Ctrl-C ignored
 
 
-MEASURES_CLAIMS = bool(os.environ.get("RECIPES_CLAIMS"))
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+@functools.cache
+def measures_claims(name: str) -> bool:
+    """By `RECIPES_CLAIMS`: `all`, or `due`, of recipes that were proved by other code or whose weekday it is."""
+    wanted = os.environ.get("RECIPES_CLAIMS", "none")
+    return wanted == "all" or (wanted == "due" and is_due(name, RESULTS, date.today()))
 
 
 @functools.cache
 def run_default(name: str) -> Result:
-    return recipes.run(name, device="cpu", claims=MEASURES_CLAIMS)
+    return recipes.run(name, device="cpu", claims=measures_claims(name))
 
 
 @pytest.fixture(scope="session")
@@ -39,9 +48,13 @@ def default_run() -> Callable[[str], Result]:
 @pytest.fixture(scope="session")
 def proved_run(default_run: Callable[[str], Result]) -> Callable[[str], Result]:
     """The same run, for tests of its claims; they are skipped where claims are not measured."""
-    if not MEASURES_CLAIMS:
-        pytest.skip("takes minutes; RECIPES_CLAIMS=1 measures claims")
-    return default_run
+
+    def proved(name: str) -> Result:
+        if not measures_claims(name):
+            pytest.skip("takes minutes; RECIPES_CLAIMS=due or all measures claims")
+        return default_run(name)
+
+    return proved
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,16 @@
 """`recipes prove`: what it writes."""
 
 import json
+from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 from PIL import Image
 
-from recipes.proving import hours, prove
+from recipes.catalog import find
+from recipes.copying import Source
+from recipes.proving import code_of, confirm, digest, hours, is_due, prove
 
 
 def test_it_writes_the_spread_the_claims_and_the_figure(tmp_path: Path) -> None:
@@ -23,3 +28,42 @@ def test_it_writes_the_spread_the_claims_and_the_figure(tmp_path: Path) -> None:
         assert right - left < figure.width, "one of two panels"
     assert "about 0.0 hours" in hours(tmp_path, 2)
     assert hours(tmp_path / "empty", 2) == ""
+
+
+def test_the_code_that_was_measured(tmp_path: Path) -> None:
+    """What changes a number changes its digest; a docstring, a comment or the figure does not."""
+    entry, path = find("vision.classification.lenet"), tmp_path / "lenet.py"
+    changed = {
+        "a docstring": ('"""', '"""Once more. '),
+        "a comment": ("\n\n\n", "\n\n\n# a remark\n"),
+        "the figure": ("@run.figure\n", "@run.figure\n@cache\n"),
+        "a rate": ("lr: float = ", "lr: float = 2 * "),
+    }
+    for what, (old, new) in changed.items():
+        assert old in entry.source
+        path.write_text(entry.source.replace(old, new, 1), "utf-8")
+        assert (digest(Source(entry.module, path)) == code_of(entry.name)) == (what != "a rate"), what
+
+
+def test_claims_are_due_once_a_week_and_after_a_change(tmp_path: Path) -> None:
+    name, week = "vision.classification.lenet", [date(2026, 1, day) for day in range(5, 12)]
+    assert all(is_due(name, tmp_path, day) for day in week), "never proved"
+    (tmp_path / f"{name}.json").write_text(json.dumps({"code": code_of(name)}))
+    assert sum(is_due(name, tmp_path, day) for day in week) == 1
+    (tmp_path / f"{name}.json").write_text(json.dumps({"code": "of another day"}))
+    assert all(is_due(name, tmp_path, day) for day in week)
+
+
+def test_a_change_of_no_number_is_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, missed = "vision.classification.lenet", ["accuracy"]
+    path = tmp_path / f"{name}.json"
+    kept = {"code": "of another day", "metrics": {"accuracy": {"mean": 0.5}}}
+    for short, held in ([], ["a claim"]), (["a bar"], []), ([], []):
+        path.write_text(json.dumps(kept))
+        result = SimpleNamespace(shortfalls=lambda short=short: short)
+        null = {"missed": missed, "held": held}
+        monkeypatch.setattr("recipes.catalog.load", lambda name, result=result: SimpleNamespace(run=lambda **_: result))
+        monkeypatch.setattr("recipes.proving.null_run", lambda name, null=null: null)
+        assert bool(confirm(name, tmp_path)) == bool(short or held)
+        written = json.loads(path.read_text("utf-8"))
+        assert written == (kept if short or held else kept | {"code": code_of(name), "null": null})

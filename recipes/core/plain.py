@@ -160,8 +160,7 @@ def predict(model, dataset, device, batch_size=256):
 class Result(SimpleNamespace):
     """What a run measured, and what it made: metrics, history, model, train_set, test_set."""
 
-    def __init__(self, **given):
-        super().__init__(**{"rows": [], "runs": {}} | given)  # of the claims, which a copy leaves out
+    rows = ()
 
 
 def recipe(options_class):
@@ -172,6 +171,7 @@ def recipe(options_class):
             options = options_class(**given)
             torch.manual_seed(options.seed)
             result = body(options)
+            print(*result.rows, sep="\n")
             print("this recipe: " + "  ".join(f"{key} {value:.4g}" for key, value in result.metrics.items()))
             if options.out:
                 torch.save(result.model.state_dict(), options.out)

@@ -1,5 +1,6 @@
 """LoRA: merged into plain layers it computes the same, also in models of `transformers`, and as peft's formula says."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import recipes
+from recipes.core.errors import InputError
 from recipes.datasets.dates import dates
 from recipes.nlp.language_model import LanguageModel
 from recipes.nlp.low_rank_adaptation import (
@@ -21,6 +23,9 @@ from recipes.nlp.low_rank_adaptation import (
     train,
     trained_numbers,
 )
+from recipes.nlp.low_rank_folders import attention_layers, open_to_adapt
+from tests.compression.test_gptq import TEXT, folder_of
+from tests.forking import run_file
 
 NAME = "nlp.low_rank_adaptation"
 
@@ -164,3 +169,81 @@ def test_your_own_texts_share_one_vocabulary(tmp_path: Path) -> None:
     assert "ê" in old.characters
     model = add_lora(LanguageModel(len(old.characters), options), 2, 4.0)
     assert train(model, new, options, name="lora").history
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    known, path = TEXT.split(), tmp_path_factory.mktemp("text") / "words.txt"
+    path.write_text(" ".join(known[number % len(known)] for number in range(1500)))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "llama in bfloat16"])
+def test_other_peoples_models_are_adapted_and_used_in_another_process(kind: str, words: Path, tmp_path: Path) -> None:
+    folder, out = folder_of(kind, tmp_path / "model"), tmp_path / "out"
+    given: dict[str, Any] = {"weights": str(folder), "data": str(words), "context": 32, "rank": 2, "lr": 5e-3}
+    model, kinds, sets = open_to_adapt(LowRankOptions(**given, base_data=str(words), device="cpu"))
+    assert len(attention_layers(model)) == (4 if kind == "gpt2" else 8)
+    assert len(sets) == 3
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+    result = recipes.run(NAME, **given, base_data=str(words), epochs=8, device="cpu", out=str(out), claims=False)
+    assert result["loss"] < result.baseline["loss"] - 0.02
+    assert result["old_text_loss"] == result["loss"], "it is the same text"
+    branches = {"gpt2": 2 * (2 * (32 + 96) + 96 + 2 * 64 + 32)}.get(kind, 2 * 2 * (2 * 64 + 2 * (32 + 16)))
+    assert result.rows[1]["trained"] == branches
+    assert {name: value.dtype for name, value in result.model.named_parameters()} == kinds
+    changed = {
+        name for name, value in model.named_parameters() if (value != dict(result.model.named_parameters())[name]).any()
+    }
+    assert changed == {name for name in kinds if "attn" in name}
+    ids = sets[1].ids[None, :20]
+    (tmp_path / "use.py").write_text(f"""
+import json, torch, recipes
+trained = recipes.trained("out", device="cpu")
+trained.task.length = 5
+print(json.dumps([trained.model(torch.tensor({ids.tolist()})).tolist(), trained(["the cat sat"])]))
+""")
+    status, told = run_file(["use.py"], tmp_path, ("torch", "torchvision", "transformers"), {})
+    assert status == 0, told
+    logits, (answer,) = json.loads(told.splitlines()[-1])
+    torch.testing.assert_close(torch.tensor(logits), result.model(ids).detach(), rtol=0, atol=1e-5)
+    assert answer["prompt"] == "the cat sat"
+    assert set(answer["text"].split()) <= set(TEXT.split()) | {"<unk>"}
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_only_the_branches_have_gradients(kind: str, words: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"weights": str(folder_of(kind, tmp_path)), "data": str(words), "context": 32}
+    model, _, (train_set, _) = open_to_adapt(LowRankOptions(**given, lr=1e-3, device="cpu"))
+    model.requires_grad_(False)
+    for name, layer in attention_layers(model).items():
+        model.set_submodule(name, LoRALinear(layer, 2, 4.0))
+    changed(model)
+    ids, targets = train_set.__getitems__([0, 1])
+    F.cross_entropy(model(ids).flatten(0, 1), targets.flatten()).backward()
+    for name, value in model.named_parameters():
+        branch = name.rpartition(".")[2] in ("A", "B") or (name.endswith(".bias") and ".attn." in name)
+        branch &= ".layer." not in name.partition("attn")[2]
+        assert (value.grad is not None) == branch, name
+
+
+def test_folders_that_it_cannot_take_are_refused_in_a_line(words: Path, tmp_path: Path) -> None:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    folder = folder_of("gpt2", tmp_path / "model")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "state_size": 4, "vocab_size": 30}
+    MambaForCausalLM(MambaConfig(**sizes)).save_pretrained(folder)
+    given: dict[str, Any] = {"data": str(words), "context": 32, "claims": False, "device": "cpu"}
+    with pytest.raises(
+        InputError, match="expected linear layers of attention in numbered blocks, MambaForCausalLM has"
+    ):
+        recipes.run(NAME, weights=str(folder), **given)
+    with pytest.raises(InputError, match="option weights: expected a folder"):
+        recipes.run(NAME, weights=str(tmp_path / "none"), **given)
+    folder = folder_of("llama", tmp_path / "llama")
+    model = open_to_adapt(LowRankOptions(weights=str(folder), data=str(words), context=32, device="cpu"))[0]
+    layer: Any = model.get_submodule("network.model.layers.1.self_attn.k_proj")
+    layer.weight = nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(InputError, match=r"layers\.1\.self_attn\.k_proj holds int8: expected a model that is not"):
+        attention_layers(model)

@@ -111,13 +111,6 @@ def test_shuffled_labels_cannot_be_learned() -> None:
     assert evaluate(model, test_set, CPU)["accuracy"] < 0.3
 
 
-@pytest.mark.slow
-def test_null_run() -> None:
-    result = recipes.run(NAME, device="cpu", lr=1e-9)
-    assert result.missed_bars()
-    assert [claim.text for claim in result.claims if claim.kind == "learned" and claim.relation_holds] == []
-
-
 def test_options_that_cannot_be() -> None:
     for options in ({"processes": 0}, {"processes": 3}, {"engine": "horovod"}, {"compile": True}, {"clip": 1.0}):
         with pytest.raises(InputError, match=r"option (processes|batch_size|engine|compile|clip): "):

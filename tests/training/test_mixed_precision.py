@@ -92,13 +92,6 @@ def test_without_master_weights_they_are_kept_in_bf16_while_training() -> None:
     assert torch.equal(convolution.weight, convolution.weight.bfloat16().float())
 
 
-@pytest.mark.slow
-def test_null_run() -> None:
-    result = recipes.run("training.mixed_precision", device="cpu", lr=1e-9)
-    assert result.missed_bars()
-    assert [claim.text for claim in result.claims if claim.kind == "learned" and claim.relation_holds] == []
-
-
 @pytest.mark.parametrize("options", [{"width": 0}, {"loss_scale": 0.0}, {"accumulate": 2}, {"channels_last": True}])
 def test_options_that_cannot_be(options: dict[str, float]) -> None:
     with pytest.raises(InputError, match=f"option {next(iter(options))}: "):
