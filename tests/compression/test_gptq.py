@@ -225,7 +225,9 @@ def folder_of(kind: str, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "llama in bfloat16"])
+@pytest.mark.parametrize(
+    "kind", ["gpt2", *(pytest.param(one, marks=pytest.mark.slow) for one in ("llama", "llama in bfloat16"))]
+)
 def test_causal_models_of_transformers_are_quantized_used_and_exported(
     kind: str, text_file: Path, tmp_path: Path
 ) -> None:

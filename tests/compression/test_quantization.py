@@ -427,6 +427,7 @@ def test_what_cannot_be_exported_is_left_out_in_a_line(capsys: pytest.CaptureFix
     assert [line.partition(":")[0] for line in told if "left out" in line] == ["model.pt2", "model.onnx"]
 
 
+@pytest.mark.slow
 def test_what_the_page_says_of_shipping_runs(tmp_path: Path) -> None:
     """The page's lines, each way in a process of its own that has no such library, answer as the network does."""
     pytest.importorskip("onnxruntime")

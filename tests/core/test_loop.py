@@ -576,7 +576,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return run_processes(tmp_path_factory.mktemp("whole"), 1, {})
 
 
-@pytest.mark.parametrize("options", [{}, {"shard": True}, {"accumulate": 2}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, *(pytest.param(one, marks=pytest.mark.slow) for one in ({"shard": True}, {"accumulate": 2}))],
+    ids=str,
+)
 def test_two_processes_train_as_one(tmp_path: Path, whole: dict, options: dict) -> None:
     one = run_processes(tmp_path, 1, options) if "accumulate" in options else whole
     two = run_processes(tmp_path, 2, options)
@@ -586,7 +590,9 @@ def test_two_processes_train_as_one(tmp_path: Path, whole: dict, options: dict) 
     torch.testing.assert_close(torch.tensor(one["outputs"]), torch.tensor(two["outputs"]), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("order", [(2, 1), (1, 2)], ids=["two then one", "one then two"])
+@pytest.mark.parametrize(
+    "order", [pytest.param((2, 1), id="two then one"), pytest.param((1, 2), id="one then two", marks=pytest.mark.slow)]
+)
 def test_goes_on_with_another_number_of_processes(tmp_path: Path, whole: dict, order: tuple[int, int]) -> None:
     """Killed after step 8 of 18, in the second epoch; two processes hold the model in shards."""
     folder = str(tmp_path / "training")

@@ -108,6 +108,7 @@ def test_an_unknown_option_is_an_error() -> None:
         unet.run(epoch=3)  # type: ignore[call-arg]
 
 
+@pytest.mark.slow
 def test_mypy_rejects_wrong_options(tmp_path: Path) -> None:
     script = tmp_path / "wrong.py"
     script.write_text(

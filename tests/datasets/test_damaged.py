@@ -164,12 +164,16 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], list[Callable[[Path], Any]]]] =
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_workers_left() -> None:
+    gc.collect()  # of earlier tests, whose end may take seconds
+
+
 @pytest.fixture(autouse=True)
 def no_hang() -> Iterator[None]:
     def alarm(*_: Any) -> None:
         raise AssertionError("an opener waits")
 
-    gc.collect()  # workers of earlier tests, whose end may take seconds
     before = signal.signal(signal.SIGALRM, alarm)
     yield
     signal.alarm(0)

@@ -15,7 +15,8 @@ from recipes.vision.detection.boxes import shift_and_zoom
 from recipes.vision.detection.features import augment, side_for_small
 from recipes.vision.photos import recolor
 
-DETECTORS = [f"vision.detection{name}" for name in ("", ".yolo", ".ssd", ".faster_rcnn")]
+DETECTORS = ["vision.detection.ssd"]
+DETECTORS += [pytest.param(f"vision.detection{name}", marks=pytest.mark.slow) for name in ("", ".yolo", ".faster_rcnn")]
 
 
 def save_wide(folder: Path, count: int = 8) -> Path:

@@ -29,6 +29,7 @@ def test_the_answer_depends_on_the_picture(
     assert evaluate(default_run(name).model, wrong, torch.device("cpu"))["mean_iou"] < 0.3
 
 
+@pytest.mark.slow
 @every_recipe
 def test_masks_of_other_pictures_teach_nothing(name: str, scenes: tuple[Masks, Masks]) -> None:
     train_set = replace(scenes[0], masks=scenes[0].masks.roll(1, dims=0))
