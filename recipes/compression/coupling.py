@@ -1,5 +1,6 @@
 """Which channels of a network must go together."""
 
+import contextlib
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -245,17 +246,37 @@ def is_depthwise(layer: Any) -> bool:
     return isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED)) and layer.groups == layer.in_channels > 1
 
 
-@torch.no_grad()
 def couple(model: nn.Module, example: Any) -> Coupling:
-    """Follows the channels through one forward pass.
+    """Follows the channels through one forward pass in evaluation mode, or, where that calls more, in training.
+
+    Auxiliary classifiers such as GoogLeNet's are called in training alone.
 
     Raises:
         InputError: the model cannot take the example, or none of its layers was called; names the layer.
     """
-    coupling, was_training = Coupling(model), model.training
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        coupling = followed(model, example)
+        if coupling.layers.keys() < coupling.names.keys():
+            for module in modes:
+                module.training = any(True for _ in module.children())  # not the layers: no statistics may move
+            with contextlib.suppress(Exception):  # in training some want more, such as targets
+                coupling = max(coupling, followed(model, example), key=lambda one: len(one.layers))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    if not any(map(is_producer, coupling.layers)):
+        raise InputError(f"model: expected linear or convolutional layers, found none in {type(model).__name__}")
+    return coupling
+
+
+@torch.no_grad()
+def followed(model: nn.Module, example: Any) -> Coupling:
+    """The channels of one forward pass."""
+    coupling = Coupling(model)
     hooks = [layer.register_forward_pre_hook(coupling.enter) for layer in coupling.names]
     hooks += [layer.register_forward_hook(coupling.leave, with_kwargs=True) for layer in coupling.names]
-    model.eval()
     try:
         with coupling:
             outputs = named_call(model, example)
@@ -264,7 +285,4 @@ def couple(model: nn.Module, example: Any) -> Coupling:
     finally:
         for hook in hooks:
             hook.remove()
-        model.train(was_training)
-    if not any(map(is_producer, coupling.layers)):
-        raise InputError(f"model: expected linear or convolutional layers, found none in {type(model).__name__}")
     return coupling

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -277,3 +278,15 @@ def test_shuffled_labels_fail_the_bar() -> None:
     train(model, shuffled, options)
     assert evaluate(model, test_set, CPU)["accuracy"] < 0.4
     assert all(value.requires_grad for value in model.parameters())
+
+
+def test_auxiliary_classifiers_shrink_too() -> None:
+    """GoogLeNet calls them in training alone; their channels go with those that they read, and no statistics move."""
+    network = torchvision.models.googlenet(init_weights=False, num_classes=10)
+    before = copy.deepcopy(network.state_dict())
+    small = prune_channels(network, torch.rand(1, 3, 96, 96), 0.5)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    answers = small.train()(torch.rand(2, 3, 96, 96))
+    assert [tuple(logits.shape) for logits in answers] == [(2, 10)] * 3
+    sum(logits.sum() for logits in answers).backward()
+    assert all(value.grad is not None for value in small.parameters())
