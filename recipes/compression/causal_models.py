@@ -1,4 +1,4 @@
-"""Causal language models of `transformers`: opened from a folder, read text by tokens, used once they are quantized."""
+"""Causal language models of `transformers`: opened from a folder, read text by tokens, used once they were changed."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -62,14 +62,21 @@ def open_causal_model(folder: str, data: Any, context: int, limit: int | None) -
         raise InputError(f"option weights: {folder!r} cannot be opened with its tokenizer ({reason})") from None
     tokenizer.no_truncation()
     model = CausalModel(network.eval(), tokenizer.to_str())
-    context, sets = min(context, model.context), []
+    return model, *token_windows(model, data, context, limit)
+
+
+def token_windows(model: CausalModel, data: Any, context: int, limit: int | None) -> tuple[Windows, Windows]:
+    """Running text in windows of the model's tokens: the train and the test part; see `open_causal_model`."""
+    from tokenizers import Tokenizer
+
+    tokenizer, context, sets = Tokenizer.from_str(model.tokenizer), min(context, model.context), []
     for part, text in zip(("train", "test"), open_running_text(data), strict=True):
         text = text[:limit] if part == "train" else text
         ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids)
         if len(ids) <= context:
             raise InputError(f"the {part} text has {len(ids):,} tokens: expected more than the context, {context}")
         sets.append(Windows(ids, context, [], stride=context if part == "train" else max(1, context // 2)))
-    return model, sets[0], sets[1]
+    return sets[0], sets[1]
 
 
 @torch.inference_mode()

@@ -28,12 +28,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recipes.compression.causal_models import CausalModeling
 from recipes.core.figures import new_figure
 from recipes.core.frame import Claim, Loop, Result, batches, main, option, recipe
 from recipes.datasets.dates import dates
 from recipes.datasets.running_text import Windows, open_characters, vocabulary
 from recipes.nlp.language_model import LanguageModelOptions, build, evaluate
 from recipes.nlp.language_modeling import LanguageModeling
+from recipes.nlp.low_rank_folders import as_in_file, attention_layers, draw_losses, open_to_adapt, rebuild, token_losses
 from recipes.nlp.ngrams import best_order, ngram_losses
 
 
@@ -44,6 +46,7 @@ class LowRankOptions(LanguageModelOptions):
     )
     rank: int = option(8, "rows of A and columns of B", least=1)
     alpha: float = option(16.0, "what B A is multiplied by, times the rank", above=0)
+    weights: str | None = option(None, "folder of a causal model to adapt; an lr of 5e-4 suits it", copied=False)
     base_data: Any = option(None, "text that the model reads first; dates in English if not given")
     pretraining: int = option(800, "optimizer steps on that text; 0 to start anew", least=0)
     base_lr: float = option(1.5e-2, "highest learning rate on that text", above=0)
@@ -235,7 +238,35 @@ def figure(result: Result) -> Any:
     return drawing
 
 
-run.predicts(LanguageModeling, build)
+@recipe(LowRankOptions)
+def adapt_folder(options: LowRankOptions) -> Result:
+    """Adapts the attention layers of a causal model of transformers to a text; the baseline is the model as it was."""
+    model, kinds, sets = open_to_adapt(options)
+    before = token_losses(model, sets, options.device)
+    history, trained = [], 0
+    if options.method != "none":
+        if options.method == "lora":
+            model.requires_grad_(False)
+            for name, layer in attention_layers(model).items():
+                model.set_submodule(name, LoRALinear(layer, options.rank, options.alpha))
+        history, trained = train(model, sets[0], options, name=options.method).history, trained_numbers(model)
+    merged = as_in_file(merge(model), kinds)
+    metrics = token_losses(merged, sets, options.device)
+    return Result(
+        metrics=metrics,
+        baseline=before,
+        baseline_name="the model before",
+        history=history,
+        rows=[row("none", 0.0, 0, before), row(options.method, options.lr, trained, metrics)],
+        model=merged,
+        train_set=sets[0],
+        test_set=sets[1],
+    )
+
+
+adapt_folder.figure(draw_losses)
+adapt_folder.predicts(CausalModeling, rebuild)
+run.predicts(LanguageModeling, build, lambda options: adapt_folder if options.weights is not None else None)
 
 
 if __name__ == "__main__":

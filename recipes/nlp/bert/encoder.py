@@ -178,7 +178,7 @@ def learn_faster_on_cpus(encoder: Any) -> None:
 def attention_on_cpus(
     module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **more: Any
 ) -> tuple[Tensor, Any]:
-    """Attention that on a CPU is in float32 and without dropout; in bf16, or with dropout, torch takes twice as long.
+    """Attention that on a CPU is without dropout; torch's own takes twice as long with it, or in bf16.
 
     Args:
         module, more: as `transformers` hands them over.
@@ -189,10 +189,30 @@ def attention_on_cpus(
 
     if query.device.type != "cpu":
         return sdpa_attention_forward(module, query, key, value, mask, **more)
+    plain = query.shape[1] == key.shape[1] and more.get("position_bias") is None
+    plain &= mask is not None or not getattr(module, "is_causal", False)
+    if plain and query.dtype == torch.bfloat16:
+        scaling = more.get("scaling") or query.shape[3] ** -0.5
+        return attention_in_bf16(query * scaling, key, value, mask).transpose(1, 2).contiguous(), None
     with torch.autocast("cpu", enabled=False):
         q, k, v = query.float(), key.float(), value.float()
         mixed, weights = sdpa_attention_forward(module, q, k, v, mask, **more | {"dropout": 0.0})
     return mixed.to(query.dtype), weights
+
+
+def attention_in_bf16(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(Q Kᵀ) V all in bf16: in training on a CPU it takes half the time of torch's fused one in float32.
+
+    Args:
+        query, key, value: (batch, heads, pieces, width), the queries scaled.
+        mask: (batch, 1, pieces, pieces), False where a piece is not looked at, or numbers to add.
+    """
+    scores = query @ key.mT
+    if mask is not None:
+        if mask.dtype == torch.bool:
+            mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -1e9)
+        scores = scores + mask.to(scores.dtype)
+    return scores.softmax(dim=3) @ value
 
 
 @torch.no_grad()

@@ -4,9 +4,13 @@ Each filter slides over a text a few words at a time and keeps its strongest res
 as "anything but dull" occurs anywhere in the text. Filters of 2, 3, 4 and 5 words together read negation and
 contrast, which no bag of words can. Padding never counts: windows that lie in it are left out of the maximum.
 
+Of long texts a linear classifier that counts words and runs of words is hard to beat. `--ngrams 3` gives the network
+what that has, an embedding of each run, looked up by its hash and added up over the text: it is then wide and deep.
+
 Notes: 85
 Paper: Kim (2014), "Convolutional Neural Networks for Sentence Classification",
-    https://arxiv.org/abs/1408.5882
+    https://arxiv.org/abs/1408.5882; Cheng and others (2016), "Wide & Deep Learning for Recommender Systems",
+    https://arxiv.org/abs/1606.07792
 Data: short English reviews written for this library; yours as CSV, TSV or JSON lines, or hf:NAME.
 """
 
@@ -39,9 +43,13 @@ class TextCNNOptions(TextOptions):
     windows: str = option("2,3,4,5", "words that a filter sees at a time, one number for each kind of filter")
     filters: int = option(256, "in all, an equal share for each window", least=1)
     dropout: float = option(0.5, "share of the filters' responses that are dropped in training", least=0, below=1)
+    ngrams: int = option(1, "words in the longest runs that also count as one, as in a linear classifier", least=1)
     epochs: int = 6
     batch_size: int = 50
     lr: float = 4e-3
+
+
+BUCKETS = 2**18  # embeddings that all runs of words share
 
 
 class TextCNN(nn.Module):
@@ -56,6 +64,7 @@ class TextCNN(nn.Module):
         windows: tuple[int, ...] = (2, 3, 4, 5),
         filters: int = 256,
         dropout: float = 0.5,
+        ngrams: int = 1,
     ) -> None:
         super().__init__()
         share = filters // len(windows)
@@ -66,6 +75,11 @@ class TextCNN(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(share * len(windows), num_classes)
+        self.ngrams = ngrams
+        if ngrams > 1:
+            self.hashed = word_vectors(BUCKETS, 16)
+            self.drop_runs = nn.Dropout1d(0.5)
+            self.wide = nn.Linear(16, num_classes)
 
     def forward(self, ids: Tensor) -> Tensor:
         vectors = self.embedding(ids).transpose(1, 2)  # (batch, embedding_size, words)
@@ -76,7 +90,20 @@ class TextCNN(nn.Module):
             positions = torch.arange(responses.shape[2], device=ids.device)
             inside = positions < lengths + responses.shape[2] - ids.shape[1]  # windows with a word of the text in them
             strongest.append((responses * inside[:, None]).amax(dim=2))  # no response is below 0
-        return self.head(self.dropout(torch.cat(strongest, dim=1)))  # (batch, num_classes)
+        logits = self.head(self.dropout(torch.cat(strongest, dim=1)))  # (batch, num_classes)
+        return logits + self.wide(self.counted(ids)) if self.ngrams > 1 else logits
+
+    def counted(self, ids: Tensor) -> Tensor:
+        """The embeddings of all runs of up to `ngrams` words, added up, over the square root of their number."""
+        key, inside, keys = torch.zeros_like(ids), ids != PAD, []
+        for back in range(self.ngrams):
+            before = F.pad(ids, (back, 0))[:, : ids.shape[1]]  # the word `back` positions earlier
+            key = (key * 1_000_003 + before + 1) % (2**31 - 1)
+            inside = inside & (before != PAD)
+            keys.append(torch.where(inside, key % (BUCKETS - 1) + 1, PAD))
+        runs = torch.cat(keys, dim=1)  # (batch, ngrams · words)
+        found = self.drop_runs(self.hashed(runs))  # (batch, ngrams · words, 16); none for padding
+        return found.sum(dim=1) / (runs != PAD).sum(dim=1, keepdim=True).sqrt()  # (batch, 16)
 
 
 def parse_windows(option: str) -> tuple[int, ...]:
@@ -99,6 +126,7 @@ def build(options: TextCNNOptions, data: EncodedTexts) -> TextCNN:
         windows=windows,
         filters=filters,
         dropout=options.dropout,
+        ngrams=options.ngrams,
     )
 
 

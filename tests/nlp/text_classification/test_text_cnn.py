@@ -24,7 +24,7 @@ from recipes.datasets.plain import word_vectors as lean_word_vectors
 from recipes.datasets.texts import open_texts
 from recipes.nlp.text_classification.encoding import PAD, EncodedTexts, TextOptions, open_words
 from recipes.nlp.text_classification.scoring import accuracy_in_disorder, evaluate
-from recipes.nlp.text_classification.text_cnn import TextCNN, TextCNNOptions, build, run, train
+from recipes.nlp.text_classification.text_cnn import BUCKETS, TextCNN, TextCNNOptions, build, run, train
 
 CPU = torch.device("cpu")
 
@@ -60,6 +60,30 @@ def test_cnn_equals_windows_one_by_one() -> None:
             answers.append((convolution.weight * phrase).sum(dim=(1, 2)) + convolution.bias)
         strongest.append(torch.stack(answers).relu().amax(dim=0))
     torch.testing.assert_close(model(ids[None])[0], model.head(torch.cat(strongest)), rtol=0, atol=1e-5)
+
+
+def test_runs_of_words_are_added_up_one_by_one() -> None:
+    """The wide half, against a loop over the runs of a text; it takes nothing from padding, and learns."""
+    torch.manual_seed(0)
+    model = TextCNN(30, 3, filters=12, ngrams=3).eval()
+    texts = [torch.randint(1, 30, (length,)) for length in (1, 2, 9)]
+    padded = model(nn.utils.rnn.pad_sequence(texts, batch_first=True))
+    for ids, logits in zip(texts, padded, strict=True):
+        words, runs = ids.tolist(), []
+        for end in range(1, len(words) + 1):
+            key = 0
+            for word in reversed(words[max(0, end - 3) : end]):
+                key = (key * 1_000_003 + word + 1) % (2**31 - 1)
+                runs.append(model.hashed.weight[key % (BUCKETS - 1) + 1])
+        model.ngrams = 1
+        deep = model(ids[None])[0]
+        model.ngrams = 3
+        wide = model.wide(torch.stack(runs).sum(dim=0) / len(runs) ** 0.5)
+        torch.testing.assert_close(logits, deep + wide, rtol=0, atol=1e-5)
+    padded.sum().backward()
+    assert model.hashed.weight.grad is not None
+    assert model.hashed.weight.grad[PAD].abs().sum() == 0
+    assert (model.hashed.weight.grad.abs().sum(dim=1) > 0).sum() >= 3
 
 
 def test_cnn_of_the_paper_has_its_parameters() -> None:
