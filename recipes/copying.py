@@ -263,11 +263,12 @@ class Twins:
 
 @cache
 def defined_in(module: str) -> frozenset[str]:
-    """The names a module has: those it defines, and those it takes from another opener of the data."""
+    """The names a module has: those it defines, and those it takes from another opener or another package."""
     source = module_source(module)
     if not source.path.exists():
         return frozenset()
-    taken = {name for name, found in source.imports.items() if found.module.startswith("recipes.datasets.plain.")}
+    ours = re.compile(r"recipes\.(?!datasets\.plain\.)")
+    taken = {name for name, found in source.imports.items() if not ours.match(found.module)}
     return frozenset(name for part in source.parts for name in part.defines) | taken
 
 
@@ -442,10 +443,8 @@ def stand_alone(name: str, *, full: bool = False, format: str | None = None) -> 
         raise InputError("option format: a full copy opens every format")
     parts = recipe.parts if full else without_evidence(lesson_parts(recipe))
     gathered = gather(recipe) if full else lean(recipe, parts, Twins(format))
-    pieces = [
-        f'"""{entry.docstring}\n\n{provenance(name, lean=not full)}\n"""',
-        import_lines(with_type_checking(gathered.imports)),
-    ]
+    opening = f'"""{entry.docstring}\n\n{provenance(name, lean=not full)}\n"""'
+    pieces = [f"{opening}\n\n{import_lines(with_type_checking(gathered.imports))}"]
     for heading, group in groupby(gathered.parts.items(), lambda item: label(item[0], recipe)):
         parts = [part for _, parts in group for part in parts]
         if not full and heading != "the recipe":

@@ -71,9 +71,7 @@ def lesson_length(name: str) -> int:
 
 def test_copies_are_kept() -> None:
     lengths = {name: len(stand_alone(name)[0].splitlines()) for name in NAMES}
-    two_stages = {f"vision.detection.{name}" for name in ("rcnn", "fast_rcnn", "faster_rcnn")}
-    assert max(length for name, length in lengths.items() if name not in two_stages) <= 600, lengths
-    assert max(lengths.values()) <= 700, lengths  # proposals, and what is made of them: two recipes in one
+    assert max(lengths.values()) <= 600, lengths
 
 
 def test_every_recipe_has_its_title_in_chinese() -> None:

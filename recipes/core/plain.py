@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 Precision = str
+Result = SimpleNamespace  # what a run measured, and what it made: metrics, history, model, train_set, test_set
 
 
 class InputError(ValueError):
@@ -157,12 +158,6 @@ def predict(model, dataset, device, batch_size=256):
     return outputs
 
 
-class Result(SimpleNamespace):
-    """What a run measured, and what it made: metrics, history, model, train_set, test_set."""
-
-    rows = ()
-
-
 def recipe(options_class):
     """Makes `run(**options)` of a function from options to a result: it seeds, prints and saves."""
 
@@ -171,7 +166,7 @@ def recipe(options_class):
             options = options_class(**given)
             torch.manual_seed(options.seed)
             result = body(options)
-            print(*result.rows, sep="\n")
+            print(*getattr(result, "rows", []), sep="\n")
             print("this recipe: " + "  ".join(f"{key} {value:.4g}" for key, value in result.metrics.items()))
             if options.out:
                 torch.save(result.model.state_dict(), options.out)

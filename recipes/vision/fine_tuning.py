@@ -4,10 +4,12 @@ Lower layers see edges and strokes, which every task needs, and so are to change
 new head is trained alone, which at random would upset all below it, then the top third of the backbone joins in, then
 the next. And lower rates for lower layers. Notes that freeze the top have it the wrong way round, as is measured.
 Here a backbone that names digits cut out of scenes gets few labels of other digits, or of scenes: boxes or pixels.
+To name your pictures, the head is fitted first, and the final weights lie between those before and after the tuning.
 
 Notes: 89
 Paper: Howard and Ruder (2018), "Universal Language Model Fine-tuning for Text Classification" (both rules),
-    https://arxiv.org/abs/1801.06146
+    https://arxiv.org/abs/1801.06146; Wortsman et al. (2022), "Robust fine-tuning of zero-shot models" (the mean),
+    https://arxiv.org/abs/2109.01903
 Data: scenes with handwritten digits on clutter, 64×64, and digits (UCI), 8×8. Yours as `vision.classification` takes
     them, or --task detection or segmentation; with EfficientNet-Lite0 from the extra `pretrained` if not another.
 """
@@ -37,6 +39,7 @@ class FineTuningOptions(Options):
     weights: str | None = option(None, "of the backbone: pretrained, a file, torchvision's name, or random")
     unfreeze: Literal["gradual", "all", "top", "bottom", "none"] = option("gradual", "what of the backbone is trained")
     fall: float | None = option(None, "rate over that of the part above; 0.8, on yours 0.03 or 0.1", above=0, most=1)
+    tuned: float = option(0.25, "to name your pictures: of the final weights, the share of the tuned", above=0, most=1)
     samples: int = option(5, "labelled digits of each new kind, of the bundled", least=1)
     image_size: int | None = option(None, "side in pixels that pictures are brought to", least=1)
     epochs: int = 20
@@ -96,7 +99,10 @@ def fit_head(model: Any, train_set: Any, options: FineTuningOptions) -> None:
 
 
 def train(model: nn.Module, train_set: Any, options: FineTuningOptions, name: str = "model") -> Loop:
-    """Minimizes the task's loss with AdamW; what is frozen gets no gradient, and so the optimizer leaves it alone."""
+    """Minimizes the task's loss with AdamW; what is frozen gets no gradient, and so the optimizer leaves it alone.
+
+    Where the head is fitted first, the weights end as a mean of those from before and after the fine-tuning.
+    """
     begun = 0.0  # the share of training that is done before the loop
     if options.data is not None and options.task == "classification" and backbone_of(model).pretrained:
         fit_head(model, train_set, options)
@@ -105,12 +111,16 @@ def train(model: nn.Module, train_set: Any, options: FineTuningOptions, name: st
     groups = [{"params": part, "lr": options.lr * fall ** (3 - i)} for i, part in enumerate(parts)]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.05)
     loop = Loop(model, optimizer, batches(train_set, options), options, name=name)
+    fitted = [one.detach().clone() for one in model.parameters()] if begun else []
     for images, targets in loop:
         learning = trained_parts(options.unfreeze, begun + (1 - begun) * loop.steps / loop.total)
         for i, parameter in ((i, one) for i, part in enumerate(parts) for one in part):
             parameter.requires_grad_(i in learning)
         images, targets = (images, targets) if options.data is None else varied(images, targets)
         loop.step(loss_of(model, loop.model(images), targets))
+    with torch.no_grad():
+        for parameter, before in zip(model.parameters(), fitted, strict=False):
+            parameter.lerp_(before, 1 - options.tuned)
     return loop
 
 

@@ -152,12 +152,21 @@ def plain_method(backbone: Features, train_set: Any, test_set: Any, device: torc
     headless = Classifier(backbone, 1).to(device).to(memory_format=torch.channels_last)
     headless.head = nn.Identity()
     x, y = (torch.stack(predict(headless, part, device, 64)).double() for part in (train_set, test_set))
-    x, y = ((values - x.mean(dim=0)) / (x.std(dim=0) + 1e-6) for values in (x, y))  # (pictures, channels)
-    wanted = F.one_hot(train_set.labels.cpu(), len(train_set.classes)).double()
-    weights = torch.linalg.solve(x.T @ x + len(x) * torch.eye(x.shape[1]), x.T @ (wanted - wanted.mean(dim=0)))
-    found = (y @ weights + wanted.mean(dim=0)).argmax(dim=1)
+    found = ridge(x, train_set.labels.cpu(), y)
     share = (found == test_set.labels.cpu()).double().mean().item()
     return {"accuracy": max(share, nearest_in_pixels(train_set, test_set)["accuracy"])}
+
+
+def ridge(values: Tensor, labels: Tensor, others: Tensor) -> Tensor:
+    """Classes (M,) that ridge regression names for other pictures' values (M, channels).
+
+    It has learned from values (N, channels) with labels (N,), by whose means and deviations all are scaled.
+    """
+    mean, deviation = values.mean(dim=0), values.std(dim=0) + 1e-6
+    x, y = ((one - mean) / deviation for one in (values, others))
+    wanted = F.one_hot(labels).double()
+    weights = torch.linalg.solve(x.T @ x + len(x) * torch.eye(x.shape[1]), x.T @ (wanted - wanted.mean(dim=0)))
+    return (y @ weights + wanted.mean(dim=0)).argmax(dim=1)
 
 
 class TaskOfModel:

@@ -794,9 +794,11 @@ def equal(lean: Any, whole: Any) -> None:
 
 
 class TestLeanOpeners:
+    """Those of boxes keep the pictures' proportions, as all detectors ask for it."""
+
     def test_coco(self) -> None:
         for size in (None, 40):
-            equal(scenes_coco.open_boxes(image_size=size), open_boxes(image_size=size))
+            equal(scenes_coco.open_boxes(image_size=size), open_boxes(image_size=size, letterbox=True))
             equal(scenes_coco.open_masks(image_size=size), open_masks(image_size=size))
 
     def test_voc(self, tmp_path: Path) -> None:
@@ -809,8 +811,8 @@ class TestLeanOpeners:
             (lists / kind).mkdir(parents=True)
             (lists / kind / "train.txt").write_text("a\nccc\nbb\n")
             (lists / kind / "val.txt").write_text("dddd\n")
-        equal(scenes_voc.open_boxes(str(tmp_path)), open_boxes(tmp_path, image_size=128))
-        equal(scenes_voc.open_boxes(str(tmp_path), image_size=16), open_boxes(tmp_path, image_size=16))
+        equal(scenes_voc.open_boxes(str(tmp_path)), open_boxes(tmp_path, image_size=128, letterbox=True))
+        equal(scenes_voc.open_boxes(str(tmp_path), image_size=16), open_boxes(tmp_path, image_size=16, letterbox=True))
         equal(scenes_voc.open_masks(str(tmp_path), image_size=16), open_masks(tmp_path, image_size=16))
 
     def test_png(self, tmp_path: Path) -> None:
@@ -822,16 +824,15 @@ class TestLeanOpeners:
             save_picture(tmp_path / "roads" / "images" / f"{i}.jpg", size=(30, 20), seed=i)
             save_mask(tmp_path / "roads" / "masks" / f"{i}.png", values)
         for seed in (0, 1):
-            equal(
-                scenes_png.open_boxes(str(tmp_path / "people"), seed=seed), open_boxes(tmp_path / "people", seed=seed)
-            )
+            people = tmp_path / "people"
+            equal(scenes_png.open_boxes(str(people), seed=seed), open_boxes(people, seed=seed, letterbox=True))
             equal(scenes_png.open_masks(str(tmp_path / "roads"), seed=seed), open_masks(tmp_path / "roads", seed=seed))
 
     @real
     @needs_real
     def test_real(self) -> None:
-        equal(scenes_voc.open_boxes(f"{REAL}/BCCD"), open_boxes(f"{REAL}/BCCD"))
-        equal(scenes_png.open_boxes(f"{REAL}/PennFudanPed"), open_boxes(f"{REAL}/PennFudanPed"))
+        equal(scenes_voc.open_boxes(f"{REAL}/BCCD"), open_boxes(f"{REAL}/BCCD", letterbox=True))
+        equal(scenes_png.open_boxes(f"{REAL}/PennFudanPed"), open_boxes(f"{REAL}/PennFudanPed", letterbox=True))
 
 
 @real

@@ -23,7 +23,7 @@ from recipes.vision.fine_tuning import (
     train,
     trained_parts,
 )
-from recipes.vision.tasks import backbone_for, loss_of, open_task, score, varied, with_head
+from recipes.vision.tasks import backbone_for, loss_of, open_task, ridge, score, varied, with_head
 
 CPU = torch.device("cpu")
 TASKS = ["classification", "detection", "segmentation"]
@@ -69,6 +69,31 @@ def test_head_is_fitted_on_features_of_a_backbone_that_stays(digits: tuple[Image
     for old, new in zip(before[:3], values(model)[:3], strict=True):
         assert all(torch.equal(one, other) for one, other in zip(old, new, strict=True))
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_final_weights_lie_between_the_fitted_head_and_the_tuned(tmp_path: Path) -> None:
+    """Weights are as far along as the share of the tuned says, also when a checkpoint is opened again."""
+    own_pictures(tmp_path / "mine")
+    found = []
+    for tuned in (1.0, 0.25, 0.25):
+        given: dict[str, Any] = {"data": str(tmp_path / "mine"), "image_size": 32, "batch_size": 4, "tuned": tuned}
+        chosen = options(**given, checkpoint=str(tmp_path / f"kept{tuned}"), steps=3)
+        model = network()
+        train_set, _ = open_task(chosen)
+        before = network()
+        for one in (model, before):
+            torch.manual_seed(0)
+            one.head = nn.Linear(one.head.in_features, 2)  # type: ignore[union-attr, arg-type]
+        fit_head(before, train_set, chosen)
+        torch.manual_seed(0)
+        loop = train(model, train_set, chosen)
+        assert loop.steps == 3
+        pairs = zip(model.parameters(), before.parameters(), strict=True)
+        found.append([(after - start).detach() for after, start in pairs])
+    assert any(way.abs().max() > 1e-3 for way in found[0])
+    for whole, quarter, opened in zip(*found, strict=True):
+        torch.testing.assert_close(quarter, whole / 4, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(opened, quarter)
 
 
 def test_lower_layers_change_less(digits: tuple[Images, Images]) -> None:
@@ -166,6 +191,19 @@ def test_balanced_accuracy_counts_classes_equally() -> None:
 
     images = Images(torch.zeros(8, 1, 4, 4, dtype=torch.uint8), torch.tensor([0] * 6 + [1] * 2), ["a", "b"])
     assert score(Always(), images, CPU) == {"accuracy": 0.75, "balanced_accuracy": 0.5}
+
+
+def test_plain_method_looks_at_each_held_out_picture_alone() -> None:
+    """What it names a picture does not depend on those measured with it, which may all be of one class."""
+    torch.manual_seed(0)
+    labels = torch.arange(3).repeat(20)
+    values = (torch.randn(60, 8) + 2 * torch.eye(8)[labels]).double()
+    learned, others = values[:30], values[30:]
+    found = ridge(learned, labels[:30], others)
+    assert (found == labels[30:]).double().mean() > 0.7
+    for label in range(3):
+        alike = labels[30:] == label
+        assert torch.equal(ridge(learned, labels[:30], others[alike]), found[alike])
 
 
 def test_photographs_are_varied_with_their_boxes_and_masks() -> None:

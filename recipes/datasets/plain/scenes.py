@@ -21,10 +21,7 @@ class Boxes:
     boxes: list[Tensor]
     labels: list[Tensor]
     classes: list[str]
-
-    @property
-    def image_size(self) -> int:
-        return self.images.shape[-1]
+    image_size = property(lambda self: self.images.shape[-1])
 
     def __len__(self) -> int:
         return len(self.images)
@@ -71,9 +68,3 @@ def warp_masks(masks: Sequence[Any], side: int) -> Tensor:
     pictures = [Image.fromarray(np.asarray(mask).astype(np.uint8)) for mask in masks]
     warped = [np.array(one.resize((side, side), Image.Resampling.NEAREST)) for one in pictures]
     return torch.from_numpy(np.stack(warped))
-
-
-def warp_boxes(boxes: Sequence[Sequence[float]], size: Sequence[int], side: int, letterbox: bool = False) -> Tensor:
-    """Boxes (n, 4) in a picture of that width and height, when it is made a square."""
-    scale = torch.tensor([side / (max(size) if letterbox else length) for length in (*size, *size)])
-    return torch.tensor(boxes, dtype=torch.float32).view(-1, 4) * scale

@@ -8,24 +8,21 @@ import numpy as np
 import torch
 
 from recipes.datasets.bundled import bundled
-from recipes.datasets.plain.scenes import VOID, Boxes, Masks, read_pictures, warp_boxes, warp_masks
+from recipes.datasets.plain.scenes import VOID, Boxes, Masks, read_pictures, warp_masks
 
 __all__ = ["VOID", "Boxes", "Masks", "open_boxes", "open_masks"]
 
 
-def open_boxes(
-    data: str | None = None, *, image_size: int | None = None, seed: int = 0, letterbox: bool = False
-) -> tuple[Boxes, Boxes]:
-    """annotations/instances_SPLIT.json and the pictures in SPLIT/, for the splits train and test."""
+def open_boxes(data: str | None = None, *, image_size: int | None = None, **_: Any) -> tuple[Boxes, Boxes]:
+    """annotations/instances_SPLIT.json and the pictures in SPLIT/ (train, test), which keep their proportions."""
     parts = []
     for paths, records, objects, names in read_coco(data):
-        side = image_size or records[0]["width"]
-        boxes, labels = [], []
+        side, boxes = image_size or min(records[0]["width"], 128), []
         for record, found in zip(records, objects, strict=True):
             corners = [[x, y, x + width, y + height] for x, y, width, height in (one["bbox"] for one in found)]
-            boxes.append(warp_boxes(corners, (record["width"], record["height"]), side, letterbox))
-            labels.append(torch.tensor([one["label"] for one in found], dtype=torch.int64))
-        parts.append(Boxes(read_pictures(paths, side, letterbox), boxes, labels, names))
+            boxes.append(torch.tensor(corners).float().view(-1, 4) * (side / max(record["width"], record["height"])))
+        labels = [torch.tensor([one["label"] for one in found], dtype=torch.int64) for found in objects]
+        parts.append(Boxes(read_pictures(paths, side, letterbox=True), boxes, labels, names))
     return parts[0], parts[1]
 
 
@@ -33,7 +30,7 @@ def open_masks(data: str | None = None, *, image_size: int | None = None, seed: 
     """annotations/instances_SPLIT.json and the pictures in SPLIT/, for the splits train and test."""
     parts = []
     for paths, records, objects, names in read_coco(data):
-        side = image_size or records[0]["width"]
+        side = image_size or min(records[0]["width"], 128)
         masks = [paint(found, one["height"], one["width"]) for one, found in zip(records, objects, strict=True)]
         parts.append(Masks(read_pictures(paths, side), warp_masks(masks, side), ["background", *names]))
     return parts[0], parts[1]

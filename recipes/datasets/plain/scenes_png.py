@@ -1,18 +1,17 @@
 """Pictures with PNG masks beside them: numbered objects, or classes."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from recipes.core.loading import holdout
-from recipes.datasets.plain.scenes import VOID, Boxes, Masks, read_pictures, warp_boxes, warp_masks
+from recipes.datasets.plain.scenes import VOID, Boxes, Masks, read_pictures, warp_masks
 
 
-def open_boxes(
-    data: str, *, image_size: int | None = None, seed: int = 0, letterbox: bool = False
-) -> tuple[Boxes, Boxes]:
+def open_boxes(data: str, *, image_size: int | None = None, seed: int = 0, **_: Any) -> tuple[Boxes, Boxes]:
     """PNGImages/X.png and PedMasks/X_mask.png, whose values number the objects (PennFudan); a fifth is held out."""
     root, side, parts = Path(data), image_size or 128, []
     for paths in split(sorted((root / "PNGImages").glob("*.png")), seed):
@@ -22,9 +21,9 @@ def open_boxes(
             for number in np.unique(mask[mask > 0]):
                 rows, columns = np.nonzero(mask == number)
                 found.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
-            boxes.append(warp_boxes(np.array(found).tolist(), mask.shape[::-1], side, letterbox))
+            boxes.append(torch.tensor(np.array(found)).float().view(-1, 4) * (side / max(mask.shape)))
         labels = [torch.zeros(len(found), dtype=torch.int64) for found in boxes]
-        parts.append(Boxes(read_pictures(paths, side, letterbox), boxes, labels, ["object"]))
+        parts.append(Boxes(read_pictures(paths, side, letterbox=True), boxes, labels, ["object"]))
     return parts[0], parts[1]
 
 

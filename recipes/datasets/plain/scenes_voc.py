@@ -1,28 +1,31 @@
 """Pictures with boxes or masks in Pascal VOC's layout."""
 
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import torch
 from PIL import Image
 
-from recipes.datasets.plain.scenes import VOID, Boxes, Masks, read_pictures, warp_boxes, warp_masks
+from recipes.datasets.plain.scenes import VOID, Boxes, Masks, read_pictures, warp_masks
 
 
-def open_boxes(
-    data: str, *, image_size: int | None = None, seed: int = 0, letterbox: bool = False
-) -> tuple[Boxes, Boxes]:
-    """JPEGImages, Annotations and ImageSets/Main, in this folder or below it; difficult objects are skipped."""
+def open_boxes(data: str, *, image_size: int | None = None, **_: Any) -> tuple[Boxes, Boxes]:
+    """JPEGImages, which keep their proportions, Annotations and ImageSets/Main, in this folder or below it.
+
+    Difficult objects are skipped.
+    """
     home, side = next(Path(data).glob("**/JPEGImages")).parent, image_size or 128
     objects = {path.stem: read_xml(path) for path in (home / "Annotations").glob("*.xml")}
     classes = sorted({name for _, found in objects.values() for name, _ in found})
     parts = []
     for stems in read_splits(home, "Main"):
         found = [objects[stem] for stem in stems]
-        boxes = [warp_boxes([box for _, box in things], size, side, letterbox) for size, things in found]
+        corners = [(torch.tensor([box for _, box in things]).view(-1, 4), max(size)) for size, things in found]
+        boxes = [one * (side / longer) for one, longer in corners]
         labels = [torch.tensor([classes.index(name) for name, _ in objects[stem][1]]).long() for stem in stems]
-        parts.append(Boxes(read_pictures(picture_paths(home, stems), side, letterbox), boxes, labels, classes))
+        parts.append(Boxes(read_pictures(picture_paths(home, stems), side, letterbox=True), boxes, labels, classes))
     return parts[0], parts[1]
 
 

@@ -1,7 +1,7 @@
 """Opens scenes in whatever format they are."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,12 @@ CAMVID = [
 
 
 def open_boxes(
-    data: Any = None, *, image_size: int | None = None, seed: int = 0, letterbox: bool = False
+    data: Any = None,
+    *,
+    image_size: int | None = None,
+    seed: int = 0,
+    letterbox: bool = False,
+    enlarged: Callable[[Sequence[Tensor], Sequence[Tensor], int], int] | None = None,
 ) -> tuple[Boxes, Boxes]:
     """The train and the test part of a set of pictures with boxes.
 
@@ -61,6 +66,8 @@ def open_boxes(
         seed: of the pictures held out where the set has no parts of its own.
         letterbox: keep each picture's proportions: it fills the square's width or height from the upper left
             corner, and the rest is black.
+        enlarged: of a folder, where no size is given: from the boxes and labels of the train part's pictures, as they
+            are at the size that they would get, and that size to the one they get, if it is larger.
 
     Raises:
         InputError: naming the file and the record that cannot be used.
@@ -69,36 +76,47 @@ def open_boxes(
     if pair is not None:
         return boxes_of(pair, image_size, letterbox)
     found = find_scenes(data, "boxes")
-    parts, image_size = prepare(found, image_size, seed)
-    if image_size < SMALLEST:
-        sides = f"pictures of {image_size} pixels a side, expected at least {SMALLEST} to find objects in"
+    parts, side = prepare(found, image_size, seed)
+    if side < SMALLEST:
+        sides = f"pictures of {side} pixels a side, expected at least {SMALLEST} to find objects in"
         raise InputError(f"{found.root}: {sides}; image_size enlarges them")
     if found.format == "classes":
         raise InputError(f"{found.root}: its masks give classes of pixels, not objects: boxes cannot be derived")
+    targets = [[objects_of(scene, found) for scene in scenes] for scenes in parts]
 
-    def read(scenes: list[Scene]) -> Boxes:
-        images = torch.empty(len(scenes), 3, image_size, image_size, dtype=torch.uint8)
-        targets: list[dict[str, Tensor]] = []
-        ignored: list[dict[str, Tensor]] = []
+    def scaled(scene: Scene, target: dict[str, Tensor]) -> dict[str, Tensor]:
+        return target | {"boxes": target["boxes"] * torch.tensor(scale_of(scene.size, side, letterbox))}
+
+    if data is not None and image_size is None and enlarged is not None:
+        learned = [scaled(scene, target) for scene, (target, _) in zip(parts[0], targets[0], strict=True)]
+        side = max(side, enlarged([one["boxes"] for one in learned], [one["labels"] for one in learned], side))
+
+    def read(scenes: list[Scene], targets: list[tuple[dict[str, Tensor], dict[str, Tensor]]]) -> Boxes:
+        images = torch.empty(len(scenes), 3, side, side, dtype=torch.uint8)
         for i, scene in enumerate(scenes):
-            images[i] = (read_letterboxed if letterbox else read_warped)(scene.picture, image_size)
-            things = number_objects(scene) if found.format == "objects" else scene.things
-            scale = torch.tensor(scale_of(scene.size, image_size, letterbox))
-            for out, chosen in ((targets, False), (ignored, True)):
-                changed = Counter() if chosen else found.changed
-                these = [thing for thing in things if thing.ignored is chosen]
-                clipped = [(clipped_box(thing.box, scene.size, changed), thing.label) for thing in these]
-                kept = [(box, label) for box, label in clipped if box is not None]
-                corners = torch.tensor([box for box, _ in kept], dtype=torch.float32).reshape(-1, 4) * scale
-                out.append({"boxes": corners, "labels": torch.tensor([label for _, label in kept], dtype=torch.int64)})
-        boxes, labels = [one["boxes"] for one in targets], [one["labels"] for one in targets]
-        some_ignored = ignored if any(len(one["labels"]) for one in ignored) else []
-        return Boxes(images, boxes, labels, found.classes, names_of(scenes, found.root), some_ignored)
+            images[i] = (read_letterboxed if letterbox else read_warped)(scene.picture, side)
+        pairs = [[scaled(scene, one) for one in both] for scene, both in zip(scenes, targets, strict=True)]
+        boxes, labels = [one["boxes"] for one, _ in pairs], [one["labels"] for one, _ in pairs]
+        ignored = [other for _, other in pairs] if any(len(other["labels"]) for _, other in pairs) else []
+        return Boxes(images, boxes, labels, found.classes, names_of(scenes, found.root), ignored)
 
-    train, test = read(parts[0]), read(parts[1])
+    train, test = (read(*both) for both in zip(parts, targets, strict=True))
     tell_left_out(found.root, found.changed)
     require_objects(found, [any(map(len, part.labels)) for part in (train, test)])
     return train, test
+
+
+def objects_of(scene: Scene, found: Found) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The boxes (n, 4) in pixels of the picture and the labels (n,) of its objects, and those of the ignored ones."""
+    things, both = number_objects(scene) if found.format == "objects" else scene.things, []
+    for chosen in (False, True):
+        changed = Counter() if chosen else found.changed
+        these = [thing for thing in things if thing.ignored is chosen]
+        clipped = [(clipped_box(thing.box, scene.size, changed), thing.label) for thing in these]
+        kept = [(box, label) for box, label in clipped if box is not None]
+        corners = torch.tensor([box for box, _ in kept], dtype=torch.float32).reshape(-1, 4)
+        both.append({"boxes": corners, "labels": torch.tensor([label for _, label in kept], dtype=torch.int64)})
+    return both[0], both[1]
 
 
 def open_masks(data: Any = None, *, image_size: int | None = None, seed: int = 0) -> tuple[Masks, Masks]:

@@ -59,23 +59,21 @@ def decode(codes: Tensor, references: Tensor) -> Tensor:
     return torch.cat([center - half, center + half], dim=-1)
 
 
-def nms(boxes: Tensor, scores: Tensor, threshold: float, labels: Tensor | None = None) -> Tensor:
+def nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
     """Non-maximum suppression: from the surest box down, each removes those that overlap it too much.
 
     Args:
         boxes: (N, 4).
         scores: (N,).
-        threshold: the largest overlap (IoU) at which both boxes stay.
         labels: (N,); boxes with different labels leave each other alone.
+        threshold: the largest overlap (IoU) at which both boxes stay.
 
     Returns:
         Indices of the boxes that stay, the surest first.
     """
     order = scores.argsort(descending=True, stable=True)
     boxes = boxes[order]
-    removes = box_iou(boxes, boxes) > threshold  # (N, N)
-    if labels is not None:
-        removes &= labels[order, None] == labels[order]
+    removes = (box_iou(boxes, boxes) > threshold) & (labels[order, None] == labels[order])  # (N, N)
     gone, stays = removes.cpu().numpy(), np.ones(len(order), dtype=bool)  # numpy walks rows faster
     for i in range(len(order)):
         if stays[i]:

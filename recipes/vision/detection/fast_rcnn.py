@@ -28,9 +28,11 @@ from recipes.core.figures import draw_curves, new_figure, show_picture
 from recipes.core.frame import Claim, Loop, Options, Precision, Result, batches, main, option, predict, recipe
 from recipes.core.measure import macs
 from recipes.datasets.scenes import Boxes, open_boxes
+from recipes.vision.detection.backbone import BackboneFeatures
 from recipes.vision.detection.drawing import draw_frames, show_boxes
 from recipes.vision.detection.features import SmallFeatures
 from recipes.vision.detection.rcnn import RCNN, without_moving
+from recipes.vision.detection.region_backbone import on_backbone, open_features
 from recipes.vision.detection.region_detector import RegionDetector
 from recipes.vision.detection.regions import Proposed, RegionDetection, moved_along, propose
 from recipes.vision.detection.scoring import commonest_places, evaluate
@@ -43,6 +45,10 @@ class FastRCNNOptions(Options):
     image_size: int | None = option(None, "side in pixels of the square that pictures are fitted into", least=8)
     regions: int = option(80, "proposed for each picture; photos want 500 to 2000", least=1)
     width: int = option(12, "channels of the first convolution", least=1)
+    backbone: str | None = option(
+        None, "for photos, with 500 regions: timm:NAME or torchvision:NAME, not the small network", copied=False
+    )
+    weights: str | None = option(None, "of the backbone: pretrained, a file, or a name of torchvision's", copied=False)
     epochs: int = 6
     batch_size: int = 16
     lr: float = 6e-3
@@ -79,8 +85,7 @@ def roi_pool(features: Tensor, boxes: Tensor, side: int, stride: int) -> Tensor:
         first = (start[..., None] + part * cells // side).clamp(max=limit - 1)  # (batch, R, side)
         last = (start[..., None] - (-(part + 1) * cells // side)).clamp(max=limit) - 1
         length = (last - first + 1).clamp(min=1)
-        powers = range(1, (limit // side + 2).bit_length())  # no part is longer
-        level = sum((length >= 2**power).long() for power in powers) + torch.zeros_like(first)  # its windows: 2^level
+        level = sum((length >= 2**power).long() for power in range(1, limit.bit_length()))  # its windows: 2^level
         spans.append((first, torch.maximum(last + 1 - 2**level, first), level))
     windows, high, (heights, widths) = [], features, ((limit // side + 2).bit_length() for limit in (rows, columns))
     for tall in range(heights):
@@ -92,11 +97,8 @@ def roi_pool(features: Tensor, boxes: Tensor, side: int, stride: int) -> Tensor:
     table = torch.stack(windows, dim=2).flatten(2)  # (batch, channels, windows · rows · columns)
     (top, bottom, tall), (left, right, wide) = spans
     level = tall[..., :, None] * widths + wide[..., None, :]  # (batch, R, side, side)
-    strongest = []
-    for y in (top, bottom):
-        for x in (left, right):
-            index = ((level * rows + y[..., :, None]) * columns + x[..., None, :]).flatten(1)
-            strongest.append(table.gather(2, index[:, None].expand(-1, table.shape[1], -1)))
+    four = [(level * rows + y[..., :, None]) * columns + x[..., None, :] for y in (top, bottom) for x in (left, right)]
+    strongest = [table.gather(2, one.flatten(1)[:, None].expand(-1, table.shape[1], -1)) for one in four]
     return torch.stack(strongest).amax(dim=0).unflatten(2, level.shape[1:]).transpose(1, 2)
 
 
@@ -177,7 +179,23 @@ def figure(result: Result) -> Any:
     return picture
 
 
-run.predicts(RegionDetection, build)
+class FastRCNNOnBackbone(RegionDetector):
+    """The same over the maps of a pretrained network, which are added up."""
+
+    def __init__(self, num_classes: int, features: Any) -> None:
+        layers = BackboneFeatures(features)
+        super().__init__(num_classes, inputs=layers.channels * 7**2, samples=32)
+        self.layers = layers
+
+    def features_under(self, images: Tensor, regions: Tensor) -> Tensor:
+        return roi_pool(self.layers(images).float(), regions, 7, self.layers.stride).flatten(2)
+
+
+def build_on_backbone(options: FastRCNNOptions, data: Any) -> FastRCNNOnBackbone:
+    return FastRCNNOnBackbone(len(data.classes), open_features(options, data, [8, 16, 32]))
+
+
+run.predicts(RegionDetection, build, on_backbone(build_on_backbone, figure))
 
 
 if __name__ == "__main__":

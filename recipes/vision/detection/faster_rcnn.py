@@ -54,12 +54,10 @@ class FasterRCNN(nn.Module):
     In training it takes the targets too and returns the loss, else `Detections`.
     """
 
-    sides: Tensor
-
-    def __init__(self, num_classes: int, sides: list[float], features: Any, proposals: int = 50) -> None:
+    def __init__(self, num_classes: int, sides: list[float], features: Any, proposals: int, crowded: bool) -> None:
         super().__init__()
-        self.crowded = False  # many objects of very different sizes: larger samples, which they share evenly
-        self.register_buffer("sides", torch.tensor(sides))
+        self.crowded = crowded  # with many objects of very different sizes: larger samples, which they share evenly
+        self.sides: Tensor = nn.Buffer(torch.tensor(sides))
         self.num_classes, self.proposals, self.features, width = num_classes, proposals, features, features.channels
         self.parts, self.samples = (5, 1) if features.stride == 4 else (7, 2)  # of RoI align
         self.region = conv_block(width, width)
@@ -109,11 +107,10 @@ class FasterRCNN(nn.Module):
     def detect(self, scores: Tensor, boxes: Tensor, overlap: float = 0.45) -> Detections:
         """The boxes with the highest scores that are left by non-maximum suppression, class by class."""
         found = []
-        for picture_scores, picture_boxes in zip(scores, boxes, strict=True):
-            box, label = (picture_scores > 0.02).nonzero(as_tuple=True)
-            kept = nms(picture_boxes[box, label], picture_scores[box, label], overlap, label)[:100]
-            box, label = box[kept], label[kept]
-            found.append({"boxes": picture_boxes[box, label], "scores": picture_scores[box, label], "labels": label})
+        for score, box in zip(scores.flatten(1), boxes.flatten(1, 2), strict=True):  # of each picture
+            best = (score > 0.02).nonzero()[:, 0]
+            kept = best[nms(box[best], score[best], best % self.num_classes, overlap)[:100]]
+            found.append({"boxes": box[kept], "scores": score[kept], "labels": kept % self.num_classes})
         return found
 
     def loss(self, images: Tensor, targets: Detections) -> Tensor:
@@ -137,12 +134,8 @@ class FasterRCNN(nn.Module):
 
 
 def stage_loss(logits: Tensor, labels: Tensor, codes: Tensor, goals: Tensor) -> Tensor:
-    """Cross-entropy of sampled boxes, and smooth L1 of the codes (O, 4) of those on objects.
-
-    Logits are (R, 2) for an object or none, or (R, 1 + classes); labels (R,), of which 0 is background.
-    """
-    location = F.smooth_l1_loss(codes, goals, reduction="sum")
-    return F.cross_entropy(logits, labels) + location / max(len(codes), 1)
+    """Cross-entropy of sampled boxes, whose label 0 is background, and smooth L1 of the codes of those on objects."""
+    return F.cross_entropy(logits, labels) + F.smooth_l1_loss(codes, goals, reduction="sum") / max(len(codes), 1)
 
 
 def anchor_boxes(sides: Tensor, rows: int, columns: int, stride: int) -> Tensor:
@@ -177,9 +170,8 @@ def build(options: FasterRCNNOptions, data: Any) -> FasterRCNN:
     sides = anchor_sides(data) if isinstance(data, Boxes) else data.sides
     features = backbone_features(options, data) or SmallFeatures(options.width)
     crowded = options.data is not None and options.backbone is None
-    model = FasterRCNN(len(data.classes), sides, features, options.proposals or (300 if crowded else 50))
-    model.crowded = crowded
-    return model
+    proposals = options.proposals or (300 if crowded else 50)
+    return FasterRCNN(len(data.classes), sides, features, proposals, crowded)
 
 
 def train(model: FasterRCNN, train_set: Boxes, options: FasterRCNNOptions) -> Loop:
@@ -187,7 +179,7 @@ def train(model: FasterRCNN, train_set: Boxes, options: FasterRCNNOptions) -> Lo
     optimizer = torch.optim.AdamW(parameter_groups(model, options.lr), weight_decay=0.01)
     loop = Loop(model, optimizer, batches(train_set, options), options)
     for images, targets in loop:
-        images, targets = augment(images, targets, photos=options.backbone is not None)
+        images, targets = augment(images, targets, photos=options.backbone is not None, mirror=options.mirror)
         loop.step(loop.model(images, targets))
     return loop
 

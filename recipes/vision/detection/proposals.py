@@ -39,9 +39,7 @@ def within(boxes: Tensor, size: Any) -> Tensor:
     return boxes.clamp(min=0).minimum(boxes.new_tensor([size[1], size[0], size[1], size[0]]))
 
 
-def sample(
-    true: Tensor, boxes: Tensor, *, high: float, low: float, count: int, even: bool = False
-) -> tuple[Tensor, Tensor]:
+def sample(true: Tensor, boxes: Tensor, *, high: float, low: float, count: int, even: bool) -> tuple[Tensor, Tensor]:
     """A random sample of boxes, at most half of them on objects.
 
     Args:
@@ -56,10 +54,7 @@ def sample(
     Returns:
         Indices of the boxes chosen, and for each the index of its object, or -1 for background.
     """
-    if len(true) == 0:
-        chosen = torch.randperm(len(boxes), device=boxes.device)[:count]
-        return chosen, torch.full_like(chosen, -1)
-    overlaps = box_iou(true, boxes)  # (objects, N)
+    overlaps = box_iou(true if len(true) else true.new_zeros(1, 4), boxes)  # (objects, N)
     overlap, matched = overlaps.max(dim=0)
     best = (overlaps == overlaps.amax(dim=1, keepdim=True)).any(dim=0) & (overlap > 0)
     if even:

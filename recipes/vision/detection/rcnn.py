@@ -33,6 +33,7 @@ from recipes.vision.detection.boxes import box_iou
 from recipes.vision.detection.drawing import draw_frames, show_boxes
 from recipes.vision.detection.features import conv_block
 from recipes.vision.detection.proposals import recall
+from recipes.vision.detection.region_backbone import on_backbone, open_features
 from recipes.vision.detection.region_detector import RegionDetector
 from recipes.vision.detection.regions import Proposed, RegionDetection, moved_along, propose
 from recipes.vision.detection.scoring import commonest_places, evaluate, mean_average_precision, truths
@@ -46,6 +47,10 @@ class RCNNOptions(Options):
     image_size: int | None = option(None, "side in pixels of the square that pictures are fitted into", least=8)
     regions: int = option(80, "proposed for each picture; photos want 500 to 2000", least=1)
     width: int = option(12, "channels of the first convolution", least=1)
+    backbone: str | None = option(
+        None, "for photos, with 500 regions: timm:NAME or torchvision:NAME, not the small network", copied=False
+    )
+    weights: str | None = option(None, "of the backbone: pretrained, a file, or a name of torchvision's", copied=False)
     epochs: int = 6
     batch_size: int = 16
     lr: float = 4e-3
@@ -211,7 +216,25 @@ def figure(result: Result) -> Any:
     return picture
 
 
-run.predicts(RegionDetection, build)
+class RCNNOnBackbone(RegionDetector):
+    """The same classifier, but for larger pieces and the last map of a pretrained network."""
+
+    side = 96
+
+    def __init__(self, num_classes: int, features: Any) -> None:
+        super().__init__(num_classes, inputs=features.channels[0] * (self.side // 32) ** 2, samples=16)
+        self.layers = features
+
+    def features_under(self, images: Tensor, regions: Tensor) -> Tensor:
+        crops = warp(images, regions, self.side)  # (batch, R, 3, side, side)
+        return self.layers(crops.flatten(0, 1))[0].unflatten(0, crops.shape[:2]).flatten(2)
+
+
+def build_on_backbone(options: RCNNOptions, data: Any) -> RCNNOnBackbone:
+    return RCNNOnBackbone(len(data.classes), open_features(options, data, [32]))
+
+
+run.predicts(RegionDetection, build, on_backbone(build_on_backbone, figure))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """What R-CNN and Fast R-CNN share: a head that judges regions by their features, and its loss."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.vision.detection.boxes import Detections, decode, encode, nms
-from recipes.vision.detection.proposals import sample, within
+from recipes.vision.detection.boxes import Detections, box_iou, decode, encode, nms
+from recipes.vision.detection.proposals import within
 
 
 class RegionDetector(nn.Module):
@@ -17,14 +18,13 @@ class RegionDetector(nn.Module):
     regions (batch, R, 4) in pictures, (batch, R, `inputs`).
     """
 
+    features_under: Callable[[Tensor, Tensor], Tensor]
+
     def __init__(self, num_classes: int, inputs: int, samples: int) -> None:
         super().__init__()
         self.num_classes, self.samples = num_classes, samples
         self.hidden = nn.Linear(inputs, 128)
         self.heads = nn.Linear(128, 1 + 5 * num_classes)  # logits of background and classes, four codes a class
-
-    def features_under(self, images: Tensor, regions: Tensor) -> Tensor:
-        raise NotImplementedError
 
     def judge(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (batch, R, 1 + classes; 0 is background) and codes (batch, R, classes, 4)."""
@@ -43,34 +43,43 @@ class RegionDetector(nn.Module):
         if targets is not None:
             return self.loss(images, regions, targets)
         pairs = zip(images, regions, strict=True)  # one by one: thousands of regions take room
-        return [self.detect(*self.raw(image[None], own[None]))[0] for image, own in pairs]
+        return [self.detect(*self.raw(image[None], own[None])) for image, own in pairs]
 
-    def detect(self, scores: Tensor, boxes: Tensor, overlap: float = 0.4) -> Detections:
-        """The boxes with the highest scores that are left by non-maximum suppression, class by class."""
-        found = []
-        for picture_scores, picture_boxes in zip(scores, boxes, strict=True):
-            box, label = (picture_scores > 0.02).nonzero(as_tuple=True)
-            best = picture_scores[box, label].topk(min(400, len(box))).indices
-            box, label = box[best], label[best]
-            kept = nms(picture_boxes[box, label], picture_scores[box, label], overlap, label)[:100]
-            box, label = box[kept], label[kept]
-            found.append({"boxes": picture_boxes[box, label], "scores": picture_scores[box, label], "labels": label})
-        return found
+    def detect(self, scores: Tensor, boxes: Tensor, overlap: float = 0.4) -> dict[str, Tensor]:
+        """Of one picture, the boxes with the highest scores that are left by non-maximum suppression by class."""
+        scores, boxes = scores.flatten(), boxes.flatten(0, 2)  # region by region, of each the classes
+        found = (scores > 0.02).nonzero()[:, 0]
+        best = found[scores[found].topk(min(400, len(found))).indices]
+        kept = best[nms(boxes[best], scores[best], best % self.num_classes, overlap)[:100]]
+        return {"boxes": boxes[kept], "scores": scores[kept], "labels": kept % self.num_classes}
 
     def loss(self, images: Tensor, regions: list[Tensor], targets: Detections) -> Tensor:
         """Cross-entropy of a balanced sample of the regions, and smooth L1 of the codes of those on objects."""
         labels, goals, chosen = [], [], []
         for offered, target in zip(regions, targets, strict=True):
             offered = torch.cat([offered, target["boxes"]])  # the true boxes are good examples
-            picked, matched = sample(target["boxes"], offered, high=0.5, low=0.5, count=self.samples)
-            on = matched >= 0
-            labels.append(torch.zeros_like(picked).masked_scatter(on, target["labels"][matched[on]] + 1))
+            picked, matched = sample_regions(target["boxes"], offered, self.samples)
+            on, missing = matched >= 0, (0, self.samples - len(picked))  # as many in each picture, those lacking as -1
+            label = torch.zeros_like(picked).masked_scatter(on, target["labels"][matched[on]] + 1)
+            labels.append(F.pad(label, missing, value=-1))
             goals.append(encode(target["boxes"][matched[on]], offered[picked[on]]))
-            missing = self.samples - len(picked)  # as many in each picture: those that lack do not count
-            chosen.append(F.pad(offered[picked], (0, 0, 0, missing)))
+            chosen.append(F.pad(offered[picked], (0, 0, *missing)))
         logits, codes = self.judge(self.features_under(images, torch.stack(chosen)))
-        counts = torch.stack([torch.arange(self.samples, device=images.device) < len(label) for label in labels])
-        label = torch.cat(labels)
+        label = torch.stack(labels)  # (batch, samples)
         on = label > 0
-        location = F.smooth_l1_loss(codes[counts][on, label[on] - 1], torch.cat(goals), reduction="sum")
-        return F.cross_entropy(logits[counts], label) + location / on.sum().clamp(min=1)
+        location = F.smooth_l1_loss(codes[on, label[on] - 1], torch.cat(goals), reduction="sum") / on.sum().clamp(min=1)
+        return location + F.cross_entropy(logits.flatten(0, 1), label.flatten(), ignore_index=-1)
+
+
+def sample_regions(true: Tensor, regions: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """A random sample of regions (R, 4), at most half of them on true boxes (objects, 4), which they overlap by half.
+
+    Returns:
+        Indices of the regions chosen, and for each the index of its object, or -1 for background.
+    """
+    overlap, matched = box_iou(F.pad(true, (0, 0, 0, 1)), regions).max(dim=0)  # an empty box, if there is none
+    on = overlap >= 0.5
+    positive, negative = on.nonzero()[:, 0], (~on).nonzero()[:, 0]
+    positive = positive[torch.randperm(len(positive), device=true.device)][: count // 2]
+    negative = negative[torch.randperm(len(negative), device=true.device)][: count - len(positive)]
+    return torch.cat([positive, negative]), torch.cat([matched[positive], torch.full_like(negative, -1)])

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recipes.core.evaluation import map_tensors
 from recipes.datasets.scenes import Boxes
@@ -38,22 +39,15 @@ def regions_of(image: Tensor, most: int) -> Tensor:
     return torch.cat([boxes, whole.expand(most - len(boxes), 4)])
 
 
-def moved_along(images: Tensor, regions: Tensor, targets: Detections) -> tuple[Tensor, list[Tensor], Detections]:
-    """Pictures shifted and zoomed, and with them their objects, and of their regions (batch, R, 4) those still seen."""
-    marked = [
-        {
-            "boxes": torch.cat([target["boxes"], own]),
-            "labels": torch.cat([target["labels"], -torch.ones_like(own[:, 0])]),
-        }
-        for target, own in zip(targets, regions, strict=True)
-    ]
-    images, marked = shift_and_zoom(images, marked)
+def moved_along(images: Tensor, regions: Tensor, targets: Detections, *, mirror: bool = False) -> tuple[Any, ...]:
+    """Pictures shifted and zoomed, of their regions (batch, R, 4) those still seen (a list), and their objects."""
+    marked = []  # regions go along as objects of the label -1
+    for target, own in zip(targets, regions, strict=True):
+        labels = F.pad(target["labels"], (0, len(own)), value=-1)
+        marked.append({"boxes": torch.cat([target["boxes"], own]), "labels": labels})
+    images, marked = shift_and_zoom(images, marked, mirror=mirror)
     seen = [one["boxes"][one["labels"] < 0] for one in marked]
-    true = [one["labels"] >= 0 for one in marked]
-    follow = [
-        {"boxes": one["boxes"][own], "labels": one["labels"][own].long()} for one, own in zip(marked, true, strict=True)
-    ]
-    return images, seen, follow
+    return images, seen, [{key: value[one["labels"] >= 0] for key, value in one.items()} for one in marked]
 
 
 @dataclass(kw_only=True)

@@ -18,7 +18,8 @@ def selective_search(image: Tensor, most: int = 2000, scales: tuple[float, ...] 
     Args:
         image: (3, height, width) uint8.
         most: regions.
-        scales: of the segments to start from, until there are enough; a larger one makes fewer, and larger.
+        scales: of the segments to start from: a larger one makes fewer, and larger. Where fewer than 200 regions are
+            wanted, the next scale is taken only if there are not enough.
     """
     from skimage.color import rgb2lab
     from skimage.segmentation import felzenszwalb
@@ -29,7 +30,7 @@ def selective_search(image: Tensor, most: int = 2000, scales: tuple[float, ...] 
         segments = felzenszwalb(pixels, scale=scale, sigma=0.8, min_size=max(8, pixels[..., 0].size // 4000))
         boxes = merged(segments, colors)  # the last is the whole picture
         found += [*zip(random.random(len(boxes)) * np.arange(len(boxes), 0, -1), boxes, strict=True)]
-        if len(found) >= most:
+        if len(found) >= most and most < 200:  # a few are better from one scale
             break
     ordered = dict.fromkeys(box for _, box in sorted(found))  # each box once
     return torch.tensor([*ordered][:most], dtype=torch.float32).view(-1, 4)
@@ -40,45 +41,40 @@ def merged(segments: Any, colors: Any) -> list[tuple[int, ...]]:
 
     Neighbors are alike that share colors, are small, and fill the box around both of them.
     """
+    from scipy.ndimage import find_objects
+
     flat, count, whole = segments.ravel(), segments.max() + 1, segments.size
     size = [*np.bincount(flat).astype(float)]
     counts = [np.bincount(flat * 25 + bins, minlength=count * 25).reshape(count, 25) for bins in colors.T]
     histogram = [*np.concatenate(counts, axis=1) / np.array(size)[:, None] / 3]
-    y, x = (grid.ravel() for grid in np.indices(segments.shape))
-    corner, opposite = np.full((count, 2), whole), np.zeros((count, 2), int)
-    for axis, values in enumerate((x, y)):
-        np.minimum.at(corner[:, axis], flat, values)
-        np.maximum.at(opposite[:, axis], flat, values + 1)
-    boxes = [*np.concatenate([corner, opposite], axis=1)]
+    boxes: list[tuple[int, ...]] = [(x.start, y.start, x.stop, y.stop) for y, x in find_objects(segments + 1)]
 
-    def around(a: int, b: int) -> Any:
-        return np.concatenate([np.minimum(boxes[a][:2], boxes[b][:2]), np.maximum(boxes[a][2:], boxes[b][2:])])
+    def around(a: int, b: int) -> tuple[int, ...]:
+        pairs = [*zip(boxes[a], boxes[b], strict=True)]
+        return (*map(min, pairs[:2]), *map(max, pairs[2:]))
 
     def unlike(a: int, b: int) -> float:
         left, top, right, bottom = around(a, b)
         gap = (right - left) * (bottom - top) - size[a] - size[b]
         return (size[a] + size[b]) / whole + gap / whole - np.minimum(histogram[a], histogram[b]).sum()
 
-    across, down = (segments[:, :-1], segments[:, 1:]), (segments[:-1], segments[1:])
-    touching = {
-        (int(a), int(b)) for one, other in (across, down) for a, b in zip(one.flat, other.flat, strict=True) if a != b
-    }
     near: list[set[int]] = [set() for _ in range(count)]
-    for a, b in touching:
-        near[a].add(b)
-        near[b].add(a)
-    queue = [(unlike(a, b), a, b) for a, b in {(min(pair), max(pair)) for pair in touching}]
+    for one, other in ((segments[:, :-1], segments[:, 1:]), (segments[:-1], segments[1:])):
+        for a, b in {*zip(one[one != other].tolist(), other[one != other].tolist(), strict=True)}:
+            near[a].add(b)
+            near[b].add(a)
+    queue = [(unlike(a, b), a, b) for a in range(count) for b in near[a] if a < b]
     heapq.heapify(queue)
     while queue:
         _, a, b = heapq.heappop(queue)
         if near[a] and near[b]:  # neither is part of a larger one yet
-            new, others = len(boxes), (near[a] | near[b]) - {a, b}
+            new = len(boxes)
             boxes.append(around(a, b))
             size.append(size[a] + size[b])
             histogram.append((size[a] * histogram[a] + size[b] * histogram[b]) / size[new])
-            near.append(others)
+            near.append((near[a] | near[b]) - {a, b})
             near[a], near[b] = set(), set()
-            for other in others:
-                near[other] = near[other] - {a, b} | {new}
-                heapq.heappush(queue, (unlike(new, other), other, new))
-    return [tuple(box.tolist()) for box in boxes]
+            for beside in near[new]:
+                near[beside] = near[beside] - {a, b} | {new}
+                heapq.heappush(queue, (unlike(new, beside), beside, new))
+    return boxes

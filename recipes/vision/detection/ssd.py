@@ -99,7 +99,7 @@ class SSD(nn.Module):
             best = scores.flatten().topk(min(4 * most, scores.numel()))  # scores: (D, classes)
             chosen = best.indices[best.values > 0.02]
             box, label = chosen // self.num_classes, chosen % self.num_classes
-            kept = nms(picture_boxes[box], scores[box, label], self.overlap, label)[:most]
+            kept = nms(picture_boxes[box], scores[box, label], label, self.overlap)[:most]
             box, label = box[kept], label[kept]
             answer = {"boxes": picture_boxes[box], "scores": scores[box, label], "labels": label}
             found.append(answer | {"levels": self.levels[box]})
@@ -159,7 +159,7 @@ def train(model: SSD, train_set: Boxes, options: SSDOptions) -> Loop:
     optimizer = torch.optim.AdamW(parameter_groups(model, options.lr), weight_decay=0.01)
     loop = Loop(model, optimizer, batches(train_set, options), options)
     for images, targets in loop:
-        images, targets = augment(images, targets, photos=options.backbone is not None)
+        images, targets = augment(images, targets, photos=options.backbone is not None, mirror=options.mirror)
         logits, codes = loop.model(images)
         loop.step(ssd_loss(logits, codes, targets, model.defaults, options.mining))
     return loop

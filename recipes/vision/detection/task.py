@@ -141,7 +141,7 @@ def train(model: CenterNet, train_set: Boxes, options: CenterNetOptions) -> Loop
     loop = Loop(model, optimizer, batches(train_set, options), options)
     for images, targets in loop:
         if options.moved:
-            images, targets = augment(images, targets, photos=options.backbone is not None)
+            images, targets = augment(images, targets, photos=options.backbone is not None, mirror=options.mirror)
         logits, boxes = loop.model(images)
         loop.step(center_loss(logits, boxes, targets, model.stride))
     return loop

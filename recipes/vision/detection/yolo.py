@@ -7,11 +7,13 @@ the class it is the score. Of a cell's two boxes, the one that fits an object be
 from it. A cell names one class only, so a coarse grid misses objects that stand close together.
 
 The loss is the paper's sum of squares, in which boxes count five times and empty cells half. The paper's fully
-connected last layers are convolutions here, as in the versions that followed.
+connected last layers are convolutions here, as in the versions that followed. On your pictures a rule of the third
+version holds too: a box that overlaps an object by half, though another is responsible, does not count as empty. Else
+boxes that fit an object alike, in one cell or in two neighbors, hold each other's confidence down.
 
 Notes: 83
 Paper: Redmon, Divvala, Girshick and Farhadi (2016), "You Only Look Once: Unified, Real-Time Object Detection",
-    https://arxiv.org/abs/1506.02640
+    https://arxiv.org/abs/1506.02640; Redmon and Farhadi (2018), "YOLOv3", https://arxiv.org/abs/1804.02767
 Data: handwritten digits of four kinds on cluttered backgrounds, 64×64 pixels; yours as COCO, Pascal VOC, or PNG masks
     of numbered objects. For photos add
     --backbone timm:tf_efficientnet_lite0 --weights pretrained --steps 300 --lr 2e-3
@@ -28,17 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recipes.core.figures import draw_curves, new_figure, show_picture
-from recipes.core.frame import (
-    Claim,
-    InputError,
-    Loop,
-    Result,
-    batches,
-    main,
-    option,
-    predict,
-    recipe,
-)
+from recipes.core.frame import Claim, InputError, Loop, Result, batches, main, option, predict, recipe
 from recipes.datasets.scenes import Boxes
 from recipes.vision.detection.backbone import backbone_features, parameter_groups
 from recipes.vision.detection.boxes import Detections, box_iou, nms
@@ -54,6 +46,7 @@ class YOLOOptions(DetectorOptions):
     stride: int | None = option(None, "side of a cell in pixels, a power of two; 8, or 16 with a backbone", least=2)
     width: int = option(12, "channels of the small network's first convolution", least=1)
     overlap: float = option(0.5, "largest IoU of two boxes of a class that are both kept", least=0, most=1)
+    ignore: float | None = option(None, "IoU with an object above which no box counts as empty; yours: 0.5", most=1)
     epochs: int = 20
     batch_size: int = 16
     lr: float = 8e-3
@@ -106,7 +99,7 @@ class YOLO(nn.Module):
             best = picture_scores.flatten().topk(min(2 * most, picture_scores.numel()))
             chosen = best.indices[best.values > 0.01]
             box, label = chosen // self.num_classes, chosen % self.num_classes
-            kept = nms(picture_boxes[box], picture_scores[box, label], self.overlap, label)[:most]
+            kept = nms(picture_boxes[box], picture_scores[box, label], label, self.overlap)[:most]
             box, label = box[kept], label[kept]
             answer = {"boxes": picture_boxes[box], "scores": picture_scores[box, label], "labels": label}
             found.append(answer | {"confidences": picture_scores[box].sum(dim=1)})  # probabilities sum to 1
@@ -127,12 +120,19 @@ def decode_cells(codes: Tensor, size: tuple[int, int], stride: int) -> Tensor:
 
 
 def yolo_loss(
-    codes: Tensor, confidences: Tensor, logits: Tensor, targets: Detections, size: tuple[int, int], stride: int = 8
+    codes: Tensor,
+    confidences: Tensor,
+    logits: Tensor,
+    targets: Detections,
+    size: tuple[int, int],
+    stride: int = 8,
+    ignore: float = 1.0,
 ) -> Tensor:
     """Squared errors of boxes (five times), confidences (half where no object is) and class probabilities.
 
     Codes are (batch, rows, columns, 2, 4), see `decode_cells`, confidences (batch, rows, columns, 2), logits (batch,
-    rows, columns, classes); targets hold the true boxes and labels of each picture of that height and width.
+    rows, columns, classes); targets hold the true boxes and labels of each picture of that height and width. The
+    confidence of a box that overlaps an object by more than `ignore`, and is not responsible for it, does not count.
     """
     boxes = torch.cat([target["boxes"] for target in targets])  # (objects, 4)
     labels = torch.cat([target["labels"] for target in targets])
@@ -144,13 +144,22 @@ def yolo_loss(
     row = center[:, 1].long().clamp(0, codes.shape[1] - 1)
 
     # The box of the cell that overlaps the object more is responsible: its confidence is to be that overlap.
-    offered = decode_cells(codes.detach(), size, stride)[picture, row, column]  # (objects, 2, 4)
+    decoded = decode_cells(codes.detach(), size, stride)
+    offered = decoded[picture, row, column]  # (objects, 2, 4)
     overlaps = torch.stack([box_iou(offered[:, slot], boxes).diagonal() for slot in range(2)], dim=1)
     overlap, slot = overlaps.max(dim=1)  # (objects,)
 
+    # A finer grid than the paper's 7×7 has more boxes without an object, so location counts more; and sizes, which
+    # are shares of the picture, once more, to keep up with centers, which are in cells.
+    grid = codes.new_tensor([codes.shape[2], codes.shape[1]]).div(8).clamp(min=1)
     goal = torch.cat([center - torch.stack([column, row], dim=1), share.sqrt()], dim=1)  # (objects, 4)
-    location = (codes[picture, row, column, slot] - goal).square().sum()
+    errors = (codes[picture, row, column, slot] - goal).square() * F.pad(grid, (2, 0), value=1.0)
+    location = errors.sum() * grid.prod().sqrt()
     wanted, weight = torch.zeros_like(confidences), torch.full_like(confidences, 0.5)
+    if ignore < 1:
+        for i, target in enumerate(targets):
+            near = (box_iou(decoded[i].flatten(0, 2), target["boxes"]) > ignore).any(dim=1)
+            weight[i][near.view(weight[i].shape)] = 0.0
     wanted[picture, row, column, slot], weight[picture, row, column, slot] = overlap, 1.0
     confidence = (weight * (confidences - wanted).square()).sum()
     probabilities = logits[picture, row, column].softmax(dim=1)  # (objects, classes)
@@ -169,10 +178,12 @@ def train(model: YOLO, train_set: Boxes, options: YOLOOptions) -> Loop:
     """Minimizes `yolo_loss` with AdamW on shifted and scaled pictures."""
     optimizer = torch.optim.AdamW(parameter_groups(model, options.lr), weight_decay=0.01)
     loop = Loop(model, optimizer, batches(train_set, options), options)
+    ignore = options.ignore if options.ignore is not None else 1.0 if options.data is None else 0.5
     for images, targets in loop:
-        images, targets = augment(images, targets, photos=options.backbone is not None)
+        images, targets = augment(images, targets, photos=options.backbone is not None, mirror=options.mirror)
         codes, confidences, logits = loop.model(images)
-        loop.step(yolo_loss(codes, confidences, logits, targets, (images.shape[2], images.shape[3]), model.stride))
+        size = images.shape[2], images.shape[3]
+        loop.step(yolo_loss(codes, confidences, logits, targets, size, model.stride, ignore))
     return loop
 
 

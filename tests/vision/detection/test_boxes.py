@@ -23,9 +23,9 @@ def test_box_iou_and_nms_equal_torchvision(seed: int) -> None:
     theirs = ops.generalized_box_iou(boxes, boxes.flip(0)).diagonal()
     torch.testing.assert_close(giou(boxes, boxes.flip(0)), theirs)
     for threshold in (0.1, 0.5, 0.9):
-        assert torch.equal(nms(boxes, scores, threshold), ops.nms(boxes, scores, threshold))
-        assert torch.equal(nms(boxes, scores, threshold, labels), ops.batched_nms(boxes, scores, labels, threshold))
-    assert nms(boxes[:0], scores[:0], 0.5).shape == (0,)
+        assert torch.equal(nms(boxes, scores, 0 * labels, threshold), ops.nms(boxes, scores, threshold))
+        assert torch.equal(nms(boxes, scores, labels, threshold), ops.batched_nms(boxes, scores, labels, threshold))
+    assert nms(boxes[:0], scores[:0], labels[:0], 0.5).shape == (0,)
 
 
 def test_codes_equal_torchvision_and_decode_back() -> None:

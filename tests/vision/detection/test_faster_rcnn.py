@@ -94,7 +94,7 @@ def test_samples_are_matched_as_by_torchvision(scenes: tuple[Boxes, Boxes]) -> N
     )
     for boxes in scenes[0].boxes[:8]:
         theirs = matcher(box_iou(boxes, anchors))
-        chosen, matched = proposals.sample(boxes, anchors, high=0.7, low=0.3, count=2 * len(anchors))
+        chosen, matched = proposals.sample(boxes, anchors, high=0.7, low=0.3, count=2 * len(anchors), even=False)
         ours = torch.full_like(theirs, Matcher.BETWEEN_THRESHOLDS)
         ours[chosen] = matched
         assert torch.equal(ours, theirs)
@@ -105,11 +105,11 @@ def test_samples_are_balanced(count: int) -> None:
     torch.manual_seed(0)
     true = torch.tensor([[20.0, 20, 34, 34], [40, 4, 52, 28]])
     boxes = torch.cat([true, true + 1, some_boxes(200, 2)])
-    chosen, matched = proposals.sample(true, boxes, high=0.5, low=0.5, count=count)
+    chosen, matched = proposals.sample(true, boxes, high=0.5, low=0.5, count=count, even=False)
     assert len(chosen) == len(set(chosen.tolist())) == count
     assert 2 <= (matched >= 0).sum() <= count // 2
     assert set(matched.tolist()) == {-1, 0, 1}
-    chosen, matched = proposals.sample(true[:0], boxes, high=0.5, low=0.5, count=count)
+    chosen, matched = proposals.sample(true[:0], boxes, high=0.5, low=0.5, count=count, even=False)
     assert len(chosen) == count
     assert (matched == -1).all()
 
@@ -130,7 +130,7 @@ def test_an_even_sample_is_shared_by_objects_of_all_sizes() -> None:
 
 
 def network(num_classes: int, proposals: int = 50) -> faster_rcnn.FasterRCNN:
-    return faster_rcnn.FasterRCNN(num_classes, SIDES, SmallFeatures(12), proposals)
+    return faster_rcnn.FasterRCNN(num_classes, SIDES, SmallFeatures(12), proposals, crowded=False)
 
 
 def test_loss_of_a_stage_equals_torchvision() -> None:
@@ -164,7 +164,7 @@ def test_proposals_are_thinned_as_by_non_maximum_suppression(scenes: tuple[Boxes
     for picture, scores, moves in zip(ours, logits[..., 1] - logits[..., 0], codes, strict=True):
         best = scores.topk(60)
         boxes = decode(moves[best.indices], anchors[best.indices]).clamp(0, 64)
-        kept = boxes[nms(boxes, best.values, 0.7)][:30]
+        kept = boxes[nms(boxes, best.values, torch.zeros_like(best.indices), 0.7)][:30]
         torch.testing.assert_close(picture[: len(kept)], kept)
 
 

@@ -1,18 +1,19 @@
 """Photos: letterboxed, mirrored and recolored with their boxes, and seen by a backbone."""
 
-from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from PIL import Image
 
 import recipes
-from recipes.datasets.scenes import Boxes, open_boxes
+from recipes.datasets.scenes import Boxes, open_boxes, opening
+from recipes.datasets.scenes import read_letterboxed as letter
 from recipes.vision.backbones import Features
 from recipes.vision.detection.backbone import parameter_groups
 from recipes.vision.detection.boxes import shift_and_zoom
-from recipes.vision.detection.features import augment, side_for_small
+from recipes.vision.detection.features import DetectorOptions, augment, open_pictures, side_for_small
 from recipes.vision.photos import recolor
 
 DETECTORS = ["vision.detection.ssd"]
@@ -108,6 +109,29 @@ def test_few_steps_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "--backbone timm:tf_efficientnet_lite0" in told
 
 
+def test_many_classes_want_more_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """So many for each class; as many as are asked for are not few."""
+    picture = torch.zeros(3, 64, 64)
+    samples = [(picture, {"boxes": torch.tensor([[4.0, 4, 40, 40]]), "labels": torch.tensor([i])}) for i in range(40)]
+    pair = (samples, samples)
+    open_pictures(DetectorOptions(data=pair, steps=400))
+    assert "400 steps on 40 pictures of 40 classes are few: --steps 800 would find more" in capsys.readouterr().err
+    open_pictures(DetectorOptions(data=pair, steps=800))
+    assert not capsys.readouterr().err
+
+
+def test_pictures_are_mirrored_where_that_is_asked_for() -> None:
+    torch.manual_seed(0)
+    images = torch.zeros(64, 3, 32, 32)
+    images[..., :8] = 1.0  # bright on the left, of which shifts and scales leave most on the left
+    for mirror, share in ((False, 0.0), (True, 0.5)):
+        moved = augment(
+            images, [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)}] * 64, photos=False, mirror=mirror
+        )[0]
+        right = (moved[..., 16:].sum(dim=(1, 2, 3)) > moved[..., :16].sum(dim=(1, 2, 3))).double().mean().item()
+        assert right == pytest.approx(share, abs=0.15)
+
+
 @pytest.mark.real
 @pytest.mark.slow
 def test_pedestrians(real_data: Path) -> None:
@@ -120,8 +144,24 @@ def test_pedestrians(real_data: Path) -> None:
 
 
 def test_pictures_are_large_enough_for_the_smallest_classes() -> None:
-    boxes = torch.tensor([[0.0, 0, 8, 8], [0, 0, 40, 40], [0, 0, 60, 60]])
-    one = Boxes(torch.zeros(1, 3, 128, 128, dtype=torch.uint8), [boxes], [torch.arange(3)], ["a", "b", "c"], [""])
-    assert side_for_small(one) == 192  # 12 pixels for an object of 8
-    assert side_for_small(replace(one, boxes=[boxes / 8])) == 256
-    assert side_for_small(replace(one, boxes=[boxes * 2])) < 128
+    boxes, labels = torch.tensor([[0.0, 0, 8, 8], [0, 0, 40, 40], [0, 0, 60, 60]]), torch.arange(3)
+    assert side_for_small([boxes], [labels], 128) == 192  # 12 pixels for an object of 8
+    assert side_for_small([boxes / 8], [labels], 128) == 256
+    assert side_for_small([boxes * 2], [labels], 128) < 128
+    assert side_for_small([boxes[:0]], [labels[:0]], 128) == 128
+
+
+def test_small_objects_are_measured_before_pictures_are_read(tmp_path: Path) -> None:
+    """Each picture is read once, in the size at which squares of 40 of 640 pixels have 12."""
+    data, read = save_wide(tmp_path / "wide"), []
+    for file in [*data.glob("images/*"), *data.glob("objects/*")]:
+        picture = Image.open(file)
+        wide = Image.new(picture.mode, (640, 320))
+        wide.paste(picture)
+        wide.save(file)
+    with mock.patch.object(opening, "read_letterboxed", lambda path, side: (read.append(path), letter(path, side))[1]):
+        parts = open_pictures(DetectorOptions(data=str(data), steps=300))
+    assert len(read) == len(set(read)) == 8
+    assert [part.image_size for part in parts] == [192, 192]  # 8 pixels of 128
+    sides = torch.cat(parts[0].boxes)[:, 2:] - torch.cat(parts[0].boxes)[:, :2]
+    torch.testing.assert_close(sides, torch.full_like(sides, 12))

@@ -11,14 +11,18 @@ import torch
 from PIL import Image
 
 import recipes
+from recipes.core.errors import InputError
 from recipes.core.measure import macs
 from recipes.datasets.scenes import Boxes, open_boxes
+from recipes.vision.backbones import Features
 from recipes.vision.detection import fast_rcnn, rcnn
 from recipes.vision.detection.boxes import box_iou
 from recipes.vision.detection.proposals import recall
+from recipes.vision.detection.region_detector import sample_regions
 from recipes.vision.detection.regions import Proposed, moved_along, propose, regions_of
 from recipes.vision.detection.scoring import evaluate
 from recipes.vision.detection.selective_search import merged, selective_search
+from tests.vision.detection.test_features import save_wide
 
 CPU = torch.device("cpu")
 NAMES = ["vision.detection.rcnn", "vision.detection.fast_rcnn"]
@@ -200,3 +204,43 @@ def test_own_pictures(recipe: str, tmp_path: Path) -> None:
     torch.testing.assert_close(answer["scores"], expected["scores"], rtol=0, atol=1e-5)
     for suffix in ("onnx", "pt2"):
         assert trained.export(out / f"model.{suffix}") < 1e-3
+
+
+@pytest.mark.parametrize("recipe", NAMES)
+def test_a_backbone_in_place_of_the_small_network(recipe: str, tmp_path: Path) -> None:
+    """Its weights learn slowly; used again, it needs no file of theirs."""
+    data, out = save_wide(tmp_path / "wide"), tmp_path / "out"
+    given = {"backbone": "timm:tf_efficientnet_lite0", "weights": "pretrained", "image_size": 64, "regions": 10}
+    result = recipes.run(recipe, data=str(data), steps=1, lr=1e-5, batch_size=4, device="cpu", out=str(out), **given)
+    assert not result.claims
+    (backbone,) = [part for part in result.model.modules() if isinstance(part, Features)]
+    assert backbone.pretrained
+    assert result.figure().axes
+    trained = recipes.trained(out, device="cpu")
+    with torch.inference_mode():
+        expected = result.model.eval()(result.test_set.__getitems__([0])[0])[0]
+    answer = trained([str(data / result.test_set.files[0])])[0]
+    assert len(answer["scores"])
+    torch.testing.assert_close(answer["scores"], expected["scores"], rtol=0, atol=1e-5)
+    with pytest.raises(InputError, match="option weights: expected a backbone"):
+        recipes.run(recipe, weights="pretrained")
+
+
+def test_of_many_regions_all_scales_have_a_share() -> None:
+    """Two hundred and more are drawn from all scales, fewer from the first that has enough."""
+    image = torch.randint(256, (3, 96, 96), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    one, every = ({tuple(box) for box in selective_search(image, scales=s).tolist()} for s in ((1.0,), (1.0, 300.0)))
+    few, many = (selective_search(image, most, scales=(1.0, 300.0)).tolist() for most in (150, 250))
+    assert {tuple(box) for box in few} <= one
+    assert not {tuple(box) for box in many} <= one
+    assert {tuple(box) for box in many} <= every
+
+
+def test_a_sample_of_regions_is_balanced() -> None:
+    true = torch.tensor([[0.0, 0, 10, 10], [20, 20, 40, 40]])
+    regions = torch.cat([true, torch.tensor([[1.0, 0, 10, 10], [12, 12, 18, 18], [50, 50, 60, 60], [50, 50, 50, 50]])])
+    chosen, matched = sample_regions(true, regions, 6)
+    pairs = dict(zip(chosen.tolist(), matched.tolist(), strict=True))
+    assert pairs == {0: 0, 1: 1, 2: 0, 3: -1, 4: -1, 5: -1}
+    assert (sample_regions(true, regions, 2)[1] >= 0).sum() == 1
+    assert (sample_regions(true[:0], regions, 6)[1] == -1).all()
