@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import statistics
+import tokenize
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -105,15 +106,20 @@ def digest(recipe: Source) -> str:
     parts = [part for part in recipe.parts if not part.text.startswith(("@run.figure", "run."))]
     modules = gather(recipe, parts).parts
     modules = {one: found for one, found in modules.items() if not one.startswith(("recipes.core", "recipes.datasets"))}
-    tree = ast.parse("\n".join(part.text for module in sorted(modules) for part in modules[module]))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [one for one in body if not is_text(one)]  # type: ignore[attr-defined]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+    text = "\n".join(part.text for module in sorted(modules) for part in modules[module])
+    lines = text.split("\n")  # compared as text, since every version of Python has another tree
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            lines[token.start[0] - 1] = lines[token.start[0] - 1][: token.start[1]]
+    for node in ast.walk(ast.parse(text)):
+        for one in getattr(node, "body", []) if not isinstance(node, (ast.Lambda, ast.IfExp)) else []:
+            if is_text(one):
+                lines[one.lineno - 1 : one.end_lineno] = [""] * (one.end_lineno - one.lineno + 1)
+    kept = "\n".join(line.rstrip() for line in lines if line.strip())
+    return hashlib.sha256(kept.encode()).hexdigest()[:16]
 
 
-def is_text(node: ast.stmt) -> bool:
+def is_text(node: Any) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
