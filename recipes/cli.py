@@ -146,6 +146,8 @@ def prove(
         raise InputError("expected the name of a recipe, or --all")
     names = catalog.names() if every else [catalog.find(name).name]
     if confirm:
+        if context.args:
+            raise InputError(f"--confirm measures the default run: it takes no {context.args[0]}")
         wrong = {one: measure_again(one, results) for one in names}
         print(json.dumps(wrong) if as_json else "\n".join(f"{n}: {'; '.join(w) or 'holds'}" for n, w in wrong.items()))
         raise typer.Exit(any(wrong.values()))

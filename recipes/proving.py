@@ -15,6 +15,7 @@ from typing import Any
 from recipes import catalog
 from recipes.copying import Source, gather
 from recipes.core.command_line import parse
+from recipes.core.errors import InputError
 from recipes.core.files import require_writable, write_whole
 
 
@@ -65,8 +66,13 @@ def confirm(name: str, folder: Path) -> list[str]:
     """Trains once with the seed 0, and not at all: what no longer holds of FOLDER/NAME.json.
 
     If all holds, the file names this code as the one that was measured; the spread over seeds stays as it was.
+
+    Raises:
+        InputError: there is no such file yet.
     """
     path = folder / f"{name}.json"
+    if not path.exists():
+        raise InputError(f"{path}: no such file; recipes prove {name} writes it")
     proof = json.loads(path.read_text("utf-8"))
     result = catalog.load(name).run(device="cpu")
     wrong = result.shortfalls()

@@ -10,6 +10,7 @@ from PIL import Image
 
 from recipes.catalog import find
 from recipes.copying import Source
+from recipes.core.errors import InputError
 from recipes.proving import code_of, confirm, digest, hours, is_due, prove
 
 
@@ -67,3 +68,5 @@ def test_a_change_of_no_number_is_confirmed(tmp_path: Path, monkeypatch: pytest.
         assert bool(confirm(name, tmp_path)) == bool(short or held)
         written = json.loads(path.read_text("utf-8"))
         assert written == (kept if short or held else kept | {"code": code_of(name), "null": null})
+    with pytest.raises(InputError, match="no such file; recipes prove"):
+        confirm(name, tmp_path / "elsewhere")
