@@ -380,6 +380,7 @@ def kill_and_resume(folder: Path, kills: list[int]) -> nn.Module:
     return model
 
 
+@pytest.mark.slow
 def test_killed_five_times_and_resumed_to_the_bit(tmp_path: Path) -> None:
     whole = network()
     train(whole, epochs=5)
@@ -437,7 +438,7 @@ def test_a_resumed_epoch_reads_only_what_is_left_of_it(tmp_path: Path, workers: 
 
 @pytest.mark.parametrize("saved", [True, False])
 @pytest.mark.parametrize("stop", [3, 6])  # in the middle of an epoch, and at its end
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupt_waits_for_the_step_and_saves(tmp_path: Path, stop: int, saved: bool, sent: int) -> None:
     """Ctrl-C or SIGTERM once: the step is finished and saved, and the same training resumes from there."""
 
@@ -590,9 +591,8 @@ def test_two_processes_train_as_one(tmp_path: Path, whole: dict, options: dict) 
     torch.testing.assert_close(torch.tensor(one["outputs"]), torch.tensor(two["outputs"]), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "order", [pytest.param((2, 1), id="two then one"), pytest.param((1, 2), id="one then two", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("order", [(2, 1), (1, 2)], ids=["two then one", "one then two"])
 def test_goes_on_with_another_number_of_processes(tmp_path: Path, whole: dict, order: tuple[int, int]) -> None:
     """Killed after step 8 of 18, in the second epoch; two processes hold the model in shards."""
     folder = str(tmp_path / "training")

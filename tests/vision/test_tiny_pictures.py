@@ -23,7 +23,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("side", [1, pytest.param(3, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [1, 3, 7])
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_result_or_one_line(name: str, side: int, tiny: Path) -> None:
     given = {"data": str(tiny / f"{side}"), "device": "cpu", "epochs": 1, "claims": False}
