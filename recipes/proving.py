@@ -75,7 +75,7 @@ def confirm(name: str, folder: Path) -> list[str]:
         raise InputError(f"{path}: no such file; recipes prove {name} writes it")
     proof = json.loads(path.read_text("utf-8"))
     result = catalog.load(name).run(device="cpu")
-    wrong = result.shortfalls()
+    wrong = result.shortfalls() + [f"does not hold: {claim.text}" for claim in result.claims if not claim.holds]
     if learns_by_gradient(name):
         proof["null"] = null_run(name)
         wrong += [] if proof["null"]["missed"] else ["the null run meets every bar"]
@@ -118,15 +118,11 @@ def digest(recipe: Source) -> str:
         if token.type == tokenize.COMMENT:
             lines[token.start[0] - 1] = lines[token.start[0] - 1][: token.start[1]]
     for node in ast.walk(ast.parse(text)):
-        for one in getattr(node, "body", []) if not isinstance(node, (ast.Lambda, ast.IfExp)) else []:
-            if is_text(one):
-                lines[one.lineno - 1 : one.end_lineno] = [""] * (one.end_lineno - one.lineno + 1)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            start, end = node.lineno - 1, node.end_lineno or node.lineno
+            lines[start:end] = [""] * (end - start)
     kept = "\n".join(line.rstrip() for line in lines if line.strip())
     return hashlib.sha256(kept.encode()).hexdigest()[:16]
-
-
-def is_text(node: Any) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def learns_by_gradient(name: str) -> bool:

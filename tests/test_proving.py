@@ -59,14 +59,15 @@ def test_a_change_of_no_number_is_confirmed(tmp_path: Path, monkeypatch: pytest.
     name, missed = "vision.classification.lenet", ["accuracy"]
     path = tmp_path / f"{name}.json"
     kept = {"code": "of another day", "metrics": {"accuracy": {"mean": 0.5}}}
-    for short, held in ([], ["a claim"]), (["a bar"], []), ([], []):
+    for short, wrong, held in ([], False, ["a claim"]), (["a bar"], False, []), ([], True, []), ([], False, []):
         path.write_text(json.dumps(kept))
-        result = SimpleNamespace(shortfalls=lambda short=short: short)
+        claim = SimpleNamespace(text="a claim", holds=not wrong)
+        result = SimpleNamespace(shortfalls=lambda short=short: short, claims=[claim])
         null = {"missed": missed, "held": held}
         monkeypatch.setattr("recipes.catalog.load", lambda name, result=result: SimpleNamespace(run=lambda **_: result))
         monkeypatch.setattr("recipes.proving.null_run", lambda name, null=null: null)
-        assert bool(confirm(name, tmp_path)) == bool(short or held)
+        assert bool(confirm(name, tmp_path)) == bool(short or wrong or held)
         written = json.loads(path.read_text("utf-8"))
-        assert written == (kept if short or held else kept | {"code": code_of(name), "null": null})
+        assert written == (kept if short or wrong or held else kept | {"code": code_of(name), "null": null})
     with pytest.raises(InputError, match="no such file; recipes prove"):
         confirm(name, tmp_path / "elsewhere")
