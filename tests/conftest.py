@@ -24,10 +24,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what 
 RESULTS = Path(__file__).parents[1] / "results"
 
 
+def pytest_configure() -> None:
+    wanted = os.environ.get("RECIPES_CLAIMS") or "none"
+    if wanted not in ("none", "due", "all"):
+        raise pytest.UsageError(f"RECIPES_CLAIMS: expected none, due or all, got {wanted!r}")
+
+
 @functools.cache
 def measures_claims(name: str) -> bool:
     """By `RECIPES_CLAIMS`: `all`, or `due`, of recipes that were proved by other code or whose weekday it is."""
-    wanted = os.environ.get("RECIPES_CLAIMS", "none")
+    wanted = os.environ.get("RECIPES_CLAIMS") or "none"
     return wanted == "all" or (wanted == "due" and is_due(name, RESULTS, date.today()))
 
 

@@ -70,6 +70,7 @@ class AnswerOptions(Options):
     width: int = option(64, "size of a piece's state, a multiple of the heads", least=1)
     layers: int = option(2, "of the encoder", least=1)
     heads: int = option(4, "of attention in each layer", least=1)
+    dropout: float = option(0.0, "share of the encoder's numbers dropped in training", least=0, below=1)
     epochs: int = 6
     batch_size: int = 16
     lr: float = option(
@@ -113,6 +114,9 @@ class SpanFinder(nn.Module):
 def build(options: AnswerOptions, data: Any) -> SpanFinder:
     """The network for an encoder like this, with random weights."""
     encoder, random = encoder_from(data.config), data.known is not None
+    for layer in encoder.modules():  # few passes over the texts: nothing is learned by heart
+        if isinstance(layer, nn.Dropout):
+            layer.p = options.dropout
     return SpanFinder(encoder, data.vocabulary.pad, match=options.match, neighbors=random, none=data.unanswered)
 
 
