@@ -17,6 +17,7 @@ from recipes.copying import Source, gather
 from recipes.core.command_line import parse
 from recipes.core.errors import InputError
 from recipes.core.files import require_writable, write_whole
+from recipes.core.result import expected, short
 
 
 def prove(name: str, seeds: int, folder: Path, arguments: list[str]) -> dict[str, Any]:
@@ -75,7 +76,10 @@ def confirm(name: str, folder: Path) -> list[str]:
         raise InputError(f"{path}: no such file; recipes prove {name} writes it")
     proof = json.loads(path.read_text("utf-8"))
     result = catalog.load(name).run(device="cpu")
-    wrong = result.shortfalls() + [f"does not hold: {claim.text}" for claim in result.claims if not claim.holds]
+    failed = [claim for claim in result.claims if not claim.holds]
+    numbers = [f"{short(claim.measured)}, expected {expected(claim)}" for claim in failed]
+    wrong = result.shortfalls()
+    wrong += [f"does not hold: {claim.text}: {told}" for claim, told in zip(failed, numbers, strict=True)]
     if learns_by_gradient(name):
         proof["null"] = null_run(name)
         wrong += [] if proof["null"]["missed"] else ["the null run meets every bar"]

@@ -10,6 +10,7 @@ from PIL import Image
 
 from recipes.catalog import find
 from recipes.copying import Source
+from recipes.core.claims import Claim
 from recipes.core.errors import InputError
 from recipes.proving import code_of, confirm, digest, hours, is_due, prove
 
@@ -61,12 +62,14 @@ def test_a_change_of_no_number_is_confirmed(tmp_path: Path, monkeypatch: pytest.
     kept = {"code": "of another day", "metrics": {"accuracy": {"mean": 0.5}}}
     for short, wrong, held in ([], False, ["a claim"]), (["a bar"], False, []), ([], True, []), ([], False, []):
         path.write_text(json.dumps(kept))
-        claim = SimpleNamespace(text="a claim", holds=not wrong)
+        claim = Claim("a claim", 0.9, ">", 0.95 if wrong else 0.8, margin=0.02)
         result = SimpleNamespace(shortfalls=lambda short=short: short, claims=[claim])
         null = {"missed": missed, "held": held}
         monkeypatch.setattr("recipes.catalog.load", lambda name, result=result: SimpleNamespace(run=lambda **_: result))
         monkeypatch.setattr("recipes.proving.null_run", lambda name, null=null: null)
-        assert bool(confirm(name, tmp_path)) == bool(short or wrong or held)
+        told = confirm(name, tmp_path)
+        assert bool(told) == bool(short or wrong or held)
+        assert not wrong or told == ["does not hold: a claim: 0.9, expected > 0.95 + 0.02"]
         written = json.loads(path.read_text("utf-8"))
         assert written == (kept if short or wrong or held else kept | {"code": code_of(name), "null": null})
     with pytest.raises(InputError, match="no such file; recipes prove"):
