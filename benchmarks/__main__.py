@@ -3,7 +3,6 @@
 import argparse
 import datetime
 import importlib
-import platform
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,19 +11,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.row import Row, markdown
+from recipes.proving import hardware
 
 PARTS = ("startup", "loops", "pictures", "detectors", "integers", "checkpoints", "fashion")
 PAGE = Path(__file__).with_name("README.md")
 SECTIONS = ("architectures", "networks", "pretraining_pays", "sizes")  # those with a table of their own
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def main() -> None:
@@ -33,30 +24,31 @@ def main() -> None:
         "--only", choices=PARTS + SECTIONS, help="measure this part alone, and put it in the place of what stood there"
     )
     only = parser.parse_args().only
+    today, machine, version = datetime.date.today(), hardware("cpu"), torch.__version__.partition("+")[0]
     rows: list[Row] = []
     sections: list[str] = []
     for part in [only] if only else PARTS + SECTIONS:
         module = importlib.import_module(f"benchmarks.{part}")
         if part in SECTIONS:
             if section := module.section():
-                sections.append(f"{section}\n\nMeasured on {datetime.date.today()}, torch {torch.__version__}.")
+                sections.append(f"{section}\n\nMeasured on {today}, torch {version}, {machine}.")
                 print(sections[-1], flush=True)
         else:
             rows += module.measure()
             print(markdown(rows), flush=True)
     if only:
         page = PAGE.read_text("utf-8")
-        when = f"{datetime.date.today()}, torch {torch.__version__.partition('+')[0]}"
+        when = f"{today}, torch {version}, {torch.backends.cpu.get_cpu_capability()}"
         rows = [replace(row, remark="; ".join(filter(None, [row.remark, when]))) for row in rows]
         PAGE.write_text(with_section(page, sections[0]) if sections else with_rows(page, rows), "utf-8")
         return
     tables = "\n\n".join([markdown(rows), *sections]).strip()
     text = f"""# Side by side
 
-Written by `python -m benchmarks` on {datetime.date.today()}: torch {torch.__version__}, {torch.get_num_threads()}
-threads, {processor()}. Each pair ran in turn, round after round, in one process (whole commands as processes); a ratio
-below 1 is in favour of these recipes. Rows that end with a date were measured anew then. Fashion-MNIST is read from
-the folder named by `RECIPES_REAL_DATA`.
+Written by `python -m benchmarks` on {today}: torch {version}, {torch.get_num_threads()} threads, {machine}. Each pair
+ran in turn, round after round, in one process (whole commands as processes); a ratio below 1 is in favour of these
+recipes. Rows that end with a date were measured anew then. Fashion-MNIST is read from the folder named by
+`RECIPES_REAL_DATA`.
 
 {tables}
 """

@@ -214,9 +214,10 @@ def claims_of(results: list[Any]) -> list[dict[str, Any]]:
 
 
 def hardware(device: str) -> str:
-    if device.startswith("cuda"):
-        import torch
+    """The device's name; of a processor also its cores and the widest instructions that torch uses there."""
+    import torch
 
+    if device.startswith("cuda"):
         return torch.cuda.get_device_name()
     model = platform.processor() or platform.machine()
     try:
@@ -224,7 +225,7 @@ def hardware(device: str) -> str:
         model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
     except OSError:
         pass
-    return f"{model}, {os.cpu_count()} cores"
+    return f"{model}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def table(proof: dict[str, Any]) -> str:
