@@ -91,10 +91,10 @@ def confirm(name: str, folder: Path) -> list[str]:
 
 
 def is_due(name: str, folder: Path, today: date) -> bool:
-    """Whether claims are to be measured again: the code has changed since, or it is the recipe's day of the week."""
+    """Whether claims are to be measured again: the code has changed since, or it is the recipe's day of two weeks."""
     path = folder / f"{name}.json"
     known = json.loads(path.read_text("utf-8")).get("code") if path.exists() else None
-    return known != code_of(name) or catalog.names().index(name) % 7 == today.weekday()
+    return known != code_of(name) or catalog.names().index(name) % 14 == today.toordinal() % 14
 
 
 def write_proof(proof: dict[str, Any], path: Path) -> None:

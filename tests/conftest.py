@@ -32,7 +32,7 @@ def pytest_configure() -> None:
 
 @functools.cache
 def measures_claims(name: str) -> bool:
-    """By `RECIPES_CLAIMS`: `all`, or `due`, of recipes that were proved by other code or whose weekday it is."""
+    """By `RECIPES_CLAIMS`: `all`, or `due`: of recipes proved by other code, and of each once in two weeks."""
     wanted = os.environ.get("RECIPES_CLAIMS") or "none"
     return wanted == "all" or (wanted == "due" and is_due(name, RESULTS, date.today()))
 
