@@ -4,9 +4,11 @@ import functools
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +24,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what 
 
 
 RESULTS = Path(__file__).parents[1] / "results"
+UNTIL = float(os.environ.get("RECIPES_UNTIL") or "inf")  # seconds since 1970 after which slow tests are left out
+OVER = "left out: the time for slow tests is over"
 
 
 def pytest_configure() -> None:
@@ -34,7 +38,7 @@ def pytest_configure() -> None:
 def measures_claims(name: str) -> bool:
     """By `RECIPES_CLAIMS`: `all`, or `due`: of recipes proved by other code, and of each once in two weeks."""
     wanted = os.environ.get("RECIPES_CLAIMS") or "none"
-    return wanted == "all" or (wanted == "due" and is_due(name, RESULTS, date.today()))
+    return wanted == "all" or (wanted == "due" and time.time() < UNTIL and is_due(name, RESULTS, date.today()))
 
 
 @functools.cache
@@ -84,6 +88,17 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("RECIPES_REAL_DATA names no folder")
     return Path(folder)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if time.time() > UNTIL and (item.get_closest_marker("slow") or item.get_closest_marker("real")):
+        pytest.skip(OVER)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    late = sum(OVER in str(report.longrepr) for report in terminalreporter.stats.get("skipped", []))
+    if late:
+        terminalreporter.write_line(f"{late} tests were {OVER}", yellow=True)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

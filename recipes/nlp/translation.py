@@ -185,12 +185,14 @@ def beam_search(model: Translator, sources: Tensor, beam: int) -> tuple[Tensor, 
 
 def translate(model: Translator, dataset: EncodedPairs, device: torch.device, beam: int) -> tuple[list[str], float]:
     """Translations of all sources, and the mean log-probability per word that the model gives them."""
-    sentences, total = [], 0.0
-    for indices in torch.arange(len(dataset)).split(100):
+    found: dict[int, str] = {}
+    total = 0.0
+    order = torch.tensor([len(ids) for ids in dataset.sources]).argsort(stable=True)
+    for indices in order.split(100):  # of like lengths, which end together
         written, means = beam_search(model, dataset.__getitems__(indices.tolist())[0].to(device), beam)
-        sentences += [dataset.languages[1].decode(ids) for ids in written]
+        found |= {index: dataset.languages[1].decode(ids) for index, ids in zip(indices.tolist(), written, strict=True)}
         total += means.sum().item()
-    return sentences, total / len(dataset)
+    return [found[index] for index in range(len(dataset))], total / len(dataset)
 
 
 @recipe(TranslationOptions)

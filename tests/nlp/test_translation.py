@@ -129,6 +129,17 @@ def encode(pairs: list[tuple[str, str]]) -> EncodedPairs:
     return EncodedPairs(sources, targets, languages, [other for _, other in pairs])
 
 
+def test_translations_come_in_the_order_of_their_sources() -> None:
+    dataset = encode([("a b c d e f", "u v w x y z"), ("a", "u"), ("c b a", "w v u"), ("f e", "z y")])
+    torch.manual_seed(0)
+    model = Translator(*map(len, dataset.languages), width=16, layers=2, heads=2).eval()
+    together, mean = translation.translate(model, dataset, CPU, 2)
+    alone = [beam_search(model, source[None], 2) for source in dataset.sources]
+    assert together == [dataset.languages[1].decode(ids[0]) for ids, _ in alone]
+    assert len(set(together)) > 1
+    assert mean == pytest.approx(sum(means.item() for _, means in alone) / 4, abs=1e-5)
+
+
 def test_word_by_word_pairs_what_stands_together() -> None:
     dataset = encode([("a b", "x y"), ("b c", "z y"), ("c a", "z x")])
     assert word_by_word(dataset, dataset) == ["x y", "y z", "z x"]
