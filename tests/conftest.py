@@ -38,7 +38,7 @@ def pytest_configure() -> None:
 def measures_claims(name: str) -> bool:
     """By `RECIPES_CLAIMS`: `all`, or `due`: of recipes proved by other code, and of each once in two weeks."""
     wanted = os.environ.get("RECIPES_CLAIMS") or "none"
-    return wanted == "all" or (wanted == "due" and time.time() < UNTIL and is_due(name, RESULTS, date.today()))
+    return wanted == "all" or (wanted == "due" and is_due(name, RESULTS, date.today()))
 
 
 @functools.cache
@@ -103,10 +103,20 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of one recipe run in one worker, which then trains it once."""
+    """All tests of a recipe's default run go to one worker, which then trains it once; those of claims are slow."""
     for item in items:
         name = getattr(item, "callspec", None) and item.callspec.params.get("name")  # type: ignore[attr-defined]
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & {"default_run", "proved_run"}:
+            name = name or item.module.NAME  # type: ignore[attr-defined]
+        if "proved_run" in fixtures:
+            item.add_marker(pytest.mark.slow)
         if name:
             item.add_marker(pytest.mark.xdist_group(name))
-    # the longest first, so that two workers end together
-    items.sort(key=lambda item: not (item.get_closest_marker("slow") and item.get_closest_marker("real")))
+    # claims first, then the longest, so that two workers end together
+    items.sort(
+        key=lambda item: (
+            "proved_run" not in getattr(item, "fixturenames", ()),
+            not (item.get_closest_marker("slow") and item.get_closest_marker("real")),
+        )
+    )
