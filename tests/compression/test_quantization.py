@@ -377,6 +377,7 @@ def test_a_network_of_timm_is_quantized() -> None:
 
 
 def test_onnxruntime_answers_as_the_network_and_says_what_it_cannot_take(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     torch.manual_seed(0)
@@ -385,6 +386,10 @@ def test_onnxruntime_answers_as_the_network_and_says_what_it_cannot_take(tmp_pat
     with quiet_and_single(), torch.no_grad():
         answers, exact = by_onnxruntime(model, images, tmp_path)(images), model(images)
         assert (answers - exact).norm() < 0.03 * exact.norm()
+        stored = [onnx.numpy_helper.to_array(one) for one in onnx.load(tmp_path / "integers.onnx").graph.initializer]
+        weights = [one for one in stored if one.dtype == "int8" and one.ndim > 1]
+        assert len(weights) == 2
+        assert all(abs(one.astype(int)).max() <= 64 for one in weights), "two products fit in 16 bits"
         enlarging = nn.Sequential(nn.AdaptiveMaxPool2d(9), nn.Flatten(), nn.Linear(3 * 81, 5)).eval()
         with pytest.raises(torch.onnx.OnnxExporterError):
             by_onnxruntime(enlarging, images, tmp_path)
