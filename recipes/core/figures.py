@@ -61,10 +61,23 @@ def draw_confusion(axes: Any, counts: Tensor, classes: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=6)
 
 
-def tidy(figure: "Figure") -> "Figure":
-    """The figure, with plain numbers on short logarithmic axes, and legends that lie on what is drawn moved below."""
+def tidy(figure: "Figure", history: Sequence[dict[str, float]] = ()) -> "Figure":
+    """The figure, with plain numbers on short logarithmic axes, and legends that lie on what is drawn moved below.
+
+    Panels for variants that were not trained, without claims, show curves of the `history`: its loss, then each metric.
+    """
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
+    measured = [name for name in (history[0] if history else {}) if all(name in row for row in history)]
+    curves = iter([name for name in measured if name not in ("epoch", "lr", "seconds")])
+    for axes in figure.axes:
+        if axes.has_data() or axes.texts or not axes.axison:
+            continue
+        axes.clear()
+        if metric := next(curves, None):
+            draw_curves(axes, history, [metric])
+        else:
+            axes.axis("off")
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         low, high = sorted(axis.get_view_interval())
         if axis.get_scale() == "log" and high < 100 * low:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +94,9 @@ class Result:
             raise ValueError(f"{self.recipe or 'this result'} has no figure")
         from recipes.core.figures import tidy
 
-        return tidy(self.draw())
+        with warnings.catch_warnings():  # a legend of variants may have none to name
+            warnings.filterwarnings("ignore", "No artists with labels")
+            return tidy(self.draw(), self.history)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the model, the data and the figure, as JSON will have it: NaN is null."""

@@ -35,6 +35,25 @@ def test_a_legend_in_free_room_stays() -> None:
     assert tidy(figure).axes[0].get_legend() is legend
 
 
+def test_empty_panels_show_the_history() -> None:
+    figure, axes = new_figure(1, 4)
+    axes[0, 0].set(title="what was not compared", ylim=(5, 6))
+    axes[0, 1].plot([0, 1], [0, 1])
+    losses, accuracies = (2.0, 1.0), (0.5, 0.7)
+    history = [
+        {"epoch": index + 1, "loss": losses[index], "lr": 0.1, "seconds": 3.0, "accuracy": accuracies[index]}
+        for index in (0, 1)
+    ]
+    tidy(figure, history)
+    first, second, third, fourth = axes[0]
+    assert [line.get_ydata().tolist() for line in first.lines] == [[2.0, 1.0]]
+    assert (first.get_title(), first.get_legend_handles_labels()[1]) == ("", ["loss"])
+    assert first.get_ylim()[0] <= 1
+    assert [line.get_ydata().tolist() for line in second.lines] == [[0, 1]]
+    assert [line.get_ydata().tolist() for line in third.lines] == [[0.5, 0.7]]
+    assert not fourth.axison
+
+
 def test_confusions_are_numbers() -> None:
     _, axes = new_figure()
     draw_confusion(axes[0, 0], torch.tensor([[8, 2], [0, 5]]), ["cat", "a long name"])
