@@ -144,10 +144,25 @@ def little(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# One or two of each family and kind of frame; the others' copies are made by the slow tests.
+PATTERNS = {
+    "audio.augmentation",
+    "compression.distillation",
+    "nlp.bert.named_entities",
+    "nlp.language_model",
+    "nlp.text_classification.text_cnn",
+    "training.optimizers",
+    "vision.classification",
+    "vision.classification.resnet",
+    "vision.detection.ssd",
+    "vision.segmentation.unet",
+    "vision.tracking",
+}
+copied = [pytest.param(name, marks=() if name in PATTERNS else pytest.mark.slow) for name in NAMES]
 OUTSIDE = ("torch", "torchvision", "sklearn.svm", "transformers", "torch.distributed.fsdp", "matplotlib.figure")
 
 
-@every_recipe
+@pytest.mark.parametrize("name", copied)
 def test_copy_runs_alone_and_gives_the_same_to_the_bit(
     name: str, tmp_path: Path, little: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
