@@ -12,12 +12,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from recipes import catalog
 from recipes.copying import Source, gather
 from recipes.core.command_line import parse
 from recipes.core.errors import InputError
 from recipes.core.files import require_writable, write_whole
-from recipes.core.result import expected, short
+from recipes.core.result import columns, expected, short
 
 
 def prove(name: str, seeds: int, folder: Path, arguments: list[str]) -> dict[str, Any]:
@@ -76,10 +78,9 @@ def confirm(name: str, folder: Path) -> list[str]:
         raise InputError(f"{path}: no such file; recipes prove {name} writes it")
     proof = json.loads(path.read_text("utf-8"))
     result = catalog.load(name).run(device="cpu")
-    failed = [claim for claim in result.claims if not claim.holds]
-    numbers = [f"{short(claim.measured)}, expected {expected(claim)}" for claim in failed]
     wrong = result.shortfalls()
-    wrong += [f"does not hold: {claim.text}: {told}" for claim, told in zip(failed, numbers, strict=True)]
+    for claim in (claim for claim in result.claims if not claim.holds):
+        wrong.append(f"does not hold: {claim.text}: {short(claim.measured)}, expected {expected(claim)}")
     if learns_by_gradient(name):
         proof["null"] = null_run(name)
         wrong += [] if proof["null"]["missed"] else ["the null run meets every bar"]
@@ -215,8 +216,6 @@ def claims_of(results: list[Any]) -> list[dict[str, Any]]:
 
 def hardware(device: str) -> str:
     """The device's name; of a processor also its cores and the widest instructions that torch uses there."""
-    import torch
-
     if device.startswith("cuda"):
         return torch.cuda.get_device_name()
     model = platform.processor() or platform.machine()
@@ -229,8 +228,6 @@ def hardware(device: str) -> str:
 
 
 def table(proof: dict[str, Any]) -> str:
-    from recipes.core.result import columns, short
-
     rows = [["metric", "mean", "std", "bar", "baseline"]]
     rows += [[m, *(short(one[key]) for key in rows[0][1:])] for m, one in proof["metrics"].items()]
     claims = [["held", "measured", ""]]

@@ -103,16 +103,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of a recipe's default run go to one worker, which then trains it once; those of claims are slow."""
+    """All tests of one recipe run in one worker, which then trains it once; those of claims are slow."""
     for item in items:
         name = getattr(item, "callspec", None) and item.callspec.params.get("name")  # type: ignore[attr-defined]
-        fixtures = set(getattr(item, "fixturenames", ()))
-        if fixtures & {"default_run", "proved_run"}:
-            name = name or item.module.NAME  # type: ignore[attr-defined]
-        if "proved_run" in fixtures:
-            item.add_marker(pytest.mark.slow)
         if name:
             item.add_marker(pytest.mark.xdist_group(name))
+        if "proved_run" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
     # claims first, then the longest, so that two workers end together
     items.sort(
         key=lambda item: (

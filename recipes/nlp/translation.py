@@ -185,12 +185,11 @@ def beam_search(model: Translator, sources: Tensor, beam: int) -> tuple[Tensor, 
 
 def translate(model: Translator, dataset: EncodedPairs, device: torch.device, beam: int) -> tuple[list[str], float]:
     """Translations of all sources, and the mean log-probability per word that the model gives them."""
-    found: dict[int, str] = {}
-    total = 0.0
-    order = torch.tensor([len(ids) for ids in dataset.sources]).argsort(stable=True)
-    for indices in order.split(100):  # of like lengths, which end together
+    found, total = dict[int, str](), 0.0
+    lengths = torch.tensor([len(ids) for ids in dataset.sources])
+    for indices in lengths.argsort(stable=True).split(100):  # those of like lengths end together
         written, means = beam_search(model, dataset.__getitems__(indices.tolist())[0].to(device), beam)
-        found |= {index: dataset.languages[1].decode(ids) for index, ids in zip(indices.tolist(), written, strict=True)}
+        found |= zip(indices.tolist(), map(dataset.languages[1].decode, written), strict=True)
         total += means.sum().item()
     return [found[index] for index in range(len(dataset))], total / len(dataset)
 

@@ -24,7 +24,6 @@ from recipes.core.errors import InputError
 from recipes.core.result import Result
 from recipes.datasets.speech import open_speech
 
-NAME = "audio.speech_recognition"
 CPU = torch.device("cpu")
 
 
@@ -142,7 +141,7 @@ def test_shuffled_labels_cannot_be_learned() -> None:
 @pytest.mark.xdist_group("audio.speech_recognition")
 def test_it_listens(default_run: Callable[[str], Result]) -> None:
     """The trained network's answers are its own string's, and another string's are wrong."""
-    model = default_run(NAME).model
+    model = default_run("audio.speech_recognition").model
     strings = strings_to_test(open_speech()[1], 0.2, seed=5)
     assert recognize(model, strings, CPU, 8)["word_error_rate"] < 0.2
     mixed_up = replace(strings, said=strings.said[1:] + strings.said[:1])

@@ -29,7 +29,6 @@ from recipes.nlp.sentence_pairs import END, START, Language
 from recipes.nlp.summarization import SummarizationOptions, Summarizer, greedy, mixture, pointing, summarize
 from recipes.nlp.text_classification.encoding import PAD, UNKNOWN
 
-NAME = "nlp.summarization"
 CPU = torch.device("cpu")
 MAKER = Path(__file__).parents[2] / "data" / "make_articles.py"
 SIZE = 12
@@ -195,7 +194,7 @@ def test_own_articles_in_half_precision(tmp_path: Path) -> None:
 
 @pytest.mark.xdist_group("nlp.summarization")
 def test_no_sentence_alone_is_a_summary(proved_run: Callable[[str], Result]) -> None:
-    result = proved_run(NAME)
+    result = proved_run("nlp.summarization")
     (best,) = result.rows
     assert result.baseline["rouge_l"] <= best["rouge_l"] < 0.5
 

@@ -26,7 +26,6 @@ from recipes.nlp.sentence_pairs import (
 from recipes.nlp.text_classification.encoding import PAD, UNKNOWN
 from recipes.nlp.translation import TranslationOptions, Translator, attention, beam_search, waves
 
-NAME = "nlp.translation"
 CPU = torch.device("cpu")
 
 
@@ -191,7 +190,7 @@ def test_own_pairs_into_chinese(tmp_path: Path) -> None:
 
 @pytest.mark.xdist_group("nlp.translation")
 def test_words_alone_do_not_make_a_translation(default_run: Callable[[str], Result]) -> None:
-    assert default_run(NAME).baseline["bleu"] < 20
+    assert default_run("nlp.translation").baseline["bleu"] < 20
 
 
 def test_rare_words_fall_into_pieces() -> None:

@@ -33,8 +33,6 @@ from recipes.vision.transforms import (
     warp_masks,
 )
 
-NAME = "vision.augmentation"
-
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -231,7 +229,7 @@ def test_conditions_repeat_and_light_falls_off_to_one_side() -> None:
 
 @pytest.mark.xdist_group("vision.augmentation")
 def test_what_the_claims_compare(proved_run: Callable[[str], Result]) -> None:
-    result = proved_run(NAME)
+    result = proved_run("vision.augmentation")
     assert [next(iter(row.values())) for row in result.rows] == list(AUGMENTATIONS)
     assert {*CONDITIONS, "printed_accuracy"} <= set(result.rows[0])
 

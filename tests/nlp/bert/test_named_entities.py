@@ -35,7 +35,6 @@ from recipes.nlp.bert.tagging import (
     window_classifier,
 )
 
-NAME = "nlp.bert.named_entities"
 CPU = torch.device("cpu")
 TAGS = ["O", "B-A", "I-A", "B-B", "I-B"]
 NAMES = ["Harwick", "Benton Bay", "Calford", "Dorley"]
@@ -309,7 +308,7 @@ def test_what_was_trained_is_used(tmp_path: Path, crf: bool) -> None:
 
 @pytest.mark.xdist_group("nlp.bert.named_entities")
 def test_the_sentence_beats_the_window(default_run: Callable[[str], Result]) -> None:
-    result = default_run(NAME)
+    result = default_run("nlp.bert.named_entities")
     assert result.metrics["f1"] > result.baseline["f1"] + 0.3
 
 

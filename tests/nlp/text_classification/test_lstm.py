@@ -12,8 +12,6 @@ from recipes.nlp.text_classification.lstm import LSTM, LSTMOptions, build, train
 from recipes.nlp.text_classification.rnn import RNN
 from recipes.nlp.text_classification.scoring import evaluate
 
-NAME = "nlp.text_classification.lstm"
-
 
 def test_each_number_of_the_memory_starts_to_last_for_another_number_of_words() -> None:
     bias = LSTM(5, 4, reach=13.0).from_word.bias
@@ -46,6 +44,6 @@ def test_shuffled_labels_fail_the_bar(reviews: tuple[EncodedTexts, EncodedTexts]
 
 @pytest.mark.xdist_group("nlp.text_classification.lstm")
 def test_the_lstm_remembers(proved_run: Callable[[str], Result]) -> None:
-    result = proved_run(NAME)
+    result = proved_run("nlp.text_classification.lstm")
     lstm, _, plain, _ = list(result.rows[-1].values())[1:]
     assert lstm > plain + 0.3

@@ -24,7 +24,6 @@ from recipes.nlp.text_classification.memory import DISTANCES, VERDICTS, accuracy
 from recipes.nlp.text_classification.rnn import RNN, RNNOptions, TextRNN, build, run, train
 from recipes.nlp.text_classification.scoring import evaluate
 
-NAME = "nlp.text_classification.rnn"
 CPU = torch.device("cpu")
 VOCABULARY = 30
 SHORT: dict[str, Any] = {"device": "cpu", "claims": False}
@@ -178,5 +177,5 @@ def test_two_processes_with_own_texts(table: Path, tmp_path: Path) -> None:
 
 @pytest.mark.xdist_group("nlp.text_classification.rnn")
 def test_the_rnn_forgets(proved_run: Callable[[str], Result]) -> None:
-    result = proved_run(NAME)
+    result = proved_run("nlp.text_classification.rnn")
     assert [row["words after the one that decides"] for row in result.rows] == list(DISTANCES)

@@ -19,7 +19,6 @@ from recipes.nlp.text_classification.encoding import PAD, EncodedTexts
 from recipes.nlp.text_classification.scoring import accuracy_in_disorder, evaluate
 from recipes.nlp.text_classification.task import MeanOfWords, MeanOfWordsOptions
 
-NAME = "nlp.text_classification"
 CPU = torch.device("cpu")
 SHORT: dict[str, Any] = {"device": "cpu", "claims": False}
 
@@ -48,7 +47,7 @@ def test_pairs_are_words_that_stand_side_by_side() -> None:
 
 @pytest.mark.xdist_group("nlp.text_classification")
 def test_the_mean_reads_no_order(proved_run: Callable[[str], Result]) -> None:
-    result = proved_run(NAME)
+    result = proved_run("nlp.text_classification")
     assert result["accuracy"] < 0.75, "words alone tell little of these reviews"
     pairs = result.runs["pairs=True"]
     assert accuracy_in_disorder(pairs) < pairs["accuracy"] - 0.05

@@ -26,7 +26,6 @@ from recipes.nlp.text_classification.encoding import PAD, EncodedTexts, TextOpti
 from recipes.nlp.text_classification.scoring import accuracy_in_disorder, evaluate
 from recipes.nlp.text_classification.text_cnn import BUCKETS, TextCNN, TextCNNOptions, build, run, train
 
-NAME = "nlp.text_classification.text_cnn"
 CPU = torch.device("cpu")
 
 
@@ -247,7 +246,7 @@ def test_two_processes_with_sharded_weights(table: Path, tmp_path: Path) -> None
 
 @pytest.mark.xdist_group("nlp.text_classification.text_cnn")
 def test_the_cnn_reads_order(proved_run: Callable[[str], Result]) -> None:
-    result = proved_run(NAME)
+    result = proved_run("nlp.text_classification.text_cnn")
     one = result.runs["windows=1"]
     assert accuracy_in_disorder(one) == pytest.approx(one["accuracy"], abs=0.002)
     assert result["accuracy"] > one["accuracy"] + 0.2
