@@ -208,6 +208,7 @@ def test_smoke_tiny_is_a_line_a_recipe_and_needs_no_bar() -> None:
 def test_smoke_tiny_of_all() -> None:
     done = command("smoke", "--tiny", "--device", "cpu")
     assert done.stdout.strip().endswith(f"{len(recipes.names())} passed, 0 failed"), done.stdout
+    assert not done.stderr  # no warning is the first that a new user reads
 
 
 def test_doctor() -> None:

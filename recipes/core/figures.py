@@ -64,20 +64,26 @@ def draw_confusion(axes: Any, counts: Tensor, classes: Sequence[str]) -> None:
 def tidy(figure: "Figure", history: Sequence[dict[str, float]] = ()) -> "Figure":
     """The figure, with plain numbers on short logarithmic axes, and legends that lie on what is drawn moved below.
 
-    Panels for variants that were not trained, without claims, show curves of the `history`: its loss, then each metric.
+    Panels for variants that were not trained, without claims, show curves of the `history` that no other panel shows:
+    its loss, then each metric. What is empty even so leaves its room to the others of a single row.
     """
-    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
     measured = [name for name in (history[0] if history else {}) if all(name in row for row in history)]
-    curves = iter([name for name in measured if name not in ("epoch", "lr", "seconds")])
-    for axes in figure.axes:
+    drawn = [list(line.get_ydata()) for axes in figure.axes for line in axes.lines]
+    apart = [name for name in measured if [row[name] for row in history] not in drawn]
+    curves = iter([name for name in apart if name not in ("epoch", "lr", "seconds")])
+    for axes in list(figure.axes):
         if axes.has_data() or axes.texts or not axes.axison:
             continue
         axes.clear()
         if metric := next(curves, None):
             draw_curves(axes, history, [metric])
         else:
-            axes.axis("off")
+            leave_out(axes)
+    for axes in figure.axes:
+        if axes.get_xlabel() == "epoch":
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         low, high = sorted(axis.get_view_interval())
         if axis.get_scale() == "log" and high < 100 * low:
@@ -98,6 +104,19 @@ def tidy(figure: "Figure", history: Sequence[dict[str, float]] = ()) -> "Figure"
             handles, names, loc="upper center", bbox_to_anchor=(0.5, below), ncols=columns, frameon=False, fontsize=7
         )
     return figure
+
+
+def leave_out(axes: Any) -> None:
+    """Without these axes: those beside them in a single row take their room, in a figure that is narrower by it."""
+    figure, count = axes.figure, len(axes.figure.axes)
+    if count == 1 or axes.get_gridspec().nrows > 1:
+        axes.axis("off")
+        return
+    axes.remove()
+    figure.set_figwidth(figure.get_figwidth() * (count - 1) / count)
+    row = figure.add_gridspec(1, count - 1)
+    for place, one in enumerate(figure.axes):
+        one.set_subplotspec(row[place])
 
 
 def covers(box: Any, axes: Any) -> bool:

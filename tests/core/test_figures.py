@@ -35,23 +35,38 @@ def test_a_legend_in_free_room_stays() -> None:
     assert tidy(figure).axes[0].get_legend() is legend
 
 
+HISTORY = [
+    {"epoch": 1, "loss": 2.0, "lr": 0.1, "seconds": 3.0, "accuracy": 0.5},
+    {"epoch": 2, "loss": 1.0, "lr": 0.1, "seconds": 3.0, "accuracy": 0.7},
+]
+
+
 def test_empty_panels_show_the_history() -> None:
     figure, axes = new_figure(1, 4)
     axes[0, 0].set(title="what was not compared", ylim=(5, 6))
     axes[0, 1].plot([0, 1], [0, 1])
-    losses, accuracies = (2.0, 1.0), (0.5, 0.7)
-    history = [
-        {"epoch": index + 1, "loss": losses[index], "lr": 0.1, "seconds": 3.0, "accuracy": accuracies[index]}
-        for index in (0, 1)
-    ]
-    tidy(figure, history)
+    tidy(figure, HISTORY)
     first, second, third, fourth = axes[0]
     assert [line.get_ydata().tolist() for line in first.lines] == [[2.0, 1.0]]
     assert (first.get_title(), first.get_legend_handles_labels()[1]) == ("", ["loss"])
     assert first.get_ylim()[0] <= 1
     assert [line.get_ydata().tolist() for line in second.lines] == [[0, 1]]
     assert [line.get_ydata().tolist() for line in third.lines] == [[0.5, 0.7]]
-    assert not fourth.axison
+    assert figure.axes == [first, second, third]  # and not the fourth, which nothing is left for
+    assert figure.get_figwidth() == 12
+    figure.draw_without_rendering()
+    assert third.get_position().x1 > 0.98
+
+
+def test_empty_panels_repeat_no_curve() -> None:
+    figure, axes = new_figure(2, 2)
+    axes[0, 0].plot([1, 2], [row["loss"] for row in HISTORY])
+    axes[0, 0].set_xlabel("epoch")
+    tidy(figure, HISTORY)
+    shown = [[line.get_ydata().tolist() for line in one.lines] for one in axes.flat]
+    assert shown == [[[2.0, 1.0]], [[0.5, 0.7]], [], []]
+    assert [one.axison for one in axes.flat] == [True, True, False, False]
+    assert all(tick == round(tick) for tick in axes[0, 0].get_xticks()), "epochs are whole"
 
 
 def test_confusions_are_numbers() -> None:

@@ -185,12 +185,12 @@ def figure(result: Result) -> Any:
     """Held-out loss and accuracy over the epochs of the three networks, and what each costs."""
     drawn, axes = new_figure(1, 3, width=3.8)
     variants = ("separable=False", f"separable=False, width={result.options['width'] / 2}")
-    found = [result, *(result.runs.get(name) for name in variants)]
-    runs = dict(zip(("separable", "full", "full, half as wide"), found, strict=True))
+    runs = dict(zip(("separable", "full", "full, half as wide"), [result, *map(result.runs.get, variants)], strict=True))
     for name, one in runs.items():
-        history = [] if one is None else one.history
+        if one is None:  # without claims
+            continue
         for panel, metric in zip(axes[0], ("loss", "accuracy"), strict=False):
-            panel.plot([row["epoch"] for row in history], [row[metric] for row in history], label=name)
+            panel.plot([row["epoch"] for row in one.history], [row[metric] for row in one.history], label=name)
     axes[0, 0].set(title="held-out loss", xlabel="epoch", yscale="log")
     axes[0, 1].set(title="held-out accuracy", xlabel="epoch")
     axes[0, 0].legend(frameon=False)
