@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from recipes.core.frame import Claim, Loop, Result, batches_by_length, main, option, recipe
 from recipes.datasets.word_vectors import start_from
-from recipes.nlp.text_classification.encoding import EncodedTexts, open_words
+from recipes.nlp.text_classification.encoding import PAD, UNKNOWN, EncodedTexts, open_words
 from recipes.nlp.text_classification.memory import DISTANCES, accuracy_by_distance, draw_recurrent, rows_of
 from recipes.nlp.text_classification.rnn import RNN, RNNOptions, TextRNN
 from recipes.nlp.text_classification.scoring import accuracy_in_disorder, evaluate, linear_svm
@@ -37,6 +37,7 @@ class LSTMOptions(RNNOptions):
     cell: Literal["lstm", "rnn"] = option("lstm", "lstm, or rnn: the same network with plain cells")
     reach: float = option(100, "words that the memory lasts for at the start; 1 is half-open gates", least=1)
     dropout: float = option(0.5, "share of the summary's numbers that are dropped in training", least=0, below=1)
+    word_dropout: float = option(0.2, "share of the words that are hidden in training", least=0, below=1)
 
 
 class LSTM(RNN):
@@ -71,7 +72,7 @@ def build(options: LSTMOptions, data: EncodedTexts) -> TextRNN:
 
 
 def train(model: nn.Module, train_set: EncodedTexts, test_set: EncodedTexts, options: LSTMOptions) -> Loop:
-    """Minimizes the cross-entropy with AdamW."""
+    """Minimizes the cross-entropy with AdamW, a share of the words unknown."""
     loop = Loop(
         model,
         torch.optim.AdamW(model.parameters(), lr=options.lr),
@@ -80,7 +81,8 @@ def train(model: nn.Module, train_set: EncodedTexts, test_set: EncodedTexts, opt
         evaluate=lambda: evaluate(model, test_set, options.device),
     )
     for ids, labels in loop:
-        logits = loop.model(ids)  # (batch, words) to (batch, num_classes)
+        hidden = (torch.rand(ids.shape, device=ids.device) < options.word_dropout) & (ids != PAD)
+        logits = loop.model(ids.masked_fill(hidden, UNKNOWN))  # (batch, words) to (batch, num_classes)
         loop.step(F.cross_entropy(logits, labels))
     return loop
 
@@ -97,7 +99,7 @@ def run(options: LSTMOptions) -> Result:
         metrics=evaluate(model, test_set, options.device),
         baseline=linear_svm(train_set, test_set, longest=3),
         baseline_name="linear SVM on runs of 1 to 3 words",
-        bars={"accuracy": 0.84},
+        bars={"accuracy": 0.88},
         history=loop.history,
         model=model,
         train_set=train_set,
@@ -112,7 +114,8 @@ def claims(run: Any) -> Iterator[Claim]:
     yield Claim("it beats counted words, pairs and triples", accuracy, ">", counted, margin=0.03)
     disorder = accuracy_in_disorder(full)
     yield Claim("it reads the order: shuffling each test text's words hurts it", disorder, "<", accuracy, margin=0.2)
-    measure, far = functools.partial(accuracy_by_distance, LSTMOptions, build, train, full), DISTANCES[-1]
+    measure = functools.partial(accuracy_by_distance, LSTMOptions, build, train, full, word_dropout=0.0)
+    far = DISTANCES[-1]
     curves = {
         f"LSTM of reach {far}": measure(reach=float(far)),
         "LSTM started half open": measure(reach=1.0),
