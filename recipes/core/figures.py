@@ -70,7 +70,8 @@ def tidy(figure: "Figure", history: Sequence[dict[str, float]] = ()) -> "Figure"
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
     measured = [name for name in (history[0] if history else {}) if all(name in row for row in history)]
-    drawn = [list(line.get_ydata()) for axes in figure.axes for line in axes.lines]
+    lines: list[Any] = [line for axes in figure.axes for line in axes.lines]
+    drawn = [list(line.get_ydata()) for line in lines]
     apart = [name for name in measured if [row[name] for row in history] not in drawn]
     curves = iter([name for name in apart if name not in ("epoch", "lr", "seconds")])
     for axes in list(figure.axes):

@@ -46,13 +46,13 @@ def test_empty_panels_show_the_history() -> None:
     axes[0, 0].set(title="what was not compared", ylim=(5, 6))
     axes[0, 1].plot([0, 1], [0, 1])
     tidy(figure, HISTORY)
-    first, second, third, fourth = axes[0]
+    first, second, third, _ = axes[0]
     assert [line.get_ydata().tolist() for line in first.lines] == [[2.0, 1.0]]
     assert (first.get_title(), first.get_legend_handles_labels()[1]) == ("", ["loss"])
     assert first.get_ylim()[0] <= 1
     assert [line.get_ydata().tolist() for line in second.lines] == [[0, 1]]
     assert [line.get_ydata().tolist() for line in third.lines] == [[0.5, 0.7]]
-    assert figure.axes == [first, second, third]  # and not the fourth, which nothing is left for
+    assert figure.axes == [first, second, third]  # nothing is left for a fourth
     assert figure.get_figwidth() == 12
     figure.draw_without_rendering()
     assert third.get_position().x1 > 0.98

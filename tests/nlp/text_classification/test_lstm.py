@@ -1,13 +1,15 @@
 """The LSTM's gates, and its memory against a plain network's; test_rnn.py holds the cell against torch's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from recipes.core.result import Result
-from recipes.nlp.text_classification.encoding import EncodedTexts
+from recipes.nlp.text_classification import lstm, transformer
+from recipes.nlp.text_classification.encoding import PAD, UNKNOWN, EncodedTexts
 from recipes.nlp.text_classification.lstm import LSTM, LSTMOptions, build, train
 from recipes.nlp.text_classification.rnn import RNN
 from recipes.nlp.text_classification.scoring import evaluate
@@ -27,6 +29,25 @@ def test_plain_cells_in_the_same_network(reviews: tuple[EncodedTexts, EncodedTex
     assert type(models["rnn"].forwards) is RNN
     gates, plain = (sum(one.numel() for one in model.forwards.parameters()) for model in models.values())
     assert gates == 4 * plain
+
+
+@pytest.mark.parametrize("family", [lstm, transformer])
+def test_a_share_of_the_words_is_hidden_in_training_alone(
+    family: Any, reviews: tuple[EncodedTexts, EncodedTexts]
+) -> None:
+    train_set, test_set = reviews[0].subset(range(400)), reviews[1].subset(range(100))
+    options = family.run.recipe.options(word_dropout=0.25, epochs=2, device="cpu")
+    model = family.build(options, train_set)
+    seen: dict[bool, list[torch.Tensor]] = {True: [], False: []}
+    model.embedding.register_forward_pre_hook(lambda _, given: seen[model.training].append(given[0][given[0] != PAD]))
+    family.train(model, train_set, test_set, options)
+
+    def unknown(ids: Iterable[torch.Tensor]) -> float:
+        return torch.cat(list(ids)).eq(UNKNOWN).float().mean().item()
+
+    assert unknown(seen[False]) == pytest.approx(unknown(test_set.ids), abs=1e-6)
+    known = 1 - unknown(train_set.ids)
+    assert unknown(seen[True]) == pytest.approx(1 - 0.75 * known, abs=0.02)
 
 
 def test_shuffled_labels_fail_the_bar(reviews: tuple[EncodedTexts, EncodedTexts]) -> None:
