@@ -8,6 +8,7 @@ import os
 import platform
 import statistics
 import tokenize
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 
 from recipes import catalog
 from recipes.copying import Source, gather
+from recipes.core.claims import Claim
 from recipes.core.command_line import parse
 from recipes.core.errors import InputError
 from recipes.core.files import require_writable, write_whole
@@ -197,7 +199,7 @@ def far_enough(metric: dict[str, Any]) -> float | None:
 
 
 def claims_of(results: list[Any]) -> list[dict[str, Any]]:
-    """Each claim with how often it held, and the mean of what it measured, by its place."""
+    """Each claim with how often it held, the mean of what it measured, and its room, by its place."""
     told = []
     for same in zip(*(result.claims for result in results), strict=True):
         told.append(
@@ -209,9 +211,17 @@ def claims_of(results: list[Any]) -> list[dict[str, Any]]:
                 "relation": same[0].relation,
                 "reference": statistics.mean(claim.reference for claim in same),
                 "margin": same[0].margin,
+                "room": room(same),
             }
         )
     return told
+
+
+def room(claims: Sequence[Claim]) -> float | None:
+    """How many standard deviations a learned claim lies beyond its margin: two or more are wanted."""
+    sign = 1 if claims[0].relation.startswith(">") else -1
+    beyond = spread([sign * (claim.measured - claim.reference) - claim.margin for claim in claims])
+    return round(beyond["mean"] / beyond["std"], 1) if claims[0].kind == "learned" and beyond["std"] else None
 
 
 def hardware(device: str) -> str:
@@ -230,7 +240,9 @@ def hardware(device: str) -> str:
 def table(proof: dict[str, Any]) -> str:
     rows = [["metric", "mean", "std", "bar", "baseline"]]
     rows += [[m, *(short(one[key]) for key in rows[0][1:])] for m, one in proof["metrics"].items()]
-    claims = [["held", "measured", ""]]
-    claims += [[f"{c['held']} of {proof['seeds']}", short(c["measured"]), c["text"]] for c in proof["claims"]]
+    claims = [["held", "measured", "room", ""]]
+    claims += [
+        [f"{c['held']} of {proof['seeds']}", short(c["measured"]), short(c["room"]), c["text"]] for c in proof["claims"]
+    ]
     told = f"{proof['learned']} of {proof['seeds']} seeds met the bars and beat {proof['baseline']}"
-    return "\n\n".join([f"{proof['recipe']}: {proof['title']}", columns(rows), columns(claims, left={0, 2}), told])
+    return "\n\n".join([f"{proof['recipe']}: {proof['title']}", columns(rows), columns(claims, left={0, 3}), told])

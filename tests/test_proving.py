@@ -1,6 +1,7 @@
 """`recipes prove`: what it writes."""
 
 import json
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from recipes.catalog import find
 from recipes.copying import Source
 from recipes.core.claims import Claim
 from recipes.core.errors import InputError
-from recipes.proving import code_of, confirm, digest, hours, is_due, prove
+from recipes.proving import code_of, confirm, digest, hours, is_due, prove, room
 
 
 def test_it_writes_the_spread_the_claims_and_the_figure(tmp_path: Path) -> None:
@@ -30,6 +31,14 @@ def test_it_writes_the_spread_the_claims_and_the_figure(tmp_path: Path) -> None:
         assert right - left < figure.width, "one of two panels"
     assert "about 0.0 hours" in hours(tmp_path, 2)
     assert hours(tmp_path / "empty", 2) == ""
+
+
+def test_the_room_of_a_claim_is_in_deviations_beyond_its_margin() -> None:
+    claims = [Claim("below", measured, "<", 2.0, margin=0.25) for measured in (0.5, 1.0, 1.5)]
+    assert room(claims) == 1.5  # 1.5, 1.0 and 0.5 less than the reference: 1.0 - 0.25 over a deviation of 0.5
+    assert room([replace(claim, relation=">", reference=0.0) for claim in claims]) == 1.5
+    assert room(claims[:1]) is None, "of one seed nobody knows"
+    assert room([replace(claim, kind="fact") for claim in claims]) is None
 
 
 def test_the_code_that_was_measured(tmp_path: Path) -> None:

@@ -263,10 +263,12 @@ def test_every_task_is_used_by_a_recipe() -> None:
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
 def test_what_was_proved_stands_by_its_bars(path: Path) -> None:
-    """Of the committed measurements: bars two standard deviations or more from the mean, in the default run."""
+    """Of the committed measurements: bars and claims with two standard deviations of room, in the default run."""
     proof = json.loads(path.read_text("utf-8"))
     assert proof["recipe"] in NAMES
     assert proof["options"] == {}
     assert proof["learned"] == proof["seeds"] >= 3
     assert all(distance is None or distance >= 2 for distance in proof["bars"].values()), proof["bars"]
     assert all(claim["held"] == proof["seeds"] for claim in proof["claims"])
+    rooms = {claim["text"]: claim.get("room") for claim in proof["claims"]}
+    assert all(room is None or room >= 2 for room in rooms.values()), rooms
