@@ -64,11 +64,14 @@ def draw_confusion(axes: Any, counts: Tensor, classes: Sequence[str]) -> None:
 def tidy(figure: "Figure", history: Sequence[dict[str, float]] = ()) -> "Figure":
     """The figure, with plain numbers on short logarithmic axes, and legends that lie on what is drawn moved below.
 
-    Panels for variants that were not trained, without claims, show curves of the `history` that no other panel shows:
-    its loss, then each metric. What is empty even so leaves its room to the others of a single row.
+    Without claims, legends do not name the variants that were not trained, and panels for them show curves of the
+    `history` that no other panel shows: its loss, then each metric. What is empty even so leaves its room to the others
+    of a single row.
     """
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
+    for axes in figure.axes:
+        drop_empty_lines(axes)
     measured = [name for name in (history[0] if history else {}) if all(name in row for row in history)]
     lines: list[Any] = [line for axes in figure.axes for line in axes.lines]
     drawn = [list(line.get_ydata()) for line in lines]
@@ -105,6 +108,20 @@ def tidy(figure: "Figure", history: Sequence[dict[str, float]] = ()) -> "Figure"
             handles, names, loc="upper center", bbox_to_anchor=(0.5, below), ncols=columns, frameon=False, fontsize=7
         )
     return figure
+
+
+def drop_empty_lines(axes: Any) -> None:
+    """Without lines of no points, and their names in the legend; beside texts such a line is a key to them."""
+    empty = [line for line in axes.lines if not len(line.get_xdata())]
+    if not empty or axes.texts:
+        return
+    for line in empty:
+        line.remove()
+    handles, names = axes.get_legend_handles_labels()
+    if handles and axes.get_legend():
+        axes.legend(handles, names, frameon=False)
+    elif axes.get_legend():
+        axes.get_legend().remove()
 
 
 def leave_out(axes: Any) -> None:

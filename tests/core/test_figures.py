@@ -69,6 +69,19 @@ def test_empty_panels_repeat_no_curve() -> None:
     assert all(tick == round(tick) for tick in axes[0, 0].get_xticks()), "epochs are whole"
 
 
+def test_legends_name_what_is_drawn() -> None:
+    figure, axes = new_figure(1, 3)
+    for panel, points in zip(axes[0], ([0, 1], [], []), strict=True):
+        panel.axhline(0.5)
+        panel.plot(points, points, label="one")
+        panel.plot([], [], label="other")
+        panel.legend()
+    axes[0, 2].text(0, 0, "a sentence")
+    tidy(figure)
+    named = [[text.get_text() for text in one.get_legend().get_texts()] if one.get_legend() else [] for one in axes[0]]
+    assert named == [["one"], [], ["one", "other"]]
+
+
 def test_confusions_are_numbers() -> None:
     _, axes = new_figure()
     draw_confusion(axes[0, 0], torch.tensor([[8, 2], [0, 5]]), ["cat", "a long name"])

@@ -181,11 +181,12 @@ def figure(result: Result) -> Any:
     for panel in axes[:, 3:].flatten():
         panel.remove()
     bars = drawn.add_subplot(axes[0, 0].get_gridspec()[:, 3:])
+    rows = result.rows or [result.options | result.metrics]
     for offset, metric, color in ((-0.2, "accuracy", "tab:blue"), (0.2, "in dim light", "tab:gray")):
-        heights = [number + offset for number in range(len(result.rows))]
-        bars.barh(heights, [row[metric] for row in result.rows], 0.38, label=metric, color=color)
-    bars.set_yticks(range(len(result.rows)), [f"{row['method']}, {row['features']}" for row in result.rows])
-    bars.set(xlim=(0, 1), ylim=(len(result.rows) - 0.5, -0.5))
+        heights = [number + offset for number in range(len(rows))]
+        bars.barh(heights, [row[metric] for row in rows], 0.38, label=metric, color=color)
+    bars.set_yticks(range(len(rows)), [f"{row['method']}, {row['features']}" for row in rows])
+    bars.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5))
     bars.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.4, 1.13), ncols=2)
     return drawn
 

@@ -140,8 +140,8 @@ def figure(result: Result) -> Any:
     drawn, axes = new_figure(1, 4, width=3.0, height=2.8)
     axes[0, 0].set_ylim(0.5, 1)
     for name, one in {"LeNet-5": result, "MLP": result.runs.get("model=mlp")}.items():
-        if one is not None:
-            axes[0, 0].plot([row["epoch"] for row in one.history], [row["accuracy"] for row in one.history], label=name)
+        history = [] if one is None else one.history
+        axes[0, 0].plot([row["epoch"] for row in history], [row["accuracy"] for row in history], label=name)
     axes[0, 0].set(xlabel="epoch", title="held-out accuracy")
     axes[0, 0].legend(frameon=False)
     image = result.test_set.__getitems__([0])[0].to(next(result.model.parameters()).device)

@@ -185,16 +185,16 @@ def figure(result: Result) -> Any:
     """Held-out loss and accuracy over the epochs of the three networks, and what each costs."""
     drawn, axes = new_figure(1, 3, width=3.8)
     variants = ("separable=False", f"separable=False, width={result.options['width'] / 2}")
-    names = ("separable", "full", "full, half as wide")
-    for name, one in zip(names, [result, *map(result.runs.get, variants)], strict=True):
-        if one is None:  # without claims
-            continue
+    found = [result, *(result.runs.get(name) for name in variants)]
+    runs = dict(zip(("separable", "full", "full, half as wide"), found, strict=True))
+    for name, one in runs.items():
+        history = [] if one is None else one.history
         for panel, metric in zip(axes[0], ("loss", "accuracy"), strict=False):
-            panel.plot([row["epoch"] for row in one.history], [row[metric] for row in one.history], label=name)
+            panel.plot([row["epoch"] for row in history], [row[metric] for row in history], label=name)
     axes[0, 0].set(title="held-out loss", xlabel="epoch", yscale="log")
     axes[0, 1].set(title="held-out accuracy", xlabel="epoch")
     axes[0, 0].legend(frameon=False)
-    for number, (name, row) in enumerate(zip(names, result.rows, strict=False)):
+    for number, (name, row) in enumerate(zip(runs, result.rows, strict=False)):
         axes[0, 2].scatter(row["macs"] / 1e6, row["accuracy"], color=f"C{number}", label=name)
     axes[0, 2].set(title="accuracy", xlabel="million multiply-accumulates", xlim=(0, None), ylim=(0.9, 1))
     return drawn

@@ -252,10 +252,9 @@ def figure(result: Result) -> Any:
     """Loss and accuracy over the epochs, with shortcuts and without; the gradients over the layers before training."""
     drawn, axes = new_figure(1, 3, width=3.4)
     for name, one in {"residual": result, "plain": result.runs.get("residual=False")}.items():
-        if one is None:  # without claims
-            continue
+        history = [] if one is None else one.history
         for panel, metric in zip(axes[0], ("loss", "accuracy"), strict=False):
-            panel.plot([row["epoch"] for row in one.history], [row[metric] for row in one.history], label=name)
+            panel.plot([row["epoch"] for row in history], [row[metric] for row in history], label=name)
     for metric in ("gradient at the start", "plain"):
         axes[0, 2].plot([row["convolution"] for row in result.rows], [row[metric] for row in result.rows])
     axes[0, 0].set(title="training loss", xlabel="epoch")

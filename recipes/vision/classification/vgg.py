@@ -187,10 +187,9 @@ def figure(result: Result) -> Any:
     """Both networks' loss and accuracy over the epochs, and how much their exchanged layers depend on each pixel."""
     drawn, axes = new_figure(1, 4, width=3.0, height=2.8)
     for name, one in {"two 3×3": result, "one 5×5": result.runs.get("fives=True")}.items():
-        if one is None:  # without claims
-            continue
+        history = [] if one is None else one.history
         for panel, metric in zip(axes[0], ("loss", "accuracy"), strict=False):
-            panel.plot([row["epoch"] for row in one.history], [row[metric] for row in one.history], label=name)
+            panel.plot([row["epoch"] for row in history], [row[metric] for row in history], label=name)
     axes[0, 0].set(title="training loss", xlabel="epoch", yscale="log")
     axes[0, 1].set(title="held-out accuracy", xlabel="epoch")
     axes[0, 0].legend(frameon=False)
