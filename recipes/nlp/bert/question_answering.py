@@ -71,7 +71,7 @@ class AnswerOptions(Options):
     layers: int = option(2, "of the encoder", least=1)
     heads: int = option(4, "of attention in each layer", least=1)
     dropout: float = option(0.0, "share of the encoder's numbers dropped in training", least=0, below=1)
-    epochs: int = 6
+    epochs: int = 10
     batch_size: int = 16
     lr: float = option(
         2e-3, "highest learning rate of the schedule; pretrained weights need less, such as 1e-4", above=0
