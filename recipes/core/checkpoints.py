@@ -3,6 +3,7 @@
 import math
 import pickle
 import warnings
+from collections.abc import Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,7 @@ def save_checkpoint(loop: "Loop") -> None:
         "random": of_all_processes(random_state(loop.device)),
         "epoch_random": of_all_processes(loop._epoch_random),
         "options": loop.options.to_dict(),
+        "samples": samples(loop),
     }
     if rank_and_world()[0] == 0:
         write_whole(loop.file, lambda path: torch.save(state, path))
@@ -81,7 +83,9 @@ def load_checkpoint(loop: "Loop") -> list[Tensor] | None:
         raise unusable(loop.file, "not one of tensors alone" if foreign else str(error)) from None
     if not isinstance(state, dict) or not holds_values(state.get("options")):
         raise unusable(loop.file, "no options in it")
-    other = differences(state["options"], loop.options)
+    other, count = differences(state["options"], loop.options), samples(loop)
+    if state.get("samples", count) != count:
+        other.append(f"{count} samples instead of {state['samples']}")
     if other and not loop.options.override:
         raise InputError(
             f"{loop.file}: was started with other options ({'; '.join(other)}): expected the same ones, "
@@ -109,6 +113,12 @@ def load_checkpoint(loop: "Loop") -> list[Tensor] | None:
     return now if loop.batch else None
 
 
+def samples(loop: "Loop") -> int | None:
+    """In the data set that the batches are drawn from, if they tell."""
+    dataset = getattr(loop.batches, "dataset", None)
+    return len(dataset) if isinstance(dataset, Sized) else None
+
+
 def load_weights(loop: "Loop", state: dict[str, Any]) -> None:
     """Takes up the weights and the optimizer's state, sharded in the file or not, sharded in this run or not."""
     from torch.distributed.checkpoint import state_dict as whole
@@ -123,8 +133,13 @@ def load_weights(loop: "Loop", state: dict[str, Any]) -> None:
         return load_shards(loop.file, loop._shards, state["rest"], loop.module, loop.optimizer)
     options = whole.StateDictOptions(full_state_dict=True)
     whole.set_model_state_dict(loop.module, state["model"], options=options)
-    if state["optimizer"]["state"] != {}:  # plain SGD has none
+    saved = state["optimizer"]["state"]
+    if saved != {}:  # plain SGD has none
+        options = whole.StateDictOptions(full_state_dict=True, strict=False)
         whole.set_optimizer_state_dict(loop.module, loop.optimizer, state["optimizer"], options=options)
+        used = {one for name, one in loop.module.named_parameters(remove_duplicate=False) if name in saved}
+        for parameter in loop.optimizer.state.keys() - used:  # never had a gradient, and so has no state yet
+            del loop.optimizer.state[parameter]
 
 
 def require_consistent(loop: "Loop") -> None:
@@ -176,13 +191,15 @@ def unusable(file: Path, reason: str) -> InputError:
 
 
 def require_finite(model: nn.Module) -> None:
-    """Weights that are not finite are never saved.
+    """Weights that are not finite are never saved, nor buffers with NaN; a mask may well hold -inf.
 
     Raises:
-        FloatingPointError: naming the first such weight.
+        FloatingPointError: naming the first of them.
     """
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+    sound = {name: one.isfinite().all() for name, one in model.named_parameters()}
+    sound |= {name: ~one.isnan().any() for name, one in model.named_buffers()}
+    for name, held in sound.items():
+        if not bool(held):
             raise FloatingPointError(f"the weight {name} is not finite: it is not saved; a lower lr or clip may help")
 
 

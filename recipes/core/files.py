@@ -125,7 +125,7 @@ def umask() -> int:
 
 
 def sync(path: Path) -> None:
-    with path.open("rb") as file:
+    with path.open("rb+") as file:  # Windows syncs only what is open for writing
         os.fsync(file.fileno())
 
 

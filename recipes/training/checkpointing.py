@@ -101,12 +101,14 @@ class Training:
             "schedule": self.schedule.state_dict(),  # how many steps it has counted
             "random": random_state(torch.device(self.options.device)),  # what dropout draws from
             "losses": self.losses,
-            "options": {name: getattr(self.options, name) for name in kept} | {"pictures": len(self.train_set)},
+            "options": {name: getattr(self.options, name) for name in kept}
+            | {"pictures": len(self.train_set), "shape": list(self.train_set.shape)},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["options"] != self.state_dict()["options"]:
-            raise ValueError(f"it was started with {state['options']}")
+        mine = self.state_dict()["options"]
+        if other := {name: value for name, value in state["options"].items() if value != mine.get(name)}:
+            raise ValueError(f"it was started with {other}")
         for name in ("model", "optimizer", "schedule"):
             getattr(self, name).load_state_dict(state[name])
         set_random_state(state["random"], torch.device(self.options.device))
@@ -118,7 +120,7 @@ def save(state: dict[str, Any], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(".unfinished")
     torch.save(state, unfinished)
-    with unfinished.open("rb") as written:
+    with unfinished.open("rb+") as written:
         os.fsync(written.fileno())  # on the disk, and not only on its way there
     os.replace(unfinished, file)
 
@@ -135,7 +137,7 @@ def train(training: Training, file: Path | None = None, save_every: int | None =
         training.step()
         if not math.isfinite(training.losses[-1]):
             raise FloatingPointError(f"the loss became {training.losses[-1]} in step {step + 1}; a lower lr may help")
-        if file is not None and save_every and (step + 1) % save_every == 0:
+        if file is not None and (step + 1 == training.total or (save_every and (step + 1) % save_every == 0)):
             save(training.state_dict(), file)
         yield step + 1
 

@@ -220,6 +220,48 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+class WithExtras(nn.Module):
+    """What ordinary networks have beside weights that learn: one that is unused, a tied one, a mask, extra state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused, self.frozen = nn.Linear(5, 2), nn.Linear(5, 2), nn.Linear(5, 2).requires_grad_(False)
+        self.tied = self.used
+        self.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.used(inputs) + self.frozen(inputs)
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"version": 1}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        assert state == {"version": 1}
+
+
+@pytest.mark.parametrize("made", [torch.optim.AdamW, torch.optim.Rprop, torch.optim.Adagrad])
+def test_resumed_with_weights_that_have_no_gradient(tmp_path: Path, made: Any) -> None:
+    def go(folder: Path | None, epochs: int) -> tuple[nn.Module, Loop]:
+        torch.manual_seed(3)
+        model = WithExtras()
+        loop = loop_over(model, made(model.parameters(), lr=0.01), epochs=epochs, checkpoint=folder)
+        for inputs, labels in loop:
+            loop.step(F.cross_entropy(loop.model(inputs), labels))
+        return model, loop
+
+    (whole, known), _, (resumed, loop) = go(None, 4), go(tmp_path, 2), go(tmp_path, 4)
+    pairs = zip(whole.parameters(), resumed.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    assert len(loop.optimizer.state) == len(known.optimizer.state)
+
+
+def test_resumed_with_other_samples(tmp_path: Path) -> None:
+    train(network(), checkpoint=tmp_path)
+    fewer = batches(Points(48), Options(batch_size=16))
+    with pytest.raises(InputError, match=r"other options \(48 samples instead of 96\)"):
+        train(network(), checkpoint=tmp_path, loader=fewer)
+
+
 @pytest.mark.parametrize("changed", [{"clip": 1.0}, {"accumulate": 2}, {"batch_size": 8}, {"epochs": 2}])
 def test_resumed_with_other_options(tmp_path: Path, changed: dict[str, Any]) -> None:
     """An option that differs is named and refused, or taken where the user says so."""
