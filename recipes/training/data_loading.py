@@ -27,9 +27,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from recipes.core.device import rank_and_world
 from recipes.core.figures import new_figure, show_picture
-from recipes.core.frame import Claim, InputError, Loop, Options, Result, main, option, recipe
+from recipes.core.frame import Claim, Loop, Options, Result, main, option, recipe
 from recipes.core.measure import interleaved, ratio
-from recipes.datasets.images import Images, open_images
+from recipes.datasets.images import ImageFiles, Images, open_images
 
 Sample = tuple[Tensor, int]  # inked pixels (n, 3) as row, column and ink, all from 0 to 1, and the class
 Batch = tuple[tuple[Tensor, Tensor], Tensor]  # padded pixels (B, longest, 3), which are real (B, longest); classes (B,)
@@ -42,18 +42,22 @@ class InkedPixels(Dataset):
     much, and otherwise every time it is asked for.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, *, moved: float = 0.0) -> None:
-        self.images, self.labels, self.moved = images, labels, moved  # (N, height, width) from 0 to 1, (N,)
+    def __init__(self, pictures: Images | ImageFiles, *, moved: float = 0.0) -> None:
+        self.pictures, self.labels, self.moved = pictures, pictures.labels, moved
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.labels)
+
+    def load(self, indices: Sequence[int]) -> Tensor:
+        """From where the pictures are, memory or files: gray, from 0 to 1, (B, height, width)."""
+        return self.pictures.pixels(torch.as_tensor(indices)).float().mean(dim=1) / 255
 
     def __getitem__(self, index: int) -> Sample:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Many at once, which the DataLoader prefers: one search for ink instead of one a picture."""
-        images = self.images[indices]
+        images = self.load(indices)
         found = images.nonzero()  # (all pixels, 3): picture, row, column
         positions = found[:, 1:] / (torch.tensor(images.shape[1:]) - 1).clamp(min=1)
         if self.moved:
@@ -147,10 +151,11 @@ class PointNet(nn.Module):
         angles = (pixels[:, :, :2, None] * self.frequencies).flatten(2)  # (B, longest, 2 * waves)
         features = self.pixel(torch.cat([pixels, angles.sin(), angles.cos()], dim=2))  # (B, longest, 2 * width)
         features = features.masked_fill(~real[:, :, None], -torch.inf)  # what is padding never wins
-        return self.head(features.amax(dim=1))  # (B, num_classes)
+        highest = F.pad(features, (0, 0, 0, 1), value=-torch.inf).amax(dim=1)  # a row more, if none has ink
+        return self.head(highest.where(real.any(dim=1, keepdim=True), 0.0))  # (B, num_classes)
 
 
-def build(options: DataLoadingOptions, data: Images) -> PointNet:
+def build(options: DataLoadingOptions, data: Images | ImageFiles) -> PointNet:
     """The network for classes like these."""
     return PointNet(len(data.classes), width=options.width)
 
@@ -182,7 +187,8 @@ def scores(predicted: Tensor, labels: Tensor, rare: Tensor) -> dict[str, float]:
 
 def nearest_neighbor(known: InkedPixels, unseen: InkedPixels) -> Tensor:
     """The class of the training picture whose pixels differ least: (N,)."""
-    distances = torch.cdist(unseen.images.flatten(1), known.images.flatten(1))
+    query, key = (part.load(range(len(part))).flatten(1) for part in (unseen, known))
+    distances = torch.cdist(query, key)
     return known.labels[distances.argmin(dim=1)]
 
 
@@ -190,15 +196,11 @@ def nearest_neighbor(known: InkedPixels, unseen: InkedPixels) -> Tensor:
 def run(options: DataLoadingOptions) -> Result:
     """Trains on classes of which half are rare, in batches that a sampler draws."""
     pictures, test_pictures = open_images(options.data, image_size=options.image_size, seed=options.seed)
-    if not (isinstance(pictures, Images) and isinstance(test_pictures, Images)):
-        raise InputError("option image_size: expected a smaller one, so that all pictures fit in memory")
     count = len(pictures.classes)
     rare, most = torch.arange(count // 2, count), len(pictures)
     of_class = [(pictures.labels == label).nonzero().flatten() for label in range(count)]
     kept = torch.cat([rows[: options.rare_samples if label in rare else most] for label, rows in enumerate(of_class)])
-    gray = [part.pixels(torch.arange(len(part))).float().mean(dim=1) / 255 for part in (pictures, test_pictures)]
-    train_set = InkedPixels(gray[0][kept], pictures.labels[kept], moved=options.moved)
-    test_set = InkedPixels(gray[1], test_pictures.labels)
+    train_set, test_set = InkedPixels(pictures.subset(kept), moved=options.moved), InkedPixels(test_pictures)
     model = build(options, pictures).to(options.device)
     loop = train(model, train_set, options)
     return Result(
@@ -251,7 +253,7 @@ def figure(result: Result) -> Any:
     dataset = result.test_set
     drawing, axes = new_figure(1, 4, width=3.2)
     sample, _ = dataset[0]
-    show_picture(axes[0, 0], dataset.images[:1], "loaded")
+    show_picture(axes[0, 0], dataset.load([0]), "loaded")
     axes[0, 1].scatter(sample[:, 1], 1 - sample[:, 0], c=sample[:, 2], cmap="Greys", vmin=-0.3, edgecolor="gray")
     axes[0, 1].set(title=f"preprocessed: {len(sample)} pixels", xticks=[], yticks=[], aspect="equal")
     (pixels, _), _ = pad(dataset.__getitems__(range(16)))

@@ -1,9 +1,14 @@
 """Samples, orders and batches, against the plain way of doing each."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
+from recipes.core.errors import InputError
+from recipes.datasets.images import ImageFiles, Images
 from recipes.training.data_loading import (
     Balanced,
     DataLoadingOptions,
@@ -21,21 +26,42 @@ CPU = torch.device("cpu")
 
 def dataset(count: int = 40) -> InkedPixels:
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(count, 6, 6, generator=generator) * (torch.rand(count, 6, 6, generator=generator) > 0.5)
-    return InkedPixels(images, torch.arange(count) % 4)
+    images = torch.randint(256, (count, 1, 6, 6), generator=generator, dtype=torch.uint8)
+    images *= torch.rand(count, 1, 6, 6, generator=generator) > 0.5
+    return InkedPixels(Images(images, torch.arange(count) % 4, list("abcd")))
 
 
 def test_a_sample_says_where_the_ink_is() -> None:
-    image = torch.zeros(1, 3, 5)
-    image[0, 2, 1], image[0, 0, 4] = 0.5, 1.0
-    sample, label = InkedPixels(image, torch.tensor([7]))[0]
-    assert sample.tolist() == [[0, 1, 1], [1, 0.25, 0.5]]
-    assert label == 7
+    image = torch.zeros(1, 1, 3, 5, dtype=torch.uint8)
+    image[0, 0, 2, 1], image[0, 0, 0, 4] = 51, 255
+    sample, label = InkedPixels(Images(image, torch.tensor([1]), ["a", "b"]))[0]
+    torch.testing.assert_close(sample, torch.tensor([[0, 1, 1], [1, 0.25, 0.2]]))
+    assert label == 1
+
+
+def test_a_picture_without_ink_is_answered() -> None:
+    samples, model = dataset(), PointNet(4, width=32).eval()
+    samples.pictures.images[0] = 0
+    alone, together = (model(pad(samples.__getitems__(rows))[0])[0] for rows in ([0], [0, 1, 2]))
+    torch.testing.assert_close(alone, together)
+    assert alone.isfinite().all()
+
+
+def test_files_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
+    held = dataset(2)
+    for index, image in enumerate(held.pictures.images):
+        Image.fromarray(image[0].numpy()).save(tmp_path / f"{index}.png")
+    files = [tmp_path / f"{index}.png" for index in range(2)]
+    samples = InkedPixels(ImageFiles(files, (1, 6, 6), held.labels, list("abcd")))
+    assert torch.equal(samples[1][0], held[1][0])
+    files[0].unlink()
+    with pytest.raises(InputError, match=r"0\.png"):
+        samples[0]
 
 
 def test_many_at_once_are_the_same_as_one_by_one() -> None:
     samples = dataset()
-    samples.images[3] = 0  # a picture without ink has no pixels
+    samples.pictures.images[3] = 0  # a picture without ink has no pixels
     order = [5, 3, 3, 39, 0]
     for (mine, label), (theirs, other) in zip(
         samples.__getitems__(order), map(samples.__getitem__, order), strict=True
