@@ -41,7 +41,7 @@ class Options:
     data: Any = option(None, "your data, as a path or a pair of Datasets (train, test); the bundled ones if not given")
     epochs: int = option(5, "passes over the training part", least=1)
     steps: int | None = option(None, "optimizer steps to train for, in place of epochs", least=1)
-    batch_size: int = option(32, "samples in an optimizer step, over all processes", least=1)
+    batch_size: int = option(32, "samples in a batch, over all processes", least=1)
     lr: float = option(1e-2, "highest learning rate of the schedule", above=0)
     device: Any = option("auto", "auto, cpu, cuda or mps")
     seed: int = option(
@@ -53,7 +53,7 @@ class Options:
         "fp32", "arithmetic of the forward pass; auto is bf16 where the device computes in it"
     )
     channels_last: bool = option(False, "keep pictures and convolutions in the memory order (N, H, W, C)")
-    accumulate: int = option(1, "batches whose gradients are summed before each optimizer step", least=1)
+    accumulate: int = option(1, "batches whose gradients are averaged for each optimizer step", least=1)
     clip: float | None = option(None, "largest norm of the gradient; a larger one is scaled down", above=0)
     compile: bool = option(False, "compile the model with torch.compile")
     sync_batch_norm: bool = option(False, "batch norm over all processes' samples, not over each one's (on GPUs)")

@@ -7,7 +7,7 @@ import argparse
 import dataclasses
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -180,11 +180,11 @@ def recipe(options_class):
 
 def main(run):
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    shared = {one.name: one.metadata for one in dataclasses.fields(Options)}
     for one in dataclasses.fields(run.options):
         kind = str if one.default is None else type(one.default)
         kind = {"int | None": int, "float | None": float}.get(str(one.type), kind)
-        how = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
-        sentence = (one.metadata or shared[one.name])["help"]
+        choices = get_args(one.type) if get_origin(one.type) is Literal else None
+        how = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind, "choices": choices}
+        sentence = (one.metadata or Options.__dataclass_fields__[one.name].metadata)["help"]
         parser.add_argument(f"--{one.name.replace('_', '-')}", default=one.default, help=sentence, **how)
     run(**vars(parser.parse_args()))

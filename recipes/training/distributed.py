@@ -79,9 +79,8 @@ class SyncBatchNorm(nn.BatchNorm1d):
         if not self.training:
             return super().forward(x)
         count = len(x) * dist.get_world_size()
-        total, squares = SumOverProcesses.apply(torch.stack([x.sum(dim=0), x.square().sum(dim=0)]))
-        mean = total / count  # (features,)
-        variance = squares / count - mean.square()
+        mean = SumOverProcesses.apply(x.sum(dim=0)) / count  # (features,)
+        variance = SumOverProcesses.apply((x - mean).square().sum(dim=0)) / count
         with torch.no_grad():
             self.running_mean.lerp_(mean, 0.1)  # type: ignore[union-attr]
             self.running_var.lerp_(variance * count / max(1, count - 1), 0.1)  # type: ignore[union-attr]
@@ -111,7 +110,10 @@ def spread(model: nn.Module, options: DistributedOptions) -> nn.Module:
     if options.engine == "ddp":
         return nn.parallel.DistributedDataParallel(model)
     if options.engine == "fsdp":  # over the run's device: without a mesh it takes the machine's accelerator
-        fully_shard(model, mesh=init_device_mesh(options.device.type, (dist.get_world_size(),)))
+        mesh = init_device_mesh(options.device.type, (dist.get_world_size(),))
+        for part in (*model.children(), model):  # each layer is gathered by itself; last, what they left
+            if any(True for _ in part.parameters()):
+                fully_shard(part, mesh=mesh)
     return model
 
 

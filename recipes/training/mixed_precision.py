@@ -6,9 +6,10 @@ A mean over many pixels makes gradients that small, and nothing is learned from 
 large number before the backward pass and the gradients are divided by it after; where one of them overflows, the step
 is left out and the number is halved.
 
-The weights stay in 32 bits. Kept in bf16 they would lose every update that is smaller than half a percent of the
-weight, and the model would learn more slowly. The activations, which take most of the memory, take half of it.
-Whether 16 bits also take less time is for the device to say: it is measured here, and many CPUs are far slower in fp16.
+The weights stay in 32 bits. Kept in bf16 they would lose every update below a fifth of a percent of the weight, and
+many of up to twice that, and the model would learn more slowly. The activations, which take most of the memory, take
+half of it. Whether 16 bits also take less time is for the device to say: it is measured here, and many CPUs are far
+slower in fp16.
 
 Paper: Micikevicius, Narang, Alben, Diamos, Elsen, Garcia, Ginsburg, Houston, Kuchaiev, Venkatesh, Wu (2017), "Mixed
     Precision Training", https://arxiv.org/abs/1710.03740
@@ -128,7 +129,7 @@ def run(options: MixedPrecisionOptions) -> Result:
     refuse_engine(options, "precision", "clip")
     if options.precision == "fp16" and not options.master_weights:
         raise InputError(
-            "option master_weights: fp16 needs them, since its weights would overflow when they are scaled"
+            "option master_weights: fp16 needs them, since GradScaler does not unscale gradients of fp16 weights"
         )
     train_set, test_set = open_images(options.data, image_size=options.image_size, seed=options.seed)
     model = build(options, train_set).to(options.device)

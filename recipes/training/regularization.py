@@ -162,7 +162,7 @@ def measured(result: Result) -> dict[str, float]:
     fitted = evaluate(result.model, result.train_set, next(result.model.parameters()).device)
     magnitudes = torch.cat([weight.abs().flatten() for weight in weight_matrices(result.model)])
     return {
-        "near zero": (magnitudes < 1e-3).double().mean().item(),  # at the start one weight in fifty is
+        "near zero": (magnitudes < 1e-3).double().mean().item(),  # at the start one weight in seventy is
         "largest": magnitudes.max().item(),
         "train loss": fitted["loss"],
         "test loss": result["loss"],

@@ -51,7 +51,7 @@ def open_images(data: str | None = None, *, image_size: int | None = None, seed:
     folder = Path(data) if data else bundled("digits")
 
     def read(name: str) -> Tensor:
-        path = next(folder.glob(f"{name}*"))
+        path = next(folder.glob(f"{name}*"), folder / f"{name}-idx")
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         start = 4 + 4 * content[3]  # the fourth byte is the number of dimensions; their sizes follow
         shape = struct.unpack(f">{content[3]}I", content[4:start])
