@@ -5,8 +5,8 @@ they start and however they are turned, a single frame looks the same for all si
 tells them apart lies between the frames. Classifiers on the same Inception modules see more and more of that: one
 frame; all frames in any order (the mean of their features); the frames' features in order, through a recurrent
 network; and a network whose kernels reach over frames, I3D. It is the two-dimensional network with a third dimension
-added: each kernel is repeated along time and divided by the number of repetitions (inflated), so that on a clip that
-stands still it answers as before. From there it is trained.
+added: each kernel is repeated along time and divided by the number of repetitions (inflated), so that in a clip that
+stands still it sees what it saw before, but for the ends, beyond which there are zeros. From there it is trained.
 
 One network is shared by all frames: one for each would have that many times its parameters, and learns less. Its
 features also find a clip's key frames, those nearest to the centers of their clusters. A plain method gets far too: a
@@ -196,7 +196,7 @@ def claims(run: Any) -> Iterator[Claim]:
         share = evaluate(result.model, backwards, next(result.model.parameters()).device)["accuracy"]
         yield Claim("played backwards, clips are taken for the opposite motion: share", share, ">", 0.5, margin=0.2)
     by_frame = deepcopy(flat["any order"].model.features[0]).cpu().eval()
-    text = "inflated kernels see a still clip as the flat ones see its frame: difference"
+    text = "inflated kernels see the middle of a still clip as the flat ones see its frame: difference"
     yield Claim(text, difference_when_still(by_frame, result), "<", 1e-4, kind="fact")
     chosen, evenly = shots_found(by_frame, result.test_set)
     text = "key frames show more of a clip's shots, long and short, than frames at equal distances"

@@ -10,6 +10,7 @@ Memory is not what the bundled reviews need: on them the plain recurrent network
 
 Notes: 85
 Paper: Hochreiter, Schmidhuber (1997), "Long Short-Term Memory", https://doi.org/10.1162/neco.1997.9.8.1735;
+    Gers, Schmidhuber, Cummins (2000), "Learning to Forget" (its gate), https://doi.org/10.1162/089976600300015015;
     Tallec, Ollivier (2018), "Can Recurrent Neural Networks Warp Time?", https://arxiv.org/abs/1804.11188
 Data: short English reviews written for this library; yours as CSV, TSV or JSON lines, or hf:NAME.
 """

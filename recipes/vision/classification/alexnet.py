@@ -128,8 +128,8 @@ def train(
 def run(options: AlexNetOptions) -> Result:
     """Trains an AlexNet and measures it on held-out pictures."""
     train_set, test_set = open_images(options.data, image_size=options.image_size, seed=options.seed)
-    mixed = torch.randperm(len(train_set))[: round(options.wrong * len(train_set))]
-    train_set.labels[mixed] = train_set.labels[mixed.roll(1)]
+    chosen, classes = torch.randperm(len(train_set))[: round(options.wrong * len(train_set))], len(train_set.classes)
+    train_set.labels[chosen] = (train_set.labels[chosen] + torch.randint(1, max(2, classes), (len(chosen),))) % classes
     model = build(options, train_set).to(options.device)
     loop = train(model, train_set, test_set, options)
     return result_of(model, loop, train_set, test_set, bar=0.94)

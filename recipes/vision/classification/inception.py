@@ -4,8 +4,8 @@ What tells pictures apart may be small or large, so an Inception module looks at
 convolutions and with pooling, and concatenates what they find. Wide kernels over many channels are expensive; a 1×1
 convolution before each of them first reduces the channels. Version 2 adds batch norm. Version 3 factorizes: a 5×5
 becomes two 3×3, a 7×7 becomes 1×7 and 7×1, and 1×3 and 3×1 stand side by side; convolutions beside a pooling, all
-with a stride, halve the maps; the loss of an auxiliary head is added in training, and the labels are smoothed. All
-of them read the bundled digits equally well: the gain is in arithmetic, and by batch norm in steps.
+with a stride, halve the maps; and the labels are smoothed. Versions 1 and 3 add the loss of auxiliary heads in
+training. All of them read the bundled digits equally well: the gain is in arithmetic, and by batch norm in steps.
 
 Notes: 48, 84
 Paper: Szegedy and others (2014), "Going Deeper with Convolutions", https://arxiv.org/abs/1409.4842; Ioffe, Szegedy

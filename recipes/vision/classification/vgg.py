@@ -1,8 +1,8 @@
 """VGG: nothing but 3×3 convolutions, and why two of them replace a 5×5.
 
 The second of two 3×3 convolutions sees, through the first, a field of 5×5 pixels. For C channels in and out the two
-have 18 C² weights where the 5×5 has 25 C², and a nonlinearity more. The paper's shallow network lost 7 points with
-5×5 in their place; the bundled digits do not need the depth, and both networks read them equally well.
+have 18 C² weights where the 5×5 has 25 C², and a nonlinearity more. The paper's network B lost 7 points with 5×5
+in their place; the bundled digits do not need the depth, and both networks read them equally well.
 
 Notes: 81
 Paper: Simonyan, Zisserman (2014), "Very Deep Convolutional Networks for Large-Scale Image Recognition",

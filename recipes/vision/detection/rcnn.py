@@ -1,10 +1,11 @@
 """R-CNN: regions are proposed from outside, and a convolutional network looks at each of them.
 
-The first detector that stood on a deep network kept what was there before, and added it at one place. Selective
-search proposes regions: small segments of one color are merged step by step, and each on the way may be an object.
-Every region is cut out with a little of its surroundings, warped to a square of fixed size, and classified by a
-network as any picture would be: a class, or background. A region is only roughly where the object is, so the network
-also says how to move and stretch it (box regression). Non-maximum suppression thins what was found twice.
+R-CNN showed that a deep network finds objects far better than features made by hand; the rest of a detector it left
+as it was. Selective search proposes regions: small segments of one color are merged step by step, and each on the way
+may be an object. Every region is cut out with a little of its surroundings, warped to a square of fixed size, and
+classified by a network as any picture would be: a class, or background. A region is only roughly where the object is,
+so the network also says how to move and stretch it (box regression). Non-maximum suppression thins what was found
+twice.
 
 What is not proposed is never found, so the paper proposes 2,000 regions for each photo, and most of the same pixels
 are seen by the network again and again. (It trains linear SVMs and the box regression on the network's features
