@@ -57,7 +57,7 @@ def save_checkpoint(loop: "Loop") -> None:
         "random": of_all_processes(random_state(loop.device)),
         "epoch_random": of_all_processes(loop._epoch_random),
         "options": loop.options.to_dict(),
-        "samples": samples(loop),
+        "samples": sample_count(loop),
     }
     if rank_and_world()[0] == 0:
         write_whole(loop.file, lambda path: torch.save(state, path))
@@ -83,7 +83,7 @@ def load_checkpoint(loop: "Loop") -> list[Tensor] | None:
         raise unusable(loop.file, "not one of tensors alone" if foreign else str(error)) from None
     if not isinstance(state, dict) or not holds_values(state.get("options")):
         raise unusable(loop.file, "no options in it")
-    other, count = differences(state["options"], loop.options), samples(loop)
+    other, count = differences(state["options"], loop.options), sample_count(loop)
     if state.get("samples", count) != count:
         other.append(f"{count} samples instead of {state['samples']}")
     if other and not loop.options.override:
@@ -113,7 +113,7 @@ def load_checkpoint(loop: "Loop") -> list[Tensor] | None:
     return now if loop.batch else None
 
 
-def samples(loop: "Loop") -> int | None:
+def sample_count(loop: "Loop") -> int | None:
     """In the data set that the batches are drawn from, if they tell."""
     dataset = getattr(loop.batches, "dataset", None)
     return len(dataset) if isinstance(dataset, Sized) else None
