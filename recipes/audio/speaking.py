@@ -28,7 +28,7 @@ class WordSpeaking(Task):
         codes: frames in the codebook.
         longest: frames of a word at most.
         temperature: below 1, likely codes become likelier still.
-        seed: of the draw; the n-th word asked for has a draw of its own.
+        seed: of the draw; a word's own draw, so that it sounds the same whatever it is asked for with.
     """
 
     takes: ClassVar[str] = "texts"
@@ -57,7 +57,7 @@ class WordSpeaking(Task):
 
     def predict(self, model: Any, items: Sequence[str], device: torch.device) -> list[dict[str, Any]]:
         labels, how = self.batch(items)[0][:, 0] - self.codes - 1, {"temperature": self.temperature, "seed": self.seed}
-        waves = model.say(labels, self.rate, longest=self.longest, **how)
+        waves = [model.say(label, self.rate, longest=self.longest, **how)[0] for label in labels.split(1)]
         return [
             {"class": item, "seconds": len(wave) / self.rate, "rate": self.rate, "wave": wave.tolist()}
             for item, wave in zip(items, waves, strict=True)

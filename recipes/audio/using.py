@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, ClassVar, Self
 
 import torch
@@ -31,7 +32,7 @@ class Listening(Task):
 
     def load(self, item: Any) -> Any:
         """The name of a file, or None, and its wave."""
-        return None if isinstance(item, Tensor) else str(item), load_recording(item, self.rate)
+        return str(item) if isinstance(item, (str, PathLike)) else None, load_recording(item, self.rate)
 
     def draw(self, item: Any, answer: dict[str, Any]) -> Any:
         """The spectrogram, with the answer above it."""

@@ -14,7 +14,8 @@ from recipes.datasets.text_files import PARTS, lines_of, listed
 COLUMNS = """source target src tgt src_text tgt_text input output text summary article highlights document
     arabic chinese czech danish dutch english finnish french german greek hebrew hindi hungarian italian japanese
     korean norwegian polish portuguese romanian russian spanish swedish turkish ukrainian vietnamese
-    ar cs da de el en es fi fr he hi hu it ja ko nl no pl pt ro ru sv tr uk vi zh"""
+    ar cs da de el en es fi fr he hi hu it ja ko nl no pl pt ro ru sv tr uk vi zh
+    原文 译文 正文 摘要 中文 汉语 英文 英语 德文 德语 法文 法语 日文 日语 俄文 俄语"""
 
 
 @dataclass
@@ -116,7 +117,8 @@ def read_pairs(path: Path, source: str | None, target: str | None) -> Pairs:
     named = len(header) > 1 and len(rows) > 1 and is_header(header, [row for _, row in rows[1:]], source or target)
     if (source or target) and not named:
         raise InputError(f"{path}, row 1: expected the names of the columns, since source or target asks for one")
-    chosen = pick(path, header, source, target) if named else ("source", "target")
+    offered = sorted(header, key=lambda name: likely(name, rows[1][1][header.index(name)])) if named else []
+    chosen = pick(path, offered, source, target) if named else ("source", "target")
     columns = [header.index(name) for name in chosen] if named else columns_of_texts(path, header)
     width = len(header)
     sources, targets = [], []
@@ -132,11 +134,18 @@ def read_pairs(path: Path, source: str | None, target: str | None) -> Pairs:
 
 
 def is_header(first: list[str], others: list[list[str]], asked: str | None) -> bool:
-    """Whether a first row names the columns: single words, which are known or unlike the texts below them."""
+    """Whether a first row names the columns: two known names, or single words that are unlike the texts below them."""
+    if sum(name.lower() in COLUMNS.split() for name in first) > 1:
+        return True
     if not all(name.replace("_", "").isalpha() and name.islower() for name in first):
         return False
     single = sum(" " not in field.strip() for row in others for field in row)
-    return asked in first or set(first) <= set(COLUMNS.split()) or single * 2 < sum(map(len, others))
+    return asked in first or single * 2 < sum(map(len, others))
+
+
+def likely(name: str, below: str) -> int:
+    """The place in line of a column for the texts: known names first, numbers last."""
+    return 2 if finite(below) is not None else 0 if name.lower() in COLUMNS.split() else 1
 
 
 def columns_of_texts(path: Path, first: list[str]) -> list[int]:

@@ -1,6 +1,5 @@
 """Opens running text by topic: the bundled reference of Python, or a folder with a text file a topic."""
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,8 @@ from recipes.datasets.bundled import bundled
 from recipes.datasets.own import pair_of_datasets
 from recipes.datasets.reading import files_in, require_folder
 from recipes.datasets.running_text import read_text
+from recipes.datasets.text_files import word_count
 from recipes.datasets.texts import Texts, texts_of
-
-IDEOGRAM = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")  # Chinese and Japanese, written without spaces
-
-
-def word_count(text: str) -> int:
-    """Words between spaces; what is written without spaces counts by the character."""
-    return len(IDEOGRAM.sub(" x ", text).split())
 
 
 def open_passages(data: str | Path | None = None) -> dict[str, list[str]]:

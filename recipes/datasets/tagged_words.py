@@ -126,8 +126,8 @@ def read_tagged_words(path: Path) -> TaggedWords:
                 tags.append([])
         elif not line.startswith("-DOCSTART-"):
             tag = bio_tag(fields[-1].strip(" "))
-            if tag is None and line.startswith("#") and not words[-1]:
-                continue
+            if line.startswith("#") and not words[-1] and (tag is None or " = " in line):
+                continue  # a comment, whatever its last word is
             if len(fields) < 2 or tag is None:
                 raise InputError(
                     f"{path}, line {number}: expected a word and a tag such as O or B-PER, got {line!r:.60}"

@@ -20,6 +20,14 @@ class Unlabeled(InputError):
     """A file without labels, such as the test part of a contest."""
 
 
+IDEOGRAM = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")  # Chinese and Japanese, written without spaces
+
+
+def word_count(text: str) -> int:
+    """Words between spaces; what is written without spaces counts by the character."""
+    return len(IDEOGRAM.sub(" x ", text).split())
+
+
 def listed(names: Sequence[str]) -> str:
     """The first few names, for a message."""
     return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recipes.core.errors import InputError
+from recipes.core.errors import InputError, tell
 from recipes.core.files import own_path
 from recipes.core.loading import holdout
 from recipes.datasets.bundled import bundled
 from recipes.datasets.own import described, numbered_labels, pair_of_datasets, samples_of
-from recipes.datasets.reading import SPLIT_NAMES, file_json, file_or_folder, files_in, is_folder, json_value
+from recipes.datasets.reading import SPLIT_NAMES, file_or_folder, file_text, files_in, is_folder, json_value
 from recipes.datasets.text_files import (
     LONELY,
     PARTS,
@@ -27,6 +27,7 @@ from recipes.datasets.text_files import (
     lines_of,
     listed,
     part_files,
+    word_count,
 )
 
 TEXT_COLUMNS = ("text", "text_a", "sentence", "review", "content", "message", "document", "sms", "body")
@@ -36,6 +37,8 @@ NO_LABELS = {"", "-1", "?"}  # what stands in place of labels that a contest kee
 SHORT, MOST_SAME = 32, 1000  # characters of a field that may well be a label, and how many are held once
 LOOKED_AT = 1000  # lines by which the format of a file is told
 LABELED_LINE = re.compile(r"(?:__label__(\S+)|([A-Za-z_]\w*):\S+)\s+(\S.*)")  # fastText's, and `NUM:date When …`
+
+MORE_LABELS = re.compile(r"^(?:__label__\S+\s+)+")
 
 
 @dataclass
@@ -230,7 +233,7 @@ def read_table(path: Path, encoding: str = "utf-8") -> Table:
         raise InputError(f"{path}: the file is empty; expected texts with labels")
     lines, ending = itertools.chain(seen, lines), path.suffix.lower()
     if ending.startswith(".json"):
-        return json_array(path) if shown[0].lstrip()[0] == "[" else json_lines(path, lines)
+        return json_array(path, encoding) if shown[0].lstrip()[0] == "[" else json_lines(path, lines)
 
     def most(test: Callable[[str], object]) -> bool:  # not all, so that the one row that is damaged is found
         return sum(bool(test(line)) for line in shown) >= 0.9 * len(shown)
@@ -266,13 +269,19 @@ def without_header(table: Table) -> Table:
 
 def labeled_lines(path: Path, lines: Iterator[str]) -> Table:
     """Lines such as `NUM:date When was …`, whose label is NUM, or fastText's `__label__NUM When was …`."""
-    table = Table(str(path), ["label", "text"])
+    table, several = Table(str(path), ["label", "text"]), 0
     for number, line in enumerate(lines, 1):
         if line.strip():
             found = LABELED_LINE.fullmatch(line)
             if not found:
                 raise InputError(f"{path}, row {number}: expected a label and a text, as LABEL:detail text")
-            table.add(number, [found[1] or found[2], found[3]])
+            text = found[3]
+            if found[1]:
+                text = MORE_LABELS.sub("", text)
+                several += text != found[3]
+            table.add(number, [found[1] or found[2], text])
+    if several:
+        tell(f"{path}: {several} rows have several labels: the first is taken")
     return table
 
 
@@ -286,9 +295,9 @@ def json_lines(path: Path, lines: Iterator[str]) -> Table:
     return table
 
 
-def json_array(path: Path) -> Table:
+def json_array(path: Path, encoding: str) -> Table:
     """The same of one array of objects; its rows are counted."""
-    entries, table = file_json(path), Table(str(path))
+    entries, table = json_value(file_text(path, "row", encoding), str(path)), Table(str(path))
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: expected objects in the JSON array, found none")
     for number, entry in enumerate(entries, 1):
@@ -405,5 +414,5 @@ def by_position(table: Table) -> tuple[list[int], int]:
 
 
 def several_words(values: Sequence[str]) -> bool:
-    """Whether most of these texts have more than one word."""
-    return sum(" " in value.strip() for value in values) * 2 > len(values)
+    """Whether most of these texts have more than one word; what is written without spaces counts by the character."""
+    return sum(word_count(value) > 1 for value in values) * 2 > len(values)

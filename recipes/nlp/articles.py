@@ -64,7 +64,7 @@ def encode_articles(part: Pairs, language: Language, *, max_words: int, max_summ
         lacking = list(dict.fromkeys(word for word in words if word not in language.number))
         number = ChainMap(language.number, {word: len(language) + place for place, word in enumerate(lacking)})
         written = [number.get(word, UNKNOWN) for word in split_words(summary)[:max_summary]]
-        sources.append(torch.tensor([number[word] for word in words]))
+        sources.append(torch.tensor([number[word] for word in words] or [UNKNOWN]))
         targets.append(torch.tensor([START, *written, END]))
         lackings.append(lacking)
     return EncodedArticles(sources, targets, lackings, language, part.sources, part.targets)

@@ -30,7 +30,7 @@ def generate(
         model: a LanguageModel.
         ids: the prompt, (time,), at least one character.
         length: characters to draw.
-        temperature: below 1, likely characters become likelier still.
+        temperature: below 1, likely characters become likelier still; at 0 the likeliest is taken.
         top_k: draw from so many of the likeliest characters; from all of them if not given.
         top_p: draw from the fewest characters that together have this probability.
         generator: of the draws, on the CPU.
@@ -42,9 +42,9 @@ def generate(
             window, cache = window[-(model.context // 2) :], nothing_known(model)
         logits = model(window[None], cache)[0, -1].float().cpu()  # (vocabulary,)
         logits[UNKNOWN] = -torch.inf
-        shares, order = (logits / temperature).softmax(dim=0).sort(descending=True)
+        shares, order = (logits / max(temperature, 1e-4)).softmax(dim=0).sort(descending=True)
         if top_k is not None:
-            shares[top_k:] = 0
+            shares[max(top_k, 1) :] = 0
         shares[1:][shares.cumsum(dim=0)[:-1] >= top_p] = 0
         drawn.append(int(order[shares.multinomial(1, generator=generator)]))
         window = torch.cat([window, window.new_tensor(drawn[-1:])])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from recipes.core.errors import InputError
 from recipes.core.result import Result
 from recipes.core.task import Task
 from recipes.datasets.word_vectors import WordVectors, write_vectors
@@ -56,6 +57,8 @@ class NearestWords(Task):
     @classmethod
     def of(cls, result: Result, options: Any) -> Self:
         words = list(result.train_set.vocabulary.words)
+        if len(words) < 4:
+            raise InputError("option min_freq: expected at least two words that occur so often, to compare them")
         task = cls(vocabulary=words, vector_size=result.model.vectors().shape[1])
         task.example = task.batch([" + ".join(words[2:5]), f"{words[2]} - {words[3]}"])
         return task

@@ -14,10 +14,10 @@ from recipes.core.errors import InputError
 from recipes.core.figures import new_figure
 from recipes.datasets.bundled import bundled
 from recipes.datasets.parallel import Pairs, open_pairs
-from recipes.nlp.text_classification.encoding import PAD, SINGLE, UNKNOWN
+from recipes.nlp.text_classification.encoding import LETTER, PAD, SINGLE, UNKNOWN
 
 START, END = 2, 3
-WORD = re.compile(rf"[{SINGLE}]|(?:(?![{SINGLE}])\w)+|[^\w\s]")  # a sign of Chinese is a word of its own
+WORD = re.compile(rf"[{SINGLE}]|(?:{LETTER})+|[^\w\s]")  # a sign of Chinese is a word of its own
 
 
 def split_words(sentence: str) -> list[str]:

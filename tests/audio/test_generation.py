@@ -192,7 +192,8 @@ def test_words_are_learned_and_said(tmp_path: Path) -> None:
         loudest = torch.fft.rfft(sound, 8000).abs().argmax().item()
         assert abs(loudest - hertz) < 200
     assert answers == again(["low", "high"])
-    labels, how = torch.tensor([1, 0]), {"temperature": 0.5, "longest": again.task.to_dict()["longest"]}
+    assert again(["high", "low", "low"], batch_size=2) == [answers[1], answers[0], answers[0]]
+    labels, how = torch.tensor([1]), {"temperature": 0.5, "longest": again.task.to_dict()["longest"]}
     assert answers[0]["wave"] == result.model.say(labels, RATE, **how)[0].tolist()
     draw_answer(again.task, "low", answers[0], tmp_path / "drawn", 0)
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["1.png", "1.wav"]

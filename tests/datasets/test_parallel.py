@@ -168,3 +168,14 @@ def test_a_bare_carriage_return_does_not_move_the_lines(tmp_path: Path, capsys: 
         (tmp_path / name).write_bytes(content.encode())
     assert sources_of(tmp_path) == {"a b": "x", "c": "y", "q": "r"}
     assert "Train.en: 1 lines are empty here or in de: left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("header", ["id\tsource\ttarget", "No\tEnglish\tGerman", "编号\t英文\t德文"])
+@pytest.mark.parametrize("english", ["I have {n} books.", "我有{n}本书。"])
+def test_a_header_names_the_texts_whatever_stands_before_them(tmp_path: Path, header: str, english: str) -> None:
+    rows = "".join(f"{n}\t{english.format(n=n)}\tIch habe {n} Bücher.\n" for n in range(20))
+    (tmp_path / "pairs.tsv").write_text(f"{header}\n{rows}", "utf-8")
+    parts = open_pairs(str(tmp_path / "pairs.tsv"))
+    assert parts[0].languages == tuple(header.split("\t")[1:])
+    found = {pair for part in parts for pair in zip(part.sources, part.targets, strict=True)}
+    assert found == {(english.format(n=n), f"Ich habe {n} Bücher.") for n in range(20)}

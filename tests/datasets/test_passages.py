@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from recipes.core.errors import InputError
-from recipes.datasets.passages import open_labeled_passages, open_passages, word_count
+from recipes.datasets.passages import open_labeled_passages, open_passages
+from recipes.datasets.text_files import word_count
 
 
 def test_the_python_reference_has_topics() -> None:

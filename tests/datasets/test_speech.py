@@ -201,7 +201,8 @@ def test_every_way_to_store_a_sound(tmp_path: Path, name: str) -> None:
         (1, 12, -1, bytes(100), "found encoding 1 of 12 bits"),
         (1, 16, 200, bytes(100), r"its part 'data' has 100 of 200 bytes: the file is cut"),
         (1, 16, -1, b"", "expected sound, found no sample"),
-        (3, 32, -1, struct.pack("<f", math.nan) * 9, "expected samples in -1 to 1, found what is no number"),
+        (3, 32, -1, struct.pack("<f", math.nan) * 9, "expected samples in -1 to 1, got up to nan"),
+        (3, 32, -1, struct.pack("<f", 27000.0) * 9, "expected samples in -1 to 1, got up to 2.7e"),
     ],
 )
 def test_sounds_that_cannot_be(

@@ -174,3 +174,10 @@ def test_files_named_as_those_of_2003(tmp_path: Path) -> None:
         (tmp_path / name).write_text(f"{word} NNP I-NP B-PER\n\n" * 2)
     train, test = open_tagged_words(tmp_path)
     assert (train.words[0], test.words[0]) == (["Anna"], ["Bob"])
+
+
+def test_a_comment_is_none_of_the_words_whatever_it_ends_in(tmp_path: Path) -> None:
+    sentence = "1\tJohn\tB-PER\n2\tsent\tO\n\n"
+    (tmp_path / "mail.conllu").write_text("# text = He sent an E-mail\n" + 6 * sentence, "utf-8")
+    parts = open_tagged_words(str(tmp_path / "mail.conllu"))
+    assert [words for part in parts for words in part.words] == 6 * [["John", "sent"]]

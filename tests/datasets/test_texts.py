@@ -427,3 +427,26 @@ def test_too_few_texts_to_test_on(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\nx,0\ny,1\n")
     with pytest.raises(InputError, match=r"a\.csv: 2 different texts, expected two or more of a class"):
         open_texts(tmp_path / "a.csv")
+
+
+def test_of_several_labels_in_a_line_the_first_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"__label__{'pos' if n % 2 else 'neg'} __label__short good film {n}" for n in range(40)]
+    (tmp_path / "films.txt").write_text("\n".join(rows), "utf-8")
+    parts = open_texts(str(tmp_path / "films.txt"))
+    assert {text for part in parts for text in part.texts} == {f"good film {n}" for n in range(40)}
+    assert parts[0].classes == ["neg", "pos"]
+    assert "40 rows have several labels: the first is taken" in capsys.readouterr().err
+
+
+def test_chinese_news_of_three_columns_without_a_header(tmp_path: Path) -> None:
+    rows = "".join(f'"{1 + n % 2}","标题第{n}段","正文第{n}段，内容{n * 7}"\n' for n in range(40))
+    (tmp_path / "news.csv").write_text(rows, "utf-8")
+    parts = open_texts(str(tmp_path / "news.csv"))
+    assert parts[0].classes == ["1", "2"]
+    assert "标题第0段 正文第0段，内容0" in {text for part in parts for text in part.texts}
+
+
+def test_an_array_in_another_encoding(tmp_path: Path) -> None:
+    rows = [{"text": f"房间{n}", "label": "好" if n % 2 else "坏"} for n in range(30)]
+    (tmp_path / "rooms.json").write_text(json.dumps(rows, ensure_ascii=False), "gbk")
+    assert sorted(open_texts(str(tmp_path / "rooms.json"), encoding="gbk")[0].classes) == ["坏", "好"]

@@ -171,7 +171,7 @@ def test_generating_takes_the_likeliest_as_a_window_at_a_time_does() -> None:
             start += model.context // 2
         logits = model(ids[None, start:])[0, -1].detach()
         ids = torch.cat([ids, logits[1:].argmax().add(1)[None]])
-    for how in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}):
+    for how in ({"top_k": 1}, {"top_k": 0}, {"top_p": 1e-6}, {"temperature": 1e-4}, {"temperature": 0}):
         assert generate(model, prompt, 40, **how).tolist() == ids[2:].tolist(), how
 
 

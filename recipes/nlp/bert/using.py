@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from recipes.core.errors import tell
 from recipes.core.figures import new_figure
 from recipes.core.result import Result
 from recipes.core.task import class_answers, first_inputs
@@ -17,10 +18,10 @@ from recipes.nlp.bert.entity_drawing import draw_sentences, wrapped
 from recipes.nlp.bert.subwords import known_alone
 from recipes.nlp.bert.tagging import encode_words, word_tags
 from recipes.nlp.bert.using_pieces import ReadsPieces
-from recipes.nlp.text_classification.encoding import SINGLE
+from recipes.nlp.text_classification.encoding import LETTER, SINGLE
 
 # An address, a single character of a script without spaces, a word with its inner marks, or any other mark.
-WORD = re.compile(rf"https?://\S+|[{SINGLE}]|[@#]?(?:(?![{SINGLE}])\w)+(?:['’.\-](?:(?![{SINGLE}])\w)+)*|[^\w\s]|_")
+WORD = re.compile(rf"https?://\S+|[{SINGLE}]|[@#]?(?:{LETTER})+(?:['’.\-](?:{LETTER})+)*|[^\w\s]|_")
 
 
 @dataclass
@@ -73,7 +74,11 @@ class Entities(ReadsPieces):
         pattern = re.compile(r"\S") if self.characters else WORD
         spans = [match.span() for match in pattern.finditer(item)]
         words = [item[start:end] for start, end in spans]
-        return Sentence(item, spans, *encode_words(words, self.vocabulary, self.max_pieces))
+        ids, owners = encode_words(words, self.vocabulary, self.max_pieces)
+        cut = len(words) - int(owners.max()) - 1
+        if cut > 0:
+            tell(f"{item[:40]!r}…: {cut} of {len(words)} words beyond {self.max_pieces} pieces are not read")
+        return Sentence(item, spans, ids, owners)
 
     def batch(self, items: Sequence[Sentence]) -> tuple[Tensor, ...]:
         return (pad_sequence([one.ids for one in items], batch_first=True, padding_value=self.pad),)  # (N, pieces)

@@ -279,7 +279,7 @@ def test_own_characters_in_half_precision(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("crf", [True, False])
-def test_what_was_trained_is_used(tmp_path: Path, crf: bool) -> None:
+def test_what_was_trained_is_used(tmp_path: Path, crf: bool, capsys: pytest.CaptureFixture[str]) -> None:
     part = sentences()
     samples = list(zip(part.words, part.tags, strict=True))
     size = {"width": 16, "heads": 2, "max_pieces": 32, "epochs": 30, "batch_size": 8, "lr": 5e-3}
@@ -300,6 +300,9 @@ def test_what_was_trained_is_used(tmp_path: Path, crf: bool) -> None:
         ]
         assert all(answer["text"][one["start"] : one["end"]] == one["text"] for one in answer["entities"])
     assert trained([""])[0]["entities"] == []
+    assert trained.task.load("Zu\u0308rich हिन्दी don't").spans == [(0, 7), (8, 14), (15, 20)]  # marks divide no word
+    trained([" ".join(words * (20 + crf))])  # a line is told once
+    assert "words beyond 32 pieces are not read" in capsys.readouterr().err
     assert trained.export(tmp_path / "tagger.pt2") < 1e-4
     network = torch.export.load(tmp_path / "tagger.pt2").module()
     with torch.inference_mode():
