@@ -22,7 +22,10 @@ def complete_name(incomplete: str) -> list[str]:
 
 
 Name = Annotated[str, typer.Argument(help="Of a recipe, or its last part.", autocompletion=complete_name)]
-Folder = Annotated[Path, typer.Argument(help="What a recipe's --out has written.")]
+Folder = Annotated[
+    str, typer.Argument(help="A recipe's --out; or timm:NAME or torchvision:NAME, as trained on ImageNet.")
+]
+Weights = Annotated[str | None, typer.Option(help="Of a network by name: a file, or torchvision's name for them.")]
 OF_THE_RECIPE = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -99,6 +102,7 @@ def predict(
     draw: Annotated[Path | None, typer.Option(help="Folder to draw pictures of the answers into.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Items in a forward pass.")] = 32,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    weights: Weights = None,
     as_json: AsJson = False,
 ) -> None:
     """Answers with a trained model: one line for each file, text or line of standard input."""
@@ -109,7 +113,7 @@ def predict(
 
     if draw is not None:
         require_writable(draw)
-    model = trained(folder, device=device)
+    model = trained(folder, device=device, weights=weights)
     found = gathered(model.task, items or [], text or [])
     for number, (item, answer) in enumerate(model.stream(found, batch_size=batch_size)):
         print(json.dumps(plain(answer), ensure_ascii=False) if as_json else answer_line(answer), flush=True)
@@ -118,12 +122,16 @@ def predict(
 
 
 @app.command()
-def export(folder: Folder, file: Annotated[Path, typer.Argument(help="To write, ending in .onnx or .pt2.")]) -> None:
+def export(
+    folder: Folder,
+    file: Annotated[Path, typer.Argument(help="To write, ending in .onnx or .pt2.")],
+    weights: Weights = None,
+) -> None:
     """Exports a trained model for onnxruntime (.onnx) or torch alone (.pt2), and checks it against the model."""
     from recipes.using import trained
 
-    difference = trained(folder, device="cpu").export(file)
-    print(f"{file}: outputs as the model's on held-out inputs, for batches of any size (difference {difference:.1g})")
+    difference = trained(folder, device="cpu", weights=weights).export(file)
+    print(f"{file}: outputs as the model's on new inputs, for batches of any size (difference {difference:.1g})")
 
 
 @app.command(context_settings=OF_THE_RECIPE, options_metavar="[--seeds N] [--results FOLDER] [OPTIONS OF THE RECIPE]")

@@ -1,5 +1,6 @@
 """Files of pruned weights that share few values: the zeros between them and the values, both in Huffman's words."""
 
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -21,7 +22,8 @@ def save_coded(model: nn.Module, path: str | Path) -> None:
         InputError: a layer has more than 256 different weights.
     """
     weights = {name: weight.detach().cpu() for name, weight in prunable(model).items()}
-    tables = [weight.unique() for weight in weights.values()]
+    dtype = reduce(torch.promote_types, (weight.dtype for weight in weights.values()))
+    tables = [weight.unique().to(dtype) for weight in weights.values()]
     if max(len(table) for table in tables) > 256:
         raise InputError("model: expected at most 256 different weights in each layer; share_weights sees to it")
     values = nn.utils.rnn.pad_sequence(tables, batch_first=True, padding_value=torch.inf)  # (layers, values)
@@ -53,10 +55,12 @@ def load_coded(model: nn.Module, path: str | Path) -> None:
         ends = torch.tensor([weight.numel() for weight in weights.values()]).cumsum(0)
         if size != int(ends[-1]):
             raise ValueError(f"{size} weights, expected {int(ends[-1])}")
-        flat = torch.zeros(size)
+        dtype = reduce(torch.promote_types, (weight.dtype for weight in weights.values()))
+        flat = torch.zeros(size, dtype=dtype)
         flat[positions] = values[torch.bucketize(positions, ends, right=True), ranks]
         parts = flat.split([weight.numel() for weight in weights.values()])
-        shaped = {name: part.view(weight.shape) for (name, weight), part in zip(weights.items(), parts, strict=True)}
+        named = zip(weights.items(), parts, strict=True)
+        shaped = {name: part.view(weight.shape).to(weight.dtype) for (name, weight), part in named}
         left = {name: tensor for name, tensor in stored.items() if name not in own_tensors(model)}
         load_tensors(model, stored | shaped, left)
     except (KeyError, RuntimeError, IndexError, ValueError) as error:

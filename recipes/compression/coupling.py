@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from recipes.compression.calls import each_tensor, named_call
 from recipes.compression.layers import CONVOLUTIONS, TRANSPOSED, is_conv1d
+from recipes.compression.modes import in_mode
 from recipes.core.errors import InputError
 from recipes.core.evaluation import map_tensors
 
@@ -252,20 +253,16 @@ def couple(model: nn.Module, example: Any) -> Coupling:
     Auxiliary classifiers such as GoogLeNet's are called in training alone.
 
     Raises:
-        InputError: the model cannot take the example, or none of its layers was called; names the layer.
+        InputError: the model cannot take the example or gives no tensor that can be found, or none of its layers was
+            called; names the layer.
     """
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
+    with in_mode(model, training=False):
         coupling = followed(model, example)
         if coupling.layers.keys() < coupling.names.keys():
-            for module in modes:
+            for module in model.modules():
                 module.training = any(True for _ in module.children())  # not the layers: no statistics may move
             with contextlib.suppress(Exception):  # in training some want more, such as targets
                 coupling = max(coupling, followed(model, example), key=lambda one: len(one.layers))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     if not any(map(is_producer, coupling.layers)):
         raise InputError(f"model: expected linear or convolutional layers, found none in {type(model).__name__}")
     return coupling
@@ -280,7 +277,11 @@ def followed(model: nn.Module, example: Any) -> Coupling:
     try:
         with coupling:
             outputs = named_call(model, example)
-        for output in each_tensor(outputs):
+        found = list(each_tensor(outputs))
+        if not found:
+            kind = type(outputs).__name__
+            raise InputError(f"model: expected tensors, lists, dicts or dataclasses as outputs, found none in {kind}")
+        for output in found:
             coupling.keep(output)
     finally:
         for hook in hooks:

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from recipes.compression.calls import call, each_tensor, logits_of
 from recipes.compression.files import file_bytes, save_dense
+from recipes.compression.modes import in_mode
 from recipes.compression.report import Version, compare
 from recipes.compression.shipping import Shipped
 from recipes.core.evaluation import predict
@@ -110,10 +111,9 @@ def distill(
     """
     optimizer = torch.optim.AdamW(student.parameters(), lr=options.lr, weight_decay=0.05)
     loop = Loop(student, optimizer, batches(train_set, options), options, evaluate=evaluate, name=options.method)
-    was_training = teacher.training
-    teacher.to(options.device).eval()
+    teacher.to(options.device)
     for inputs, labels in loop:
-        with torch.no_grad():
+        with torch.no_grad(), in_mode(teacher, training=False):
             answers, known_features = with_features(teacher, teacher, inputs)
         logits, features = with_features(student, loop.model, inputs)
         if logits.shape != answers.shape:
@@ -127,7 +127,6 @@ def distill(
         if options.method == "features":
             loss = loss + 10 * similarity_loss(features, known_features)
         loop.step(loss)
-    teacher.train(was_training)
     return loop
 
 

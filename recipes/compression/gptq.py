@@ -17,7 +17,6 @@ Data: the bundled reference of the Python language; yours as a text file or a fo
 """
 
 import copy
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -27,8 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recipes.compression.causal_models import CausalModeling, built, held_out_loss, open_causal_model
-from recipes.compression.layers import is_conv1d
-from recipes.compression.packed_linear import PackedLinear, weight_of
+from recipes.compression.packed_linear import PackedLinear, linear_layers, replace_layer, weight_of
 from recipes.core.figures import new_figure
 from recipes.core.frame import Claim, InputError, Loop, Result, batches, main, option, recipe
 from recipes.datasets.running_text import Windows, open_characters
@@ -88,25 +86,18 @@ def gptq(weight: Tensor, hessian: Tensor, bits: int, group: int, damping: float)
     return integers, torch.stack(scales, dim=1), torch.stack(lowest, dim=1)
 
 
-def linear_layers(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """The linear layers of each block by name: of those with a number in their names, as "blocks.0.to_qkv" has."""
-    blocks: dict[str, dict[str, Any]] = {}
-    for name, layer in model.named_modules():
-        block = re.match(r".*?\.\d+\.", name)
-        if block and (isinstance(layer, nn.Linear) or is_conv1d(layer)):
-            blocks.setdefault(block[0], {})[name] = layer
-    return blocks
-
-
 def hessians_of(model: nn.Module, layers: dict[str, Any], ids: Tensor) -> dict[str, Tensor]:
     """Σ x xᵀ over all inputs x of each layer while the model reads the ids (windows, time): (in, in) by name."""
     hessians: dict[str, Tensor] = {}
 
-    def add(name: str, x: Tensor) -> None:
-        x = x.flatten(0, -2).float()  # (tokens, in)
+    def add(name: str, args: Any, kwargs: Any) -> None:
+        x = next(iter((*args, *kwargs.values()))).flatten(0, -2).float()  # (tokens, in)
         hessians[name] = hessians.get(name, 0) + x.T @ x
 
-    hooks = [layer.register_forward_pre_hook(lambda _, x, name=name: add(name, x[0])) for name, layer in layers.items()]
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, *given, name=name: add(name, *given), with_kwargs=True)
+        for name, layer in layers.items()
+    ]
     for windows in ids.split(8):
         model(windows)
     for hook in hooks:
@@ -119,7 +110,7 @@ def quantize(model: nn.Module, ids: Tensor | None, options: GPTQOptions) -> nn.M
     """A copy of the model with packed weights in its blocks.
 
     Args:
-        model: any causal model whose linear layers stand in numbered blocks.
+        model: any causal model whose linear layers stand in numbered blocks; those that do more stay as they are.
         ids: text (windows, time) that the Hessians are taken from; if None, weights are rounded to nearest.
         options: bits, group and damping.
 
@@ -127,7 +118,7 @@ def quantize(model: nn.Module, ids: Tensor | None, options: GPTQOptions) -> nn.M
         InputError: there are no such layers, or one holds or is given what is not finite; names it.
     """
     model = copy.deepcopy(model).eval()
-    blocks = linear_layers(model)
+    blocks = linear_layers(model, told=True)
     if not blocks:
         raise InputError(f"model: expected linear layers in numbered blocks, found none in {type(model).__name__}")
     for layers in blocks.values():  # the inputs of a block come from blocks that are quantized already
@@ -138,7 +129,7 @@ def quantize(model: nn.Module, ids: Tensor | None, options: GPTQOptions) -> nn.M
             if not (weight.isfinite().all() and hessian.isfinite().all()):
                 raise InputError(f"layer {name}: expected finite weights and inputs, found NaN or infinity")
             found = gptq(weight, hessian, options.bits, options.group, options.damping)
-            model.set_submodule(name, PackedLinear(layer, options.bits, options.group).store(*found))
+            replace_layer(model, layer, PackedLinear(layer, options.bits, options.group).store(*found))
     return model
 
 
@@ -243,8 +234,8 @@ def rebuild(options: GPTQOptions, data: Any) -> nn.Module:
     model = built(data, lambda: build(options, data)).eval()
     if options.method != "none":
         for layers in linear_layers(model).values():
-            for name, layer in layers.items():
-                model.set_submodule(name, PackedLinear(layer, options.bits, options.group))
+            for layer in layers.values():
+                replace_layer(model, layer, PackedLinear(layer, options.bits, options.group))
     return model
 
 

@@ -6,6 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recipes.core.errors import InputError
+
+
+def require_bits(bits: int) -> None:
+    """Raises InputError unless weights can have so many bits."""
+    if bits not in range(2, 9):
+        raise InputError(f"option bits: expected a whole number from 2 to 8, got {bits!r}")
+
 
 def in_groups(weight: Tensor, most: int, dim: int = 0, multiple: int = 1) -> Tensor:
     """Weights of the output channels, along `dim`, in groups of one size, the last one filled up with zeros.

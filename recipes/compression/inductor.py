@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from recipes.compression.graphs import with_products, without_lone_batch_norm
 from recipes.core.errors import InputError
 from recipes.core.files import write_whole
-from recipes.core.task import digest, whole_weights
+from recipes.core.task import digest
 from recipes.datasets.images import ImageFiles, Images
 
 
@@ -116,21 +116,27 @@ def compiled(
     name = name_of(graph)
     for batch_size in batch_sizes:
         inputs = picture.repeat(batch_size, *[1] * picture.ndim)
-        kept = Path(cache_dir()) / "recipes" / f"{name}-{'x'.join(map(str, inputs.shape))}.pt2"
+        program = f"{batch_size}-{'x'.join(map(str, picture.shape))}-{str(picture.dtype)[6:]}"
+        kept = Path(cache_dir()) / "recipes" / f"{name}-{program}.pt2"
         if not kept.exists():
             write_whole(kept, partial(write_program, graph, inputs))
         # A sum x + f(x) with an integer layer f may be written into x: the file's name says whether it is.
-        shutil.copyfile(kept, folder / f"{batch_size}{'-writes' if writes_into(kept, inputs) else ''}.pt2")
+        shutil.copyfile(kept, folder / f"{program}{'-writes' if writes_into(kept, inputs) else ''}.pt2")
     return load_compiled(folder)
 
 
 def name_of(graph: Any) -> str:
-    """A word that tells the graph and its weights, this processor, torch's version and the way to compile from others.
+    """A word that tells the graph and its tensors, this processor, torch's version and the way to compile from others.
 
     The number is of `write_program`, and rises when that writes other programs.
     """
-    whole = hashlib.sha256(f"{graph.code}{torch.__version__}{torch.cpu.get_capabilities()}2".encode())
-    return f"{whole.hexdigest()[:16]}{digest(whole_weights(graph))}"
+    tensors: dict[str, Tensor] = {}  # constants, too, which are in no state dict
+    for path, module in graph.named_modules():
+        held = vars(module) | module._parameters | module._buffers
+        tensors |= {f"{path}.{name}": one.detach() for name, one in held.items() if isinstance(one, Tensor)}
+    kinds = [(name, one.dtype, one.shape) for name, one in tensors.items()]
+    way = (graph.code, kinds, torch.__version__, torch.cpu.get_capabilities(), torch.get_num_threads(), 2)
+    return f"{hashlib.sha256(repr(way).encode()).hexdigest()[:16]}{digest(tensors)}"
 
 
 @torch.no_grad()
@@ -182,19 +188,27 @@ def load_compiled(folder: Path) -> Callable[[Tensor], Tensor]:
     It is C++ from end to end, which saves the time that Python takes from operation to operation.
 
     Raises:
-        InputError: there are none in the folder.
+        InputError: there are none in the folder; and when called with inputs of another type or shape, which a
+            program does not look at.
     """
     from torch._inductor import aoti_load_package
 
-    files = {int(path.stem.partition("-")[0]): path for path in folder.glob("*.pt2")}
+    files = {int(path.stem.partition("-")[0]): path for path in folder.glob("*-*-*.pt2")}
     programs = {size: aoti_load_package(str(path)).loader for size, path in files.items()}
     written = {size for size, path in files.items() if path.stem.endswith("-writes")}
     if not programs:
         raise InputError(f"{folder}: expected programs that `compiled` wrote, files *.pt2")
     most, exact = max(programs), {size: program for size, program in programs.items() if size not in written}
+    _, sides, kind = files[most].stem.split("-")[:3]
+    shape, dtype = [int(side) for side in sides.split("x") if side], getattr(torch, kind)
 
     def call(images: Tensor) -> Tensor:
+        if images.dtype != dtype or not images.ndim or [*images.shape[1:]] != shape or images.device.type != "cpu":
+            given = f"{images.dtype} of shape {tuple(images.shape)} on {images.device.type}"
+            raise InputError(f"compiled program: expected a batch of {dtype} of shape {shape} on cpu, got {given}")
         count = len(images)
+        if not count:
+            return call(images.new_zeros(1, *shape))[:0]
         if count in exact:  # nothing to copy: a program that is not among the written ones leaves what it is given
             (answers,) = exact[count].boxed_run([images.contiguous()])
             return answers

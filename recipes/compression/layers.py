@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.nn.utils.weight_norm import WeightNorm
 
+from recipes.compression.calls import each_tensor
 from recipes.compression.files import load_tensors, own_tensors, read_tensors
 from recipes.core.errors import InputError, tell
 
@@ -34,6 +36,15 @@ def is_conv1d(layer: nn.Module) -> bool:
     return type(layer).__name__ == "Conv1D" and hasattr(layer, "nf")
 
 
+def require_made(model: nn.Module) -> None:
+    """Raises InputError, which names the layer, where a lazy one has not made its weights yet."""
+    for path, layer in model.named_modules():
+        if any(map(is_lazy, (*layer._parameters.values(), *layer._buffers.values()))):
+            raise InputError(
+                f"layer {path or 'model'}: expected weights, which it makes when the model is first called"
+            )
+
+
 def find_weights(model: nn.Module, *, tables: bool = True) -> dict[str, Weight]:
     """Weights of the linear, convolutional and recurrent layers and of attention by name, a tied one once.
 
@@ -45,6 +56,7 @@ def find_weights(model: nn.Module, *, tables: bool = True) -> dict[str, Weight]:
         InputError: there is none, or none that is a plain parameter, or one holds NaN; names the layer.
     """
     holders: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
+    require_made(model)
     for layer in model.modules():
         for name, value in layer._parameters.items():
             if value is not None:
@@ -55,9 +67,15 @@ def find_weights(model: nn.Module, *, tables: bool = True) -> dict[str, Weight]:
         if not (isinstance(layer, MULTIPLYING) or is_conv1d(layer) or (tables and isinstance(layer, TABLES))):
             continue
         dim = 1 if is_conv1d(layer) or isinstance(layer, TRANSPOSED) else 0
-        plain = {name: value for name, value in layer._parameters.items() if type(value) in PLAIN}
+        normed = [hook.name for hook in layer._forward_pre_hooks.values() if isinstance(hook, WeightNorm)]
+        computing = {f"{name}_{part}" for name in normed for part in "gv"}
+        plain = {
+            name: value for name, value in layer._parameters.items() if type(value) in PLAIN and name not in computing
+        }
         found = [(name, value) for name, value in plain.items() if "weight" in name and value.ndim > 1]
         for name, value in found:
+            if tables and value.is_complex():  # zeros, at least, can be complex
+                raise InputError(f"layer {path or 'model'}: expected real weights, found complex ones")
             if not value.isfinite().all():
                 raise InputError(f"layer {path or 'model'}: expected finite weights, found NaN or infinity among them")
             weights.setdefault(value, (f"{path}.{name}".lstrip("."), Weight(value, dim, holders[value])))
@@ -85,8 +103,32 @@ def tell_reached(what: str, model: nn.Module, reached: Iterable[nn.Parameter]) -
         tell(f"{what}: reached {share:.1%} of the parameters, left {', '.join(names)}")
 
 
+class ByGroup(nn.Module):
+    """Shows a form the weight of a grouped transposed convolution with all output channels along dimension 1.
+
+    The weight itself is (in, out / groups, …), and so would one scale serve a channel of every group. The form's is
+    (in / groups, out, …).
+    """
+
+    def __init__(self, form: Any, groups: int) -> None:
+        super().__init__()
+        self.form, self.groups = form, groups
+
+    def shown(self, weight: Tensor) -> Tensor:
+        return weight.unflatten(0, (self.groups, -1)).transpose(0, 1).flatten(1, 2)
+
+    def right_inverse(self, weight: Tensor) -> Any:
+        return self.form.right_inverse(self.shown(weight)) if hasattr(self.form, "right_inverse") else weight
+
+    def forward(self, *stored: Tensor) -> Tensor:
+        weight = self.form(*stored) if hasattr(self.form, "right_inverse") else self.form(self.shown(*stored))
+        return weight.unflatten(1, (self.groups, -1)).transpose(0, 1).flatten(0, 1)
+
+
 def parametrized(layer: nn.Module, name: str, form: nn.Module) -> None:
     """The layer's weight of that name is computed by `form` from now on, whenever it is needed; in place."""
+    if isinstance(layer, TRANSPOSED) and layer.groups > 1:
+        form = ByGroup(form, layer.groups)
     parametrize.register_parametrization(layer, name, form, unsafe=True)
     if isinstance(layer, nn.RNNBase):  # it keeps its weights in a list, too
         layer.__dict__.pop("_flat_weights", None)
@@ -120,7 +162,9 @@ def with_plain_weights(model: nn.Module, kind: type[nn.Module] = nn.Module) -> n
             stored: Any = layer.parametrizations
             cls = type(layer)  # which copies share, so that removing would reach them, too
             layer.__class__ = type(cls.__name__, cls.__bases__, dict(vars(cls)))
-            for name in [name for name, forms in stored.items() if isinstance(forms[0], kind)]:
+            for name in [
+                name for name, forms in stored.items() if isinstance(getattr(forms[0], "form", forms[0]), kind)
+            ]:
                 parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
                 frozen = layer._buffers.pop(name, None)  # where it leaves what was frozen
                 if frozen is not None:
@@ -131,10 +175,20 @@ def with_plain_weights(model: nn.Module, kind: type[nn.Module] = nn.Module) -> n
 
 
 def plain_copy(model: nn.Module) -> nn.Module:
-    """A copy whose weights are parameters, whatever computed them."""
-    tensors = [value for layer in model.modules() for value in vars(layer).values() if isinstance(value, Tensor)]
-    computed = {id(tensor): tensor.detach().clone() for tensor in tensors}  # by hooks; they could not be copied
-    return with_plain_weights(copy.deepcopy(model, computed))
+    """A copy whose weights are parameters, whatever computed them.
+
+    Its transformer encoders take padded inputs as they are: rounding knows no nested tensors.
+    """
+    require_made(model)
+    kept = [value for layer in model.modules() for value in vars(layer).values()]
+    tensors = each_tensor([value for value in kept if isinstance(value, (Tensor, list, tuple, dict))])
+    # By hooks, or as states of a recurrent layer: they could not be copied.
+    computed = {id(tensor): tensor.detach().clone() for tensor in tensors if not tensor.is_leaf}
+    model = with_plain_weights(copy.deepcopy(model, computed))
+    for layer in model.modules():
+        if isinstance(layer, nn.TransformerEncoder):
+            layer.enable_nested_tensor = layer.use_nested_tensor = False
+    return model
 
 
 def copy_for_cpu(model: nn.Module) -> nn.Module:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from recipes.compression.calls import each_tensor, named_call
 from recipes.compression.layers import CONVOLUTIONS, TRANSPOSED, is_conv1d
+from recipes.compression.modes import in_mode
+from recipes.core.errors import InputError
 from recipes.core.evaluation import map_tensors
 from recipes.datasets.images import ImageFiles, Images
 
@@ -28,17 +30,26 @@ def takes_one_input(layer: nn.Module) -> bool:
 def input_ranges(
     model: nn.Module, layers: list[nn.Module], inputs: Any, observer: Callable[[Tensor], tuple[Tensor, Tensor]]
 ) -> dict[nn.Module, tuple[Tensor, Tensor]]:
-    """The range of what each of the layers is given while the model answers, as the observer sees it."""
+    """The range of what each of the layers is given while the model answers, as the observer sees it.
+
+    Raises:
+        InputError: the model cannot take the inputs, or a layer is given NaN or infinity; names it.
+    """
     seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+    names = {layer: name or "model" for name, layer in model.named_modules()}
 
     def observe(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        low, high = observer(next(each_tensor([args, kwargs])).float())
+        given = next(each_tensor([args, kwargs])).float()
+        if not given.isfinite().all():
+            raise InputError(f"layer {names[layer]}: was given NaN or infinity")
+        low, high = observer(given)
         before = seen.get(layer, (low, high))
         seen[layer] = torch.minimum(low, before[0]), torch.maximum(high, before[1])
 
     hooks = [layer.register_forward_pre_hook(observe, with_kwargs=True) for layer in layers]
     device = next(model.parameters()).device
-    named_call(model, map_tensors(lambda one: one.to(device), inputs))
+    with in_mode(model, training=False):
+        named_call(model, map_tensors(lambda one: one.to(device), inputs))
     for hook in hooks:
         hook.remove()
     return seen
@@ -60,9 +71,10 @@ def with_changed_input(layer: nn.Module, change: Callable[[Any, Tensor], Tensor]
 def changed_input(
     change: Callable[[Any, Tensor], Tensor], layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    given = args[0] if args else next(iter(kwargs.values()))
+    name = "" if args else next(name for name, value in kwargs.items() if isinstance(value, Tensor))
+    given = args[0] if args else kwargs[name]
     changed = change(layer, given.float()).to(given.dtype)
-    return ((changed, *args[1:]), kwargs) if args else (args, kwargs | {next(iter(kwargs)): changed})
+    return ((changed, *args[1:]), kwargs) if args else (args, kwargs | {name: changed})
 
 
 def without_changed_inputs(model: nn.Module) -> nn.Module:

@@ -1,12 +1,13 @@
 """Linear layers whose weights are held as integers of two to eight bits, bit after bit across bytes."""
 
+import re
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.compression.layers import is_conv1d
+from recipes.compression.layers import is_conv1d, tell_reached
 from recipes.core.errors import InputError
 
 
@@ -59,8 +60,33 @@ class PackedLinear(nn.Module):
         numbers = self.lowest.float()[..., None] + self.scales.float()[..., None] * groups
         return numbers.flatten(1)[:, : self.shape[1]].to(self.dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+        (x,) = (*args, *kwargs.values())  # called by the name that the layer has for it, or by none
         return F.linear(x, self.weight, self.bias)
+
+
+def linear_layers(model: nn.Module, *, told: bool = False) -> dict[str, dict[str, Any]]:
+    """The linear layers of each block by name: of those with a number in their names, as "blocks.0.to_qkv" has.
+
+    Those that do more than that are left, as their weight alone would not do it: with a `forward` of their own, or
+    hooks. If `told`, a line says which share of the parameters was reached, and what was left.
+    """
+    blocks: dict[str, dict[str, Any]] = {}
+    for name, layer in model.named_modules():
+        block = re.match(r".*?\.\d+\.", name)
+        plain = getattr(layer.forward, "__func__", None) is nn.Linear.forward or is_conv1d(layer)
+        if block and plain and not layer._forward_hooks and not layer._forward_pre_hooks:
+            blocks.setdefault(block[0], {})[name] = layer
+    if told:
+        layers = [layer for block in blocks.values() for layer in block.values()]
+        tell_reached("gptq", model, (one for layer in layers for one in layer.parameters() if one.ndim > 1))
+    return blocks
+
+
+def replace_layer(model: nn.Module, layer: nn.Module, other: nn.Module) -> None:
+    """The other layer takes all places of the layer, which blocks may share; in place."""
+    for name in [name for name, one in model.named_modules(remove_duplicate=False) if one is layer]:
+        model.set_submodule(name, other)
 
 
 def weight_of(layer: Any) -> Tensor:

@@ -1,6 +1,7 @@
 """What copies get in place of longer parts of this family."""
 
 import copy
+import re
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from recipes.compression.causal_models import CausalModel
 from recipes.compression.files import stored_bytes, with_gaps
-from recipes.compression.layers import CONVOLUTIONS, MULTIPLYING, TABLES, TRANSPOSED, Weight
+from recipes.compression.layers import CONVOLUTIONS, MULTIPLYING, TABLES, TRANSPOSED, Weight, is_conv1d
 from recipes.datasets.plain.images_idx import Images
 from recipes.datasets.running_text import Windows, open_characters
 from recipes.vision.classification.plain import evaluate
@@ -85,7 +86,9 @@ def input_ranges(model: nn.Module, layers: list[nn.Module], inputs: Tensor, obse
     """The range of what each of the layers is given while the model answers, as the observer sees it."""
     ranges: dict[nn.Module, Any] = {}
     hooks = [one.register_forward_pre_hook(lambda one, args: ranges.update({one: observer(args[0])})) for one in layers]
-    model(inputs)
+    was_training = model.training
+    model.eval()(inputs)
+    model.train(was_training)
     for hook in hooks:
         hook.remove()
     return ranges
@@ -155,6 +158,21 @@ def with_plain_weights(model: nn.Module, kind: type[nn.Module]) -> nn.Module:
 def parametrized(layer: nn.Module, name: str, form: nn.Module) -> None:
     """The layer's weight of that name is computed by `form` from now on, whenever it is needed; in place."""
     parametrize.register_parametrization(layer, name, form, unsafe=True)
+
+
+def linear_layers(model: nn.Module, *, told: bool = False) -> dict[str, dict[str, Any]]:
+    """The linear layers of each block by name: of those with a number in their names, as "blocks.0.to_qkv" has."""
+    blocks: dict[str, dict[str, Any]] = {}
+    for name, layer in model.named_modules():
+        block = re.match(r".*?\.\d+\.", name)
+        if block and (isinstance(layer, nn.Linear) or is_conv1d(layer)):
+            blocks.setdefault(block[0], {})[name] = layer
+    return blocks
+
+
+def replace_layer(model: nn.Module, layer: nn.Module, other: nn.Module) -> None:
+    for name in [name for name, one in model.named_modules(remove_duplicate=False) if one is layer]:
+        model.set_submodule(name, other)
 
 
 def call(model: Any, inputs: Any) -> Any:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recipes.compression.files import read_tensors
+from recipes.compression.grouped_weights import require_bits
 from recipes.compression.layers import copy_for_cpu, find_weights, load_dense, stored_as, tell_reached
 from recipes.compression.observing import calibration, input_ranges, takes_one_input, with_changed_input
 from recipes.compression.report import compare, costs, draw_latencies, version
@@ -144,8 +145,7 @@ def quantize(
     """A copy of the model on the CPU with integer weights, for evaluation.
 
     Args:
-        model: any network; weights of linear, convolutional and recurrent layers, of attention and embeddings
-            become integers, other parts stay in floating point.
+        model: any network; the weights of layers that `find_weights` knows become integers, the rest stays as it is.
         inputs: a batch it can take, a tuple or a dict of named ones, by whose ranges the inputs of linear and
             convolutional layers get 8 bits. If not given, only weights are quantized.
         bits: of a weight, 2 to 8; each is stored in a byte.
@@ -155,8 +155,7 @@ def quantize(
     Raises:
         InputError: an option is out of range, or a layer has no plain weight or cannot take what it is given.
     """
-    if bits not in range(2, 9):
-        raise InputError(f"option bits: expected a whole number from 2 to 8, got {bits!r}")
+    require_bits(bits)
     if dynamic and inputs is not None:
         raise InputError("option dynamic: expected no inputs beside it, as it takes the ranges from each batch")
     model = copy_for_cpu(model)
@@ -246,7 +245,9 @@ def accuracy(model: nn.Module, test_set: Images | ImageFiles, *, brighter: float
 
 def load_quantized(model: nn.Module, path: str | Path) -> nn.Module:
     """The quantized network in a file that `save_dense` wrote of it; `model` is the network, whatever its weights."""
-    model, tensors = quantize(model), read_tensors(path)
+    tensors = read_tensors(path)
+    scales = [tensors.get(f"{name[:-1]}1", one) for name, one in tensors.items() if one.dtype == torch.int8]
+    model = quantize(model, per_channel=any(scale.numel() > 1 for scale in scales))
     for name, layer in model.named_modules():
         if (scale := tensors.get(f"{name}.input_scale".lstrip("."))) is not None:
             with_changed_input(layer, round_inputs, input_scale=scale.clone(), zero_point=scale.clone())
@@ -257,9 +258,8 @@ def load_quantized(model: nn.Module, path: str | Path) -> nn.Module:
 def figure(result: Result) -> Any:
     """Accuracy against the bits of a weight, and the time that each version takes."""
     drawing, axes = new_figure(1, 2, width=4.6, height=3.4)
-    by_bits = {
-        int(row["version"].split()[2]): row["accuracy"] for row in result.rows if row["version"].endswith("bits")
-    }
+    few = [row for row in result.rows if row["version"].endswith("bits")]
+    by_bits = {int(row["version"].split()[2]): row["accuracy"] for row in few}
     axes[0, 0].plot(list(by_bits), list(by_bits.values()), marker="o", label="weights alone")
     axes[0, 0].axhline(result["accuracy"], color="black", linewidth=0.8, linestyle="--", label="this recipe")
     axes[0, 0].set(xlabel="bits of a weight", ylabel="accuracy")

@@ -20,7 +20,6 @@ Paper: Bengio, Léonard, Courville (2013), "Estimating or Propagating Gradients 
 Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, torchvision:NAME, or Datasets.
 """
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,17 +29,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recipes.compression.grouped_weights import in_groups, out_of_groups, pack, unpack
+from recipes.compression.grouped_weights import in_groups, out_of_groups, pack, require_bits, unpack
 from recipes.compression.layers import (
     Weight,
     copy_for_cpu,
     find_weights,
     load_dense,
     parametrized,
+    plain_copy,
     stored_as,
     tell_reached,
     with_plain_weights,
 )
+from recipes.compression.modes import measuring_norms
 from recipes.compression.observing import calibration, input_ranges, takes_one_input, with_changed_input
 from recipes.compression.quantization import input_scale, minmax, to_8_bits, to_integers, train
 from recipes.compression.report import compare, version
@@ -97,9 +98,9 @@ class Rounding(nn.Module):
 
 def round_in_training(layer: Any, numbers: Tensor) -> Tensor:
     """The layer's input, rounded to 8 bits; its gradient passes straight through where it was not clipped."""
-    if layer.training:  # the range moves a tenth of the way to the batch's
+    if layer.training:  # the range moves a tenth of the way to the batch's, where that is finite
         for kept, seen in zip((layer.low, layer.high), minmax(numbers.detach()), strict=True):
-            kept.lerp_(seen, 0.1)
+            kept.lerp_(torch.where(seen.isfinite(), seen, kept), 0.1)
     clipped = numbers.clamp(layer.low, layer.high)
     return clipped + (to_8_bits(numbers, *input_scale(layer.low, layer.high)) - clipped).detach()
 
@@ -118,13 +119,14 @@ def with_rounding(model: nn.Module, bits: int, group: int = 32, inputs: Any = No
     """
     if not (isinstance(group, int) and group >= 1):
         raise InputError(f"option group: expected a whole number of at least 1, got {group!r}")
-    if bits not in range(2, 9):
-        raise InputError(f"option bits: expected a whole number from 2 to 8, got {bits!r}")
-    model = copy.deepcopy(model)
+    require_bits(bits)
+    if any(isinstance(layer, Rounding) for layer in model.modules()):
+        raise InputError("model: expected one without rounding, which `without_rounding` ends")
+    model = plain_copy(model)
     weights = find_weights(model).values()
     tell_reached("with_rounding", model, (weight.value for weight in weights))
     layers = [layer for layer in model.modules() if takes_one_input(layer)]
-    ranges = {} if inputs is None else input_ranges(model.eval(), layers, inputs, minmax)
+    ranges = {} if inputs is None else input_ranges(model, layers, inputs, minmax)
     for weight in weights:
         for layer, name in weight.holders:
             parametrized(layer, name, Rounding(bits, group, weight.dim))
@@ -141,9 +143,8 @@ def without_rounding(model: nn.Module) -> nn.Module:
 @torch.no_grad()
 def measure_norms(model: nn.Module, pictures: Tensor) -> None:
     """Batch norm's means and variances become those that the model, as it is now, has on the pictures; in place."""
-    for norm in (layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)):
-        norm.momentum = 1.0  # what was measured before counts for nothing
-    model.train()(pictures)
+    with measuring_norms(model):
+        model(pictures)
 
 
 def build(options: QuantizationAwareOptions, data: Images | ImageFiles) -> nn.Module:
@@ -154,7 +155,7 @@ def build(options: QuantizationAwareOptions, data: Images | ImageFiles) -> nn.Mo
 def rounding(network: nn.Module, options: QuantizationAwareOptions, pictures: Tensor) -> nn.Module:
     """A copy of the network with the rounding that the options ask for."""
     if options.bits == 32:
-        return copy.deepcopy(network)
+        return plain_copy(network)
     return with_rounding(network, options.bits, options.group, pictures if options.round_inputs else None)
 
 
@@ -212,11 +213,10 @@ class FewBits(nn.Module):
 
     def __init__(self, weight: Weight, bits: int, group: int) -> None:
         super().__init__()
-        self.bits, self.group, self.dim = bits, group, weight.dim
-        self.dtype, self.shape = weight.value.dtype, weight.value.shape
+        self.bits, self.group, self.dim, self.dtype = bits, group, weight.dim, weight.value.dtype
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        integers, scales = rounded_groups(weight, self.bits, self.group, self.dim)
+        self.shape, (integers, scales) = weight.shape, rounded_groups(weight, self.bits, self.group, self.dim)
         return pack(integers, self.bits), scales.bfloat16()
 
     def forward(self, packed: Tensor, scales: Tensor) -> Tensor:
@@ -227,8 +227,9 @@ def packed_model(model: nn.Module, group: int = 32, bits: int = 4) -> nn.Module:
     """A copy of the model on the CPU, for evaluation, whose layers hold weights of few bits, as they are rounded.
 
     Raises:
-        InputError: the group does not fill whole bytes, or no layer has a plain weight; names one.
+        InputError: an option is out of range, or no layer has a plain weight; names one.
     """
+    require_bits(bits)
     if group < 1 or group % (8 // bits):
         raise InputError(f"option group: expected a multiple of {8 // bits}, got {group!r}")
     model = copy_for_cpu(model)
@@ -253,8 +254,7 @@ def figure(result: Result) -> Any:
         axes[0, 0].plot([row["version"] for row in rows], [row[way] for row in rows], marker="o", label=label)
     axes[0, 0].set(ylabel="accuracy")
     axes[0, 0].legend(frameon=False, fontsize=8)
-    bars = axes[0, 1].bar(names, [row["bytes"] / 1000 for row in result.rows])
-    axes[0, 1].bar_label(bars, fmt="%.0f", fontsize=8)
+    axes[0, 1].bar_label(axes[0, 1].bar(names, [row["bytes"] / 1000 for row in result.rows]), fmt="%.0f", fontsize=8)
     axes[0, 1].set_ylabel("kilobytes of the file")
     return drawing
 

@@ -58,7 +58,7 @@ def shipped_files(model: nn.Module, inputs: Tensor, save: Save = save_dense) -> 
         expected = next(each_tensor(call(model, inputs)))
         for name, make, most in (("model.pt2", by_torch, EXACT), ("model.onnx", in_integers, ROUNDED)):
             try:
-                answers = make(model, inputs, Path(folder))
+                answers = next(each_tensor(make(model, inputs, Path(folder))))
             except ModuleNotFoundError as error:
                 tell(f"{name}: left out, {missing_package(error)}")
                 continue

@@ -21,10 +21,12 @@ Paper: Li, Kadav, Durdanovic, Samet, Graf (2016), "Pruning Filters for Efficient
 Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, or torchvision:NAME.
 """
 
+import contextlib
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import chain
 from statistics import mean
 from typing import Any
 
@@ -34,6 +36,8 @@ from torch.nn import functional as F
 
 from recipes.compression.channels import prune_channels
 from recipes.compression.files import file_bytes, save_dense
+from recipes.compression.layers import plain_copy
+from recipes.compression.modes import in_mode, measuring_norms
 from recipes.compression.moved import Moved, evaluate_moved, for_longer
 from recipes.compression.report import Version, compare
 from recipes.compression.shipping import Shipped
@@ -59,18 +63,13 @@ class StructuredOptions(Options):
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Any, device: torch.device) -> None:
     """Batch norm's means and variances become those of these batches, all of them counting as much; in place."""
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over the batches
-    was_training = model.training
-    model.train()
-    for images, _ in batches:
-        model(images.to(device))
-    model.train(was_training)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    each = iter(batches)
+    first = next(each, None)
+    if first is None:
+        raise InputError("recalibrate: expected at least one batch, got none")
+    with measuring_norms(model):
+        for images, _ in chain([first], each):
+            model(images.to(device))
 
 
 def train(model: nn.Module, train_set: Any, options: Options, *, evaluate: Any = dict, name: str = "large") -> Loop:
@@ -167,29 +166,35 @@ def claims(run: Any) -> Iterator[Claim]:
 
 @torch.no_grad()
 def block_changes(model: nn.Module, images: Tensor) -> dict[str, float]:
-    """How much each block with parts of its own changes what it is given, where its output has that shape.
+    """How much each block with parts of its own changes what it is given, where its outputs always have that shape.
 
     Measured as the norm of the change over that of the input: 0 if the block hands on its input as it is.
     """
     changes: dict[str, float] = {}
 
     def observe(name: str) -> Any:
-        def hook(block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            given = inputs[0] if inputs else None
-            if isinstance(given, Tensor) and isinstance(output, Tensor) and given.shape == output.shape:
-                changes[name] = float((output - given).norm() / given.norm())
+        def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            given = HandsOn()(*args, **kwargs)
+            alike = isinstance(given, Tensor) and isinstance(output, Tensor) and given.shape == output.shape
+            change = float((output - given).norm() / given.norm()) if alike else torch.inf
+            changes[name] = max(change, changes.get(name, change))  # it may be called more than once
 
         return hook
 
     blocks = {name: block for name, block in model.named_modules() if name and any(True for _ in block.children())}
-    hooks = [block.register_forward_hook(observe(name)) for name, block in blocks.items()]
-    was_training = model.training
-    model.eval()
-    model(images)
-    model.train(was_training)
+    hooks = [block.register_forward_hook(observe(name), with_kwargs=True) for name, block in blocks.items()]
+    with in_mode(model, training=False):
+        model(images)
     for hook in hooks:
         hook.remove()
-    return changes
+    return {name: change for name, change in changes.items() if change < torch.inf}
+
+
+class HandsOn(nn.Identity):
+    """Takes the place of a block, and whatever that was called with; returns the first."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return next(iter((*args, *kwargs.values())), None)
 
 
 def remove_blocks(model: nn.Module, images: Tensor, count: int) -> nn.Module:
@@ -197,12 +202,18 @@ def remove_blocks(model: nn.Module, images: Tensor, count: int) -> nn.Module:
 
     An InputError if fewer blocks give what has the shape of their input; the images are a batch it can take.
     """
-    model = copy.deepcopy(model)
+    model = plain_copy(model)
     for done in range(count):
         changes = block_changes(model, images)
-        if not changes:
-            raise InputError(f"option blocks: expected at most {done}, so many blocks keep the shape, got {count}")
-        model.set_submodule(min(changes, key=lambda name: changes[name]), nn.Identity())
+        for name in sorted(changes, key=lambda name: changes[name]):
+            shorter = copy.deepcopy(model)
+            shorter.set_submodule(name, HandsOn())
+            with contextlib.suppress(Exception), in_mode(shorter, training=False):  # some read a block's parts
+                shorter(images)
+                break
+        else:
+            raise InputError(f"option blocks: expected at most {done}, so many blocks can go, got {count}")
+        model = shorter
     return model
 
 

@@ -112,7 +112,7 @@ class SharedValues(nn.Module):
         self.model, self.values, self.names = model, nn.ParameterList(), dict[str, int]()
         for number, weight in enumerate(prunable(model).values()):
             values, index = weight.detach().unique(return_inverse=True)
-            self.values.append(nn.Parameter(values))
+            self.values.append(nn.Parameter(values, weight.requires_grad))
             self.register_buffer(f"index{number}", index)  # of each weight's value
             self.register_buffer(f"kept{number}", values != 0)  # what was pruned stays zero
             weight.requires_grad_(False)
@@ -134,7 +134,7 @@ class SharedValues(nn.Module):
     def settle(self) -> None:
         """The network gets the values that were learned as its weights."""
         for name, weight in self.weights().items():
-            self.model.get_parameter(name).copy_(weight).requires_grad_()
+            self.model.get_parameter(name).copy_(weight).requires_grad_(self.values[self.names[name]].requires_grad)
 
 
 def train(model: nn.Module, train_set: Any, options: Options, *, evaluate: Any = dict, name: str = "dense") -> Loop:

@@ -4,7 +4,7 @@ import copy
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import InitVar, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +192,40 @@ def test_any_data_set_and_any_networks(method: str) -> None:
 def test_refuses_options_that_cannot_be(option: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"option {option}"):
         options(**{option: value})
+
+
+class Answered(nn.Module):
+    """The answers of a network in an object of one's own."""
+
+    def __init__(self, kind: type, inputs: int = 5) -> None:
+        super().__init__()
+        self.kind, self.layer, self.norm = kind, nn.Linear(inputs, 3), nn.BatchNorm1d(3)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.kind(self.norm(self.layer(x)))
+
+
+@dataclass
+class Scores:
+    scores: Tensor
+
+
+@dataclass
+class Hidden:
+    scores: InitVar[Tensor]
+
+
+def test_answers_in_objects_are_found_and_every_layer_keeps_its_mode() -> None:
+    teacher, student = Answered(Scores), nn.Linear(5, 3)
+    teacher.norm.eval()
+    short = options(epochs=1, batch_size=16, channels_last=False)
+    distill(teacher, student, Pairs(), short)
+    with pytest.raises(InputError, match="student: expected logits"):
+        distill(teacher, nn.Linear(5, 2), Pairs(), short)
+    assert teacher.training
+    assert not teacher.norm.training
+    with pytest.raises(InputError, match="model: expected a tensor among its outputs, found none in Hidden"):
+        distill(Answered(Hidden), student, Pairs(), short)
 
 
 def test_refuses_a_student_with_other_answers() -> None:

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 import recipes
 from recipes.compression.causal_models import CausalModel, held_out_loss, open_causal_model
-from recipes.compression.gptq import GPTQOptions, calibration_text, gptq, hessians_of, linear_layers, quantize
-from recipes.compression.packed_linear import PackedLinear, pack_bits, unpack_bits, weight_of
-from recipes.core.errors import InputError
+from recipes.compression.gptq import GPTQOptions, calibration_text, gptq, hessians_of, quantize
+from recipes.compression.packed_linear import PackedLinear, linear_layers, pack_bits, unpack_bits, weight_of
+from recipes.core.errors import InputError, tell
 from recipes.datasets.running_text import Windows
 from recipes.nlp.language_model import LanguageModel, evaluate
 
@@ -166,6 +166,44 @@ def test_each_block_reads_what_the_quantized_blocks_before_it_give() -> None:
     found = hessians_of(half, linear_layers(half)["blocks.1."], ids)["blocks.1.to_qkv"]
     expected = gptq(model.blocks[1].to_qkv.weight.detach(), found, 2, 32, 0.01)  # type: ignore[union-attr]
     torch.testing.assert_close(small.blocks[1].to_qkv.weight, numbers(*expected, 32))  # type: ignore[index, union-attr]
+
+
+def in_blocks(*layers: nn.Module) -> nn.Module:
+    class Block(nn.Module):
+        def __init__(self, layer: nn.Module) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.layer(input=x)
+
+    return nn.Sequential(nn.Embedding(20, 16), nn.Sequential(*map(Block, layers)), nn.Linear(16, 20)).eval()
+
+
+def test_layers_that_do_more_than_their_weight_are_left_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    class Halved(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return 0.5 * super().forward(input)
+
+    tell.cache_clear()
+    torch.manual_seed(0)
+    hooked, ids = nn.Linear(16, 16), torch.randint(20, (16, 12))
+    hooked.register_forward_hook(lambda _, __, output: output.relu())
+    model = in_blocks(nn.Linear(16, 16), hooked, Halved(16, 16))
+    small = quantize(model, ids, options(bits=8, group=16))
+    assert [isinstance(block.layer, PackedLinear) for block in small[1]] == [True, False, False]  # type: ignore[index, union-attr]
+    assert (small(ids) - model(ids)).norm() < 0.01 * model(ids).norm()
+    assert "gptq: reached 17.3% of the parameters, left *, *.*.layer" in capsys.readouterr().err
+
+
+def test_a_layer_that_blocks_share_is_replaced_in_all() -> None:
+    torch.manual_seed(0)
+    layer, ids = nn.Linear(16, 16), torch.randint(20, (16, 12))
+    model = in_blocks(layer, layer)
+    small = quantize(model, ids, options(bits=8, group=16))
+    assert isinstance(small[1][0].layer, PackedLinear)  # type: ignore[index, union-attr]
+    assert small[1][1].layer is small[1][0].layer  # type: ignore[index, union-attr]
+    assert (small(ids) - model(ids)).norm() < 0.01 * model(ids).norm()
 
 
 def test_what_is_not_finite_is_named() -> None:

@@ -342,6 +342,36 @@ def test_compressed_networks_become_onnx_files(tmp_path: Path) -> None:
         torch.testing.assert_close(torch.from_numpy(answers), answer(small, pictures), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_padded_inputs_of_transformer_encoders() -> None:
+    """Torch's own takes the padding out of them, in a way that no rounding knows."""
+    torch.manual_seed(0)
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2).eval()
+    words, padding = torch.randn(3, 7, 16), torch.zeros(3, 7, dtype=torch.bool)
+    padding[0, 4:] = True
+    inputs = {"src": words, "src_key_padding_mask": padding}
+    for small in (quantize(model, inputs), quantize(model, dynamic=True), with_rounding(model, 8, inputs=words)):
+        assert off(answer(small.eval(), inputs)[~padding], answer(model, inputs)[~padding]) < 0.02
+
+
+def test_states_that_networks_keep_are_copied() -> None:
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.head, self.states = nn.LSTM(8, 8), nn.Linear(8, 2), []  # type: ignore[var-annotated]
+
+        def forward(self, x: Tensor) -> Tensor:
+            x, self.state = self.lstm(x)
+            self.states.append({"last": self.state})
+            return self.head(x)
+
+    model, words = Keeping(), torch.randn(3, 2, 8)
+    exact = model(words).detach()
+    for small in (quantize(model, words), packed_model(model, bits=8), share_weights(model, 200)):
+        assert off(answer(small, words), exact) < 0.05
+        assert not small.states[0]["last"][0].requires_grad  # type: ignore[index, union-attr]
+
+
 def test_half_precision_stays_half_precision() -> None:
     model, words = other("encoder", 0)
     model, words = model.bfloat16(), words.bfloat16()

@@ -1,6 +1,7 @@
 """Rounding against torch's own, the file, and torchao's way."""
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,6 +39,7 @@ from recipes.compression.quantization import (
     to_numbers,
     weight_scale,
 )
+from recipes.compression.quantization_aware import load_packed, packed_model, with_rounding, without_rounding
 from recipes.compression.report import parameters
 from recipes.compression.runtimes import by_onnxruntime
 from recipes.compression.shipping import shipped_files
@@ -125,11 +127,12 @@ def test_dynamic_ranges_fit_what_was_not_expected() -> None:
         assert (static(far) - model(far)).norm() > 0.2 * model(far).norm()
 
 
-def test_dynamic_ranges_are_in_the_file(tmp_path: Path) -> None:
+def test_dynamic_ranges_and_single_scales_are_in_the_file(tmp_path: Path) -> None:
     rounded, images = quantize(network(), dynamic=True), pictures()
-    save_dense(rounded, tmp_path / "model.safetensors")
-    with torch.no_grad():
-        assert torch.equal(load_quantized(network(1), tmp_path / "model.safetensors")(images), rounded(images))
+    for small in (rounded, quantize(network(), images, per_channel=False)):
+        save_dense(small, tmp_path / "model.safetensors")
+        with torch.no_grad():
+            assert torch.equal(load_quantized(network(1), tmp_path / "model.safetensors")(images), small(images))
 
 
 def test_a_number_far_out_does_not_set_the_range() -> None:
@@ -214,6 +217,33 @@ def test_an_embedding_is_rounded_too_and_its_places_are_not(tmp_path: Path) -> N
             assert torch.equal(load_quantized(other, tmp_path / "model.safetensors")(places), near)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_every_output_channel_of_a_transposed_convolution_has_its_own_scale(groups: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layer, other = (nn.ConvTranspose2d(8, 8, 2, 2, groups=groups, bias=False).requires_grad_(False) for _ in range(2))
+    layer.weight.unflatten(0, (groups, -1)).mul_(torch.logspace(-5, 0, 8).view(groups, 1, -1, 1, 1))
+    inputs = torch.randn(2, 8, 4, 4)
+    exact, quantized = layer(inputs), quantize(layer)
+    for small in (quantized, packed_model(layer, bits=8), with_rounding(layer, 8)):
+        for one in (small, without_rounding(small)):
+            lost, size = (
+                by_channel.transpose(0, 1).flatten(1).norm(dim=1) for by_channel in (one(inputs) - exact, exact)
+            )
+            assert (lost < 0.02 * size).all()
+    for small, load in ((quantize(layer), load_quantized), (packed_model(layer), load_packed)):
+        save_dense(small, tmp_path / "model.safetensors")
+        assert torch.equal(load(other, tmp_path / "model.safetensors")(inputs), small(inputs))
+
+
+def test_calibration_refuses_what_is_no_number() -> None:
+    model, images = network(), pictures()
+    for number in (torch.nan, torch.inf):
+        images[3, 0, 2, 2] = number
+        for compress in (quantize, lambda one, inputs: with_rounding(one, 8, inputs=inputs)):
+            with pytest.raises(InputError, match=r"^layer features\.0: was given NaN or infinity$"):
+                compress(model, images)
+
+
 def test_tied_weights_are_rounded_alike() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(30, 16), nn.Linear(16, 30))
@@ -260,8 +290,9 @@ def test_convolutions_of_small_maps_become_products_and_answer_alike() -> None:
 
 @pytest.mark.parametrize("bits", [0, 1, 9, 4.5])
 def test_refuses_bits_that_cannot_be(bits: int) -> None:
-    with pytest.raises(InputError, match="option bits"):
-        quantize(network(), bits=bits)
+    for compress in (quantize, packed_model, with_rounding):
+        with pytest.raises(InputError, match="option bits"):
+            compress(network(), bits=bits)
 
 
 def test_refuses_what_it_cannot_quantize() -> None:
@@ -269,6 +300,13 @@ def test_refuses_what_it_cannot_quantize() -> None:
         quantize(nn.ReLU())
     with pytest.raises(InputError, match="option dynamic: expected no inputs"):
         quantize(network(), pictures(), dynamic=True)
+    for compress in (quantize, packed_model):
+        with pytest.raises(
+            InputError, match="layer 1: expected weights, which it makes when the model is first called"
+        ):
+            compress(nn.Sequential(nn.Linear(3, 3), nn.LazyLinear(3)))
+        with pytest.raises(InputError, match="layer 0: expected real weights, found complex ones"):
+            compress(nn.Sequential(nn.Linear(3, 3, dtype=torch.cfloat)))
 
 
 def test_file_is_read_by_another_process_to_the_bit(tmp_path: Path) -> None:
@@ -359,9 +397,40 @@ def test_torchao_with_dynamic_ranges_agrees_and_leaves_its_inputs_alone(tmp_path
     assert not products_are_plain(graph)
     four_at_once(call, words, theirs)
     assert torch.equal(words, before)
-    assert (tmp_path / "32-writes.pt2").exists(), "this program writes into its input, so it is given a copy"
+    assert (tmp_path / "32-8x64-float32-writes.pt2").exists(), (
+        "this program writes into its input, so it is given a copy"
+    )
     assert (theirs - exact).norm() < 0.02 * exact.norm()
     assert (theirs - mine).norm() < 0.02 * exact.norm()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="lacks a C++ compiler")
+def test_compiled_programs_take_what_they_were_compiled_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Scaled(nn.Module):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            self.table, self.scale = nn.Embedding(9, 4), torch.tensor(scale)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.table(ids) * self.scale
+
+    torch.manual_seed(0)  # a second run finds the program
+    ids, one, two = torch.randint(9, (4, 3)), Scaled(1.0).eval(), Scaled(2.0).eval()
+    two.table = one.table
+    with torch.no_grad(), quiet_and_single():
+        graph = exported(one, ids)
+        call = compiled(graph, ids[0], tmp_path / "programs", batch_sizes=[4])
+        torch.testing.assert_close(call(ids), one(ids))
+        monkeypatch.setattr("recipes.compression.inductor.write_program", None)
+        compiled(graph, ids[0], tmp_path / "again", batch_sizes=[4])  # it is kept
+        for other, given in ((exported(two, ids), ids), (exported(one, ids.int()), ids.int())):
+            with pytest.raises(TypeError):  # it is compiled for another constant, and for another type
+                compiled(other, given[0], tmp_path / "other", batch_sizes=[4])
+    assert call(ids[:0]).shape == (0, 3, 4)
+    for unlike in (ids.int(), ids.float(), ids[:, :2], ids[0], ids[0, 0], ids[None]):
+        with pytest.raises(InputError, match=r"expected a batch of torch\.int64 of shape \[3\] on cpu, got torch\."):
+            call(unlike)
 
 
 def test_a_network_of_timm_is_quantized() -> None:
@@ -430,6 +499,19 @@ def test_what_cannot_be_exported_is_left_out_in_a_line(capsys: pytest.CaptureFix
     files["packed.safetensors"](tmp_path / "packed.safetensors")
     told = capsys.readouterr().err.splitlines()
     assert [line.partition(":")[0] for line in told if "left out" in line] == ["model.pt2", "model.onnx"]
+
+
+def test_networks_that_answer_in_dicts_are_shipped() -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+
+    class Named(nn.Sequential):
+        def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:  # type: ignore[override]
+            return {"logits": super().forward(images)}
+
+    torch.manual_seed(0)
+    files = shipped_files(quantize(Named(nn.Flatten(), nn.Linear(64, 3))), pictures())
+    assert list(files) == ["packed.safetensors", "model.pt2", "model.onnx"]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,10 +134,36 @@ def test_inputs_are_rounded_by_ranges_that_follow_the_batches() -> None:
     torch.testing.assert_close(given.grad[0], near.weight.sum(dim=0) * torch.tensor([0, 1, 1, 0]))
 
 
+def test_a_batch_with_infinity_does_not_move_the_range() -> None:
+    layer: Any = with_rounding(nn.Linear(4, 2), 8, inputs=torch.tensor([[-1.0, 0.0, 0.5, 1.0]])).train()
+    layer(torch.tensor([[-2.0, 0.0, 0.0, torch.inf]]))
+    layer(torch.tensor([[-2.0, 0.0, 0.0, torch.nan]]))
+    torch.testing.assert_close(torch.stack([layer.low, layer.high]), torch.tensor([-1.1, 1.0]))
+
+
+def test_every_layer_keeps_its_mode() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout()).train()
+    model[1].eval()
+    for inputs in (None, torch.randn(9, 4)):
+        rounded = with_rounding(model, 4, inputs=inputs)
+        assert [layer.training for layer in (rounded, rounded[0], rounded[1])] == [True, True, False]
+
+
+def test_weights_that_a_hook_computes_are_rounded_as_plain_ones() -> None:
+    with warnings.catch_warnings(action="ignore"):
+        model = nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 3)))
+    model(inputs := torch.randn(9, 4))  # from now on its weight cannot be copied
+    rounded = with_rounding(model, 8)
+    torch.testing.assert_close(rounded(inputs), model(inputs), rtol=0, atol=0.05)
+    assert [name for name, _ in without_rounding(rounded).named_parameters()] == ["0.bias", "0.weight"]
+
+
 def test_batch_norm_is_measured_again() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
     inputs = 5 + 3 * torch.randn(500, 4)
-    measure_norms(model, inputs)
+    measure_norms(model.eval(), inputs)
+    assert not model[1].training
+    assert model[1].momentum == 0.1
     answers = model.eval()(inputs)
     torch.testing.assert_close(answers.mean(dim=0), torch.zeros(3), rtol=0, atol=1e-4)
     torch.testing.assert_close(answers.std(dim=0), torch.ones(3), rtol=0, atol=1e-2)
@@ -174,7 +201,7 @@ def test_what_cannot_be_rounded() -> None:
         with_rounding(network(), 1)
     with pytest.raises(InputError, match="expected linear or convolutional layers, found none in ReLU"):
         with_rounding(nn.ReLU(), 4)
-    with pytest.raises(InputError, match="layer 0: expected a plain weight"):
+    with pytest.raises(InputError, match="expected one without rounding"):
         with_rounding(with_rounding(network(), 4), 4)
     with pytest.raises(InputError, match="option group: expected a multiple of 2, got 3"):
         packed_model(network(), 3)

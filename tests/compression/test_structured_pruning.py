@@ -1,7 +1,8 @@
 """Channels that must go together, against Torch-Pruning, and the smaller network against the larger one."""
 
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -144,6 +145,26 @@ def test_parameters_that_are_added_shrink_with_the_channels() -> None:
     assert [small.token.shape[-1], small.places.shape[-1], small.scale.shape[0]] == [4, 4, 4]
 
 
+def test_outputs_in_a_dataclass_stay_and_others_are_refused() -> None:
+    @dataclass
+    class Scores:
+        scores: Tensor
+
+    class Answered(nn.Module):
+        def __init__(self, kind: Any) -> None:
+            super().__init__()
+            self.kind, self.inner, self.head = kind, nn.Linear(8, 16), nn.Linear(16, 10)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.kind(self.head(self.inner(x).relu()))
+
+    small: Any = prune_channels(Answered(Scores), torch.randn(4, 8), 0.5)
+    assert small(torch.randn(4, 8)).scores.shape == (4, 10)
+    assert small.inner.out_features == 8
+    with pytest.raises(InputError, match=r"model: expected tensors, .* as outputs, found none in SimpleNamespace"):
+        prune_channels(Answered(lambda scores: SimpleNamespace(scores=scores)), torch.randn(4, 8), 0.5)
+
+
 def test_hiding_places_does_not_hold_the_channels() -> None:
     class Pooled(nn.Module):
         def __init__(self) -> None:
@@ -234,11 +255,43 @@ def test_the_block_that_changes_least_goes_first() -> None:
         remove_blocks(SmallCNN(1, 10), torch.zeros(1, 1, 8, 8), 1)
 
 
+def test_blocks_that_are_given_more_than_their_input_can_go() -> None:
+    class Scaled(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.inner = nn.Sequential(nn.Linear(8, width))
+
+        def forward(self, x: Tensor, scale: float) -> Tensor:
+            return scale * self.inner(x)
+
+    class Network(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList([Scaled(width), Scaled(width)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([self.blocks[0](x, scale=0.1), self.blocks[1](x, 0.1)])
+
+    inputs = torch.randn(3, 5, 8)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    for model in (Network(8), nn.Sequential(nn.TransformerEncoder(layer, 2), nn.Linear(8, 8))):
+        small = remove_blocks(model, inputs, 1)
+        assert parameter_count(small) < parameter_count(model)
+        assert small(inputs).shape == model(inputs).shape
+    with pytest.raises(InputError, match="option blocks: expected at most 0, so many blocks can go, got 1"):
+        remove_blocks(Network(7), inputs, 1)
+
+
 def test_recalibrated_statistics_are_those_of_the_batches() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.BatchNorm2d(2), nn.ReLU())
     parts = [(torch.randn(8, 2, 3, 3) * 3 + 1, None) for _ in range(4)]
+    model[0].eval()
     recalibrate(model, parts, CPU)
+    assert model.training
+    assert not model[0].training
+    with pytest.raises(InputError, match="recalibrate: expected at least one batch, got none"):
+        recalibrate(model, [], CPU)
     images = torch.stack([images for images, _ in parts])
     norm: Any = model[0]
     torch.testing.assert_close(norm.running_mean, images.mean(dim=(0, 1, 3, 4)))

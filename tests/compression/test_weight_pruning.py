@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -76,9 +77,13 @@ def test_refuses_a_share_that_cannot_be(sparsity: float) -> None:
 def test_refuses_what_it_cannot_prune() -> None:
     with pytest.raises(InputError, match="found none in ReLU"):
         prune(nn.ReLU(), 0.5)
-    normed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)))
-    with pytest.raises(InputError, match="layer 0: expected a plain weight"):
-        prune(normed, 0.5)
+    with warnings.catch_warnings(action="ignore"):
+        older = nn.utils.weight_norm(nn.Linear(3, 3))
+    for normed in (nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)), older):
+        with pytest.raises(InputError, match="layer 0: expected a plain weight"):
+            prune(nn.Sequential(normed), 0.5)
+    with pytest.raises(InputError, match="layer 0: expected weights, which it makes"):
+        prune(nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 3)), 0.5)
 
 
 def test_schedule_rises_from_none_to_all() -> None:

@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import recipes
+from recipes.compression.coded import load_coded, save_coded
 from recipes.compression.files import file_bytes, save_dense
 from recipes.compression.huffman import (
     canonical_codes,
@@ -188,6 +190,27 @@ def test_values_of_tied_weights_and_of_shared_blocks_learn_once() -> None:
         assert torch.equal(shared(inputs), changed)
         assert not torch.equal(changed, expected)
         assert all(value.requires_grad for value in shared.parameters())
+
+
+def test_what_is_frozen_stays_as_it_is() -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4))
+    model[0].requires_grad_(False)
+    learner = SharedValues(shared := share_weights(model, 4))
+    assert [value.requires_grad for value in learner.values] == [False, True]
+    learner.settle()
+    assert [value.requires_grad for value in shared.parameters()] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("types", [(torch.bfloat16, torch.bfloat16), (torch.double, torch.double), (torch.half, None)])
+def test_coded_files_are_read_to_the_bit_in_every_type(types: tuple[Any, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, other = (nn.Sequential(nn.Linear(64, 64, dtype=types[0]), nn.Linear(64, 9, dtype=types[1])) for _ in "ab")
+    prune(model, 0.9)
+    save_coded(model := share_weights(model, 8), tmp_path / "model.safetensors")
+    load_coded(other, tmp_path / "model.safetensors")
+    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
+    with pytest.raises(InputError, match="expected a coded file of this network"):
+        load_coded(other.float() if types[1] else other.half(), tmp_path / "model.safetensors")
 
 
 def test_a_values_gradient_is_the_sum_of_its_weights() -> None:

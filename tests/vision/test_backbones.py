@@ -4,9 +4,11 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import nn
 
+import recipes
 from recipes.core.errors import InputError
 from recipes.vision.backbones import Features, open_backbone, parameter_groups
 from recipes.vision.pretrained import LITE0, load_lite0
@@ -48,6 +50,39 @@ def test_the_maps_are_those_of_the_pretrained_classifier() -> None:
         features = open_backbone(LITE0, "pretrained").eval()
         torch.testing.assert_close(features(images)[-1], expected)
     assert features.channels == [24, 40, 112, 320]
+
+
+@needs_weights
+def test_photographs_are_named_without_training() -> None:
+    """Photographs of scikit-image's, by their picture files."""
+    data = pytest.importorskip("skimage.data")
+    trained = recipes.trained(LITE0, device="cpu")
+    cat, coffee = trained([torch.from_numpy(picture()).permute(2, 0, 1) for picture in (data.chelsea, data.coffee)])
+    assert "cat" in cat["class"].split()
+    assert coffee["class"] in {"espresso", "cup", "coffee mug"}
+    assert list(coffee["classes"].values()) == sorted(coffee["classes"].values(), reverse=True)
+    assert len(coffee["classes"]) == 5
+
+
+@pytest.mark.parametrize(("classes", "first"), [(1000, "tench"), (7, "0")])
+def test_a_classifier_by_name_with_weights_of_a_file(tmp_path: Path, classes: int, first: str) -> None:
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", num_classes=classes).eval()
+    torch.save(network.state_dict(), tmp_path / "mine.pth")
+    trained = recipes.trained("timm:test_resnet", weights=str(tmp_path / "mine.pth"), device="cpu")
+    assert trained.task.classes[0] == first
+    assert len(set(trained.task.classes)) == classes
+    channels, height, width = trained.task.shape
+    picture = torch.randint(256, (channels, height, width), dtype=torch.uint8)
+    (answer,) = trained([picture])
+    mean, std = (torch.tensor(network.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))
+    with torch.no_grad():
+        expected = network(((picture / 255 - mean) / std)[None]).softmax(dim=1)
+    assert answer["class"] == trained.task.classes[int(expected.argmax())]
+    assert answer["probability"] == pytest.approx(float(expected.max()), abs=1e-5)
+    assert trained.export(tmp_path / "mine.pt2") < 1e-4
+    with pytest.raises(InputError, match="expected the name of a network"):
+        recipes.trained(tmp_path, weights="mine.pth")
 
 
 @pytest.mark.parametrize("name", ["timm:resnet18", "torchvision:resnet18"])
