@@ -6,6 +6,7 @@ the bundled digits among it, are single pictures, which are made to move.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,8 @@ from torch.nn import functional as F
 from recipes.core.errors import InputError
 from recipes.core.files import own_path
 from recipes.core.loading import holdout
-from recipes.datasets.images import decode_all, open_images
-from recipes.datasets.reading import PICTURE_SUFFIXES, by_split, files_in, folders_in, is_folder
+from recipes.datasets.images import decode_all, open_images, split_folders
+from recipes.datasets.reading import PICTURE_SUFFIXES, by_split, files_in, folders_in, is_folder, tell_left_out
 
 MOTIONS = ["left", "right", "up", "down", "turning left", "turning right"]
 
@@ -73,36 +74,45 @@ def open_clips(
     Raises:
         InputError: naming the folder or file that cannot be used.
     """
-    if isinstance(data, (str, Path)) and (found := clip_folders(own_path(data))):
-        return read_clips(own_path(data), found, frames, image_size, seed)
+    if isinstance(data, (str, Path)) and has_clips(own_path(data)):
+        return read_clips(own_path(data), frames, image_size, seed)
     train, test = open_images(data, image_size=None if data is None else image_size, seed=seed)
     size = {"frames": frames, "side": image_size}
     return draw_clips(train, count, seed, **size), draw_clips(test, max(1, count // 2), seed + 1, **size)
 
 
-def clip_folders(root: Path) -> dict[str, list[Path]]:
-    """The folders of clips in each split; those of a folder without splits are called train."""
+def has_clips(root: Path) -> bool:
+    """Whether a folder has frames where clips have them: in CLASS/CLIP, or train/CLASS/CLIP."""
     if not is_folder(root):
-        return {}
-    splits = by_split(folders_in(root))
-    parts = {"train": root} if "train" not in splits else splits
-    clips = {name: [clip for kind in folders_in(path) for clip in folders_in(kind)] for name, path in parts.items()}
-    return {name: found for name, found in clips.items() if any(files_in(one, PICTURE_SUFFIXES) for one in found)}
+        return False
+    kinds = folders_in(by_split(folders_in(root)).get("train", root))
+    return any(files_in(clip, PICTURE_SUFFIXES) for kind in kinds for clip in folders_in(kind))
 
 
-def read_clips(root: Path, found: dict[str, list[Path]], frames: int, side: int, seed: int) -> tuple[Clips, Clips]:
-    classes = sorted({clip.parent.name for clip in found["train"]})
-    held_out = found.get("test", found.get("val", []))
+def read_clips(root: Path, frames: int, side: int, seed: int) -> tuple[Clips, Clips]:
+    found: list[list[Path]] = []
+    left_out: Counter[str] = Counter()
+    for part in split_folders(root):
+        found.append([])
+        for kind in folders_in(part):
+            found[-1] += (clips := folders_in(kind))
+            left_out.update(f"{path.suffix.lower() or 'nameless'} files in no clip left out" for path in files_in(kind))
+            left_out[f"class folders without a clip left out ({kind.name})"] += not clips
+        if not found[-1]:
+            raise InputError(f"{part}: expected clips, a folder of frames for each in the folder of its class")
+    tell_left_out(root, left_out)
+    classes = sorted({clip.parent.name for clip in found[0]})
+    held_out = found[1] if len(found) > 1 else []
     for clip in held_out:
         if clip.parent.name not in classes:
             raise InputError(f"{clip.parent}: expected a class of the train part: {', '.join(classes)}")
-    clips = found["train"] + held_out
+    clips = found[0] + held_out
     labels = torch.tensor([classes.index(clip.parent.name) for clip in clips])
     if len(classes) < 2:
         raise InputError(f"{root}: expected at least two classes to train on, found {len(classes)}")
     whole = Clips(torch.stack([read_clip(clip, (3, frames, side, side)) for clip in clips]), labels, classes)
     if held_out:
-        first = len(found["train"])
+        first = len(found[0])
         return whole.subset(range(first)), whole.subset(range(first, len(clips)))
     train, test = holdout(labels, seed=seed)
     if not len(test):

@@ -70,13 +70,12 @@ def open_faces(
 
 def from_folders(folder: Path, image_size: int | None, seed: int) -> tuple[Images | ImageFiles, Images | ImageFiles]:
     require_folder(folder, "a folder for each person")
-    parts = split_folders(folder)
     files: list[Path] = []
     numbers: list[int] = []
     classes: list[str] = []
     bounds, left_out = [0], 0
-    for root in [parts["train"], parts.get("test", parts.get("val"))] if "train" in parts else [folder]:
-        for person in sorted(folders_in(root)) if root is not None else []:
+    for root in split_folders(folder):
+        for person in sorted(folders_in(root)):
             found = files_in(person, PICTURE_SUFFIXES, deep=True)
             if len(found) > 1:
                 files, numbers = files + found, numbers + [len(classes)] * len(found)
@@ -84,6 +83,9 @@ def from_folders(folder: Path, image_size: int | None, seed: int) -> tuple[Image
             left_out += len(found) < 2
         bounds.append(len(classes))
     tell_left_out(folder, {ALONE: left_out})
+    if len(bounds) == 3 and bounds[1] == bounds[2]:
+        told = f"expected at least {LEAST['test']} people with two or more pictures in the test part"
+        raise InputError(f"{folder}: {told}, found none")
     if len(classes) < sum(LEAST.values()):
         told = f"expected at least {sum(LEAST.values())} folders, one a person, with two or more pictures in each"
         raise InputError(f"{folder}: {told}, found {len(classes)}")
@@ -93,7 +95,7 @@ def from_folders(folder: Path, image_size: int | None, seed: int) -> tuple[Image
         whole = Images(decode_all(files, shape), labels, classes)
     else:
         whole = ImageFiles(files, shape, labels, classes)
-    if len(bounds) == 3 and bounds[1] < bounds[2]:
+    if len(bounds) == 3:
         return people(whole, torch.arange(bounds[1])), people(whole, torch.arange(bounds[1], bounds[2]))
     return hold_out_people(whole, 0.2, seed)
 

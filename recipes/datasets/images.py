@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-from recipes.core.errors import InputError, tell
+from recipes.core.errors import InputError
 from recipes.core.files import own_path
 from recipes.core.loading import Reading, holdout
 from recipes.datasets.bundled import bundled
@@ -351,8 +351,11 @@ def _class_folders(folder: Path) -> list[Path]:
     return sorted(folders_in(folder))
 
 
-def split_folders(folder: Path) -> dict[str, Path]:
-    """The folders of train, val and test: a class may itself be called "train", but has no folders in it."""
+def split_folders(folder: Path) -> list[Path]:
+    """The folders of the train and the test part (val, if there is no test), or the folder itself, to be split.
+
+    A class may itself be called "train", but has no folders in it. What is left out is told in one line.
+    """
     folders = folders_in(folder)
     named = by_split(path for path in folders if _class_folders(path))
     if named and "train" not in named and len(named) == len(folders):
@@ -360,22 +363,25 @@ def split_folders(folder: Path) -> dict[str, Path]:
     others = {split: path for path in folders if (split := split_named(path.name)) and split not in named}
     if "train" in others and (named or len(others) > 1):
         raise InputError(f"{others['train']}: expected a folder for each class in it")
-    for path in others.values() if named else []:
-        tell(f"{path}: has no folder for each class, and is left out")
-    return named
+    tested = named.get("test", named.get("val"))
+    parts = [folder] if "train" not in named else [named["train"], *([tested] if tested else [])]
+    unused = [path.name for path in folders if "train" in named and path not in parts]
+    split = "" if tested else ": no test or val with a folder for each class, so train is split"
+    loose = sum(len(files_in(path, PICTURE_SUFFIXES)) for path in {folder, *parts}) if folders else 0
+    left_out = {f"folders left out ({', '.join(unused)}){split}": len(unused)}
+    tell_left_out(folder, {"pictures outside of the class folders left out": loose} | left_out)
+    return parts
 
 
 def _from_folders(folder: Path, image_size: int | None, seed: int) -> tuple[Images | ImageFiles, Images | ImageFiles]:
-    parts = split_folders(folder)
-    train = parts.get("train", folder)
-    test = parts.get("test", parts.get("val")) if train != folder else None
+    train, *tests = split_folders(folder)
     classes = [path.name for path in _class_folders(train)]
     if not classes:
         raise InputError(f"{train}: expected IDX files (*-images-idx3-ubyte) or a folder for each class")
     files: list[Path] = []
     numbers: list[int] = []
     left_out: Counter[str] = Counter()
-    for subfolder in _class_folders(train) + (_class_folders(test) if test else []):
+    for subfolder in (path for part in (train, *tests) for path in _class_folders(part)):
         if subfolder.name not in classes:
             raise InputError(f"{subfolder}: expected a class of the train part: {', '.join(classes)}")
         there = files_in(subfolder, deep=True)
@@ -388,7 +394,7 @@ def _from_folders(folder: Path, image_size: int | None, seed: int) -> tuple[Imag
     tell_left_out(folder, {f"{suffix or 'nameless'} files left out": count for suffix, count in left_out.items()})
     labels = torch.tensor(numbers)
     rows = holdout(labels, seed=seed)
-    if test:
+    if tests:
         in_train = torch.tensor([path.is_relative_to(train) for path in files])
         rows = in_train.nonzero().flatten(), (~in_train).nonzero().flatten()
     shape = common_shape(files, image_size)

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from recipes.core.errors import InputError
+from recipes.core.errors import InputError, tell
 from recipes.datasets.reading import opened_file
 
 # Formats that Pillow may try, whatever the suffix: never PostScript, for which it would start Ghostscript.
@@ -120,9 +120,22 @@ def read_picture(path: Path, mode: str | None = "RGB", *, least: tuple[int, int]
 
 
 def as_mode(image: Image.Image, mode: str) -> Image.Image:
-    """A picture of any mode as "RGB" or "L": 16 bits by their upper 8, floats from 0 to 1 as shares of white."""
+    """A picture of any mode as "RGB" or "L": floats from 0 to 1 as shares of white, whole numbers by their top 8 bits.
+
+    Files hold 8, 10 or 12 bits in 16, and any in 32: the highest value tells how many a picture has.
+
+    Raises:
+        ValueError: a value does not fit in 16 bits.
+    """
     if image.mode.startswith("I"):  # Pillow would clip to 255
-        image = Image.fromarray((np.asarray(image).clip(0, 2**16 - 1) >> 8).astype(np.uint8))
+        values = np.asarray(image).clip(min=0)
+        bits = next((bits for bits in (8, 10, 12, 16) if values.max() < 2**bits), None)
+        if bits is None:
+            raise ValueError(f"expected values up to {2**16 - 1}, found {values.max()}")
+        if bits < 16:
+            with ONE_THREAD:
+                tell(f"pictures of 16 or 32 bits with no value above {2**bits - 1} are taken as of {bits} bits")
+        image = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
     elif image.mode == "F":
         values = np.nan_to_num(np.asarray(image))
         image = Image.fromarray((values * (255 if values.max() <= 1 else 1)).clip(0, 255).astype(np.uint8))

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -22,7 +22,7 @@ from recipes.datasets.unicode import utf8_text
 JUNK = {"__macosx", "thumbs.db", "desktop.ini"}  # besides names with a dot in front
 SPLIT_NAMES = {
     "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
+    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
     "test": ("test", "testing"),
 }
 # Which files of a folder are pictures; what they are is read from the files.
@@ -179,6 +179,13 @@ def by_split(paths: Iterable[Path]) -> dict[str, Path]:
     return found
 
 
+def tested_part(parts: Mapping[str, Any], source: Path) -> Any:
+    """The part to test on: test, else val, else None. That val is not used beside test is told."""
+    if parts.keys() >= {"test", "val"}:
+        tell(f"{source}: the val part is left out, since there is a test part")
+    return parts.get("test", parts.get("val"))
+
+
 def most_bytes() -> int:
     """How many bytes of one file are read into memory, unpacked; the variable RECIPES_MAX_BYTES sets another number.
 
@@ -264,10 +271,17 @@ def file_text(path: Path, unit: str = "line", encoding: str = "utf-8") -> str:
         raise InputError(f"{path}, {unit} {number}: expected text in {encoding}") from None
 
 
-def file_lines(path: Path) -> list[str]:
-    """The lines of a file that are not empty, without blanks at their ends: a list of names."""
-    lines = re.split(r"\r\n|\r|\n", file_text(path))
-    return [line.strip() for line in lines if line.strip()]
+def file_lines(path: Path, *, numbered: bool = False) -> list[str]:
+    """The lines of a file that are not empty, without blanks at their ends: a list of names.
+
+    Args:
+        path: of the file.
+        numbered: a line's number says what it names, so that an empty one before others is refused.
+    """
+    lines = [line.strip() for line in re.split(r"\r\n|\r|\n", file_text(path).rstrip())]
+    if numbered and "" in lines[:-1]:
+        raise InputError(f"{path}, line {lines.index('') + 1}: expected a name, found an empty line")
+    return [line for line in lines if line]
 
 
 def file_json(path: Path) -> Any:

@@ -36,6 +36,7 @@ from recipes.datasets.reading import (
     folders_in,
     is_folder,
     require_folder,
+    tested_part,
 )
 
 TRUTH = "groundtruth_rect.txt"
@@ -87,9 +88,9 @@ def open_sequences(data: Any = None) -> tuple[list[FrameSequence], list[FrameSeq
     parts = by_split(path for path in folders_in(root) if not truths_of(path))
     if "train" not in parts:
         return read_sequences(bundled("sequences") / "train"), read_sequences(root)
-    if "test" not in parts and "val" not in parts:
+    if (tested := tested_part(parts, root)) is None:
         raise InputError(f"{root}: has the part train alone: expected test or val beside it")
-    return read_sequences(parts["train"]), read_sequences(parts.get("test", parts.get("val", root)))
+    return read_sequences(parts["train"]), read_sequences(tested)
 
 
 def sequences_of(dataset: Any, part: str) -> list[FrameSequence]:
@@ -163,7 +164,9 @@ def read_start(item: Any) -> FrameSequence:
     files, size = frames_of(home)
     if not files:
         raise InputError(f"{home}: expected a folder with frames in img/ and the first box in {TRUTH}")
-    truth = next(iter(truths_of(home)), home / TRUTH)
+    truth, *others = truths_of(home) or [home / TRUTH]
+    if others and box is None:
+        tell(f"{home}: has the boxes of {1 + len(others)} objects: that of {truth.name} is followed")
     where = str(truth) if box is None else f"{home}: the first box"
     boxes = read_boxes(truth) if box is None else corners_of(box, where).view(1, -1)
     if boxes.shape[1:] != (4,) or not len(boxes):

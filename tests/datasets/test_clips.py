@@ -112,6 +112,29 @@ def test_parts_of_their_own_and_the_lean_opener(folder: Path) -> None:
     assert [len(part) for part in whole] == [8, 2]
 
 
+def test_what_is_no_clip_is_left_out_and_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("L", (9, 9)).save(folder / "loose.png")
+    for name in ("dawn/film.mp4", "dusk/1.png", "noon/2.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    assert open_clips(str(folder))[0].classes == ["dawn", "dusk"]
+    told = ["1 .mp4 files in no clip left out", "2 .png files in no clip left out"]
+    told += ["1 class folders without a clip left out (noon)"]
+    loose = f"{folder}: 1 pictures outside of the class folders left out"
+    assert capsys.readouterr().err.splitlines() == [loose, f"{folder}: {', '.join(told)}"]
+
+
+@pytest.mark.parametrize(("name", "text"), [("test/dawn/clip/a.mp4", "expected frames"), ("test/dawn/a.png", "clips")])
+def test_a_test_part_without_frames_is_refused(folder: Path, name: str, text: str) -> None:
+    (folder / "train").mkdir()
+    for kind in ("dawn", "dusk"):
+        (folder / kind).rename(folder / "train" / kind)
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=f"test.*{text}"):
+        open_clips(str(folder))
+
+
 def test_pictures_in_folders_are_made_to_move(tmp_path: Path) -> None:
     for part in ("train", "test"):
         for number in range(8):

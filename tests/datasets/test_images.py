@@ -719,7 +719,7 @@ def test_the_opener_of_copies_gives_the_same_digits(image_size: int | None) -> N
 
 
 @pytest.mark.parametrize(
-    "names", [("train", "validation"), ("Training", "Testing"), ("TRAIN", "dev"), ("train", "Valid")]
+    "names", [("train", "validation"), ("Training", "Testing"), ("TRAIN", "dev"), ("train", "Valid"), ("train", "eval")]
 )
 def test_names_of_parts(folder: Path, names: tuple[str, str]) -> None:
     """Training/ and Testing/ are no classes."""
@@ -749,13 +749,26 @@ def test_what_is_no_picture_is_left_out_and_told(folder: Path, capsys: pytest.Ca
         (folder / "train" / "cat" / name).write_bytes(b"x")
     for name in ("__MACOSX", ".ipynb_checkpoints"):
         picture(folder / "train" / name / "0.png")
-    picture(folder / "test" / "1.png")
+    for name in ("test/1.png", "loose.png", "train/loose.png", "val/loose.png"):
+        picture(folder / name)
     assert len(open_images(folder)[0]) == 10
     told = [
-        f"{folder / 'test'}: has no folder for each class, and is left out",
+        f"{folder}: 3 pictures outside of the class folders left out, 1 folders left out (test)",
         f"{folder}: 2 .heic files left out, 1 .txt files left out",
     ]
     assert capsys.readouterr().err.splitlines() == told
+
+
+def test_a_train_part_without_a_test_part_is_split_and_that_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder / "val", folder / "test")
+    assert [len(part) for part in open_images(folder)] == [10, 4]
+    (folder / "test").rename(folder / "test1")
+    (folder / "val").rename(folder / "blue")
+    assert [len(part) for part in open_images(folder)] == [8, 2]
+    split = "2 folders left out (blue, test1): no test or val with a folder for each class, so train is split"
+    assert capsys.readouterr().err.splitlines() == [f"{folder}: 1 folders left out (val)", f"{folder}: {split}"]
 
 
 @pytest.mark.parametrize("suffix", ["tif", "TIFF", "ppm", "JPG"])

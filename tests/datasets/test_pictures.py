@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipes.core.errors import InputError
+from recipes.core.errors import InputError, tell
+from recipes.datasets import pictures
 from recipes.datasets.pictures import picture_size, read_picture
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -121,6 +122,23 @@ def test_values_of_more_than_8_bits(tmp_path: Path) -> None:
         assert same(read_picture(tmp_path / name), expected.convert("RGB"), off=1), name
     (tmp_path / "f.pgm").write_bytes(b"P5 30 20 65535\n" + values.astype(">u2").tobytes())
     assert same(read_picture(tmp_path / "f.pgm", "L"), expected, off=1)
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [(np.uint16, "png"), (np.uint16, "tif"), (np.int32, "tif")])
+def test_fewer_bits_than_are_stored(
+    kind: Any, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "tell", tell.__wrapped__)  # as in a process of its own
+    path = tmp_path / f"a.{suffix}"
+    values = np.arange(256).reshape(8, 32)
+    for bits in (8, 10, 12, 16):
+        Image.fromarray((values << (bits - 8)).astype(kind)).save(path)
+        assert np.array_equal(np.asarray(read_picture(path, "L")), values), bits
+        told = f"pictures of 16 or 32 bits with no value above {2**bits - 1} are taken as of {bits} bits\n"
+        assert capsys.readouterr().err == told * (bits < 16)
+    if kind == np.int32:
+        Image.fromarray((values << 9).astype(kind)).save(path)
+        assert "expected values up to 65535, found 130560" in line_of(path)
 
 
 def test_masks_keep_their_values(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_links_to_folders_are_followed_at_the_top_alone(tmp_path: Path) -> None:
     ("split", "names"),
     [
         ("train", ["train", "Training", "TRAIN"]),
-        ("val", ["val", "valid", "Validation", "dev"]),
+        ("val", ["val", "valid", "Validation", "dev", "eval", "evaluation"]),
         ("test", ["test", "Testing"]),
         (None, ["trained", "tests", "cat", "", "development"]),
     ],
@@ -204,6 +204,9 @@ def test_text(tmp_path: Path) -> None:
     path = tmp_path / "classes.txt"
     path.write_bytes("\ufeffä \r\n\r\nb b\rc\n".encode())
     assert file_lines(path) == ["ä", "b b", "c"]
+    assert "line 2: expected a name, found an empty line" in line_of(lambda: file_lines(path, numbered=True))
+    path.write_text("a\nb\n\n \n")
+    assert file_lines(path, numbered=True) == ["a", "b"]
     path.write_bytes("ok\nä\n".encode("latin-1"))
     assert "line 2: expected UTF-8" in line_of(lambda: file_lines(path))
     assert file_text(path, encoding="latin-1") == "ok\nä\n"

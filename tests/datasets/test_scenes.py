@@ -106,7 +106,7 @@ def voc(home: Path, stem: str, objects: str, size: str = SIZE) -> Path:
     return path
 
 
-def voc_object(name: str = "cat", box: tuple[int, ...] = (3, 5, 8, 12), difficult: int = 0) -> str:
+def voc_object(name: str = "cat", box: tuple[int, ...] = (3, 5, 8, 12), difficult: int | str = 0) -> str:
     return OBJECT.format(name=name, box=box, difficult=difficult)
 
 
@@ -223,12 +223,20 @@ class TestFormats:
         assert any(open_boxes(tmp_path, seed=seed)[1].files != test.files for seed in range(1, 4))
 
     def test_coco_crowd_and_empty_pictures(self, tmp_path: Path) -> None:
-        coco(tmp_path, annotation={"iscrowd": 1})
+        path = coco(tmp_path, annotation={"iscrowd": 1})
         coco(tmp_path, "test")
         train, _ = open_boxes(tmp_path)
         assert train.boxes[0].shape == (0, 4)
         assert train.labels[0].shape == (0,)
-        assert not open_masks(tmp_path)[0].masks[0].any()
+        crowd = rectangle(2, 4, 8, 12, VOID)
+        assert torch.equal(open_masks(tmp_path)[0].masks[0], torch.from_numpy(crowd))
+        content = json.loads(path.read_text())
+        large = {"iscrowd": 0, "segmentation": [[0, 8, 20, 8, 20, 20, 0, 20]]}
+        content["annotations"].append(content["annotations"][0] | large)
+        content["annotations"][0]["bbox"] = None
+        path.write_text(json.dumps(content))
+        crowd[8:] = 2
+        assert torch.equal(open_masks(tmp_path)[0].masks[0], torch.from_numpy(crowd)), "void lies below larger objects"
 
     def test_coco_folders_with_their_own_json(self, tmp_path: Path) -> None:
         for split in ("train", "valid"):
@@ -246,15 +254,17 @@ class TestFormats:
         content["annotations"][0].update(bbox=[10, 5, 20, 5], segmentation=[[10, 5, 30, 5, 30, 10, 10, 10]])
         path.write_text(json.dumps(content))
         save_picture(tmp_path / "train" / "0.png", (40, 10))
-        train, test = open_boxes(tmp_path, image_size=80)
+        train, test = open_boxes(tmp_path, image_size=80, letterbox=False)
         assert train.images.shape == test.images.shape == (2, 3, 80, 80)
         assert train.boxes[0].tolist() == [[20, 40, 60, 80]]
+        assert open_boxes(tmp_path, image_size=80)[0].boxes[0].tolist() == [[20, 10, 60, 20]], "in proportion"
         assert torch.equal(open_masks(tmp_path, image_size=80)[0].masks[0].nonzero()[0], torch.tensor([40, 20]))
         assert open_boxes(tmp_path)[0].images.shape[-1] == 128  # sizes differ
 
     def test_voc(self, tmp_path: Path) -> None:
         home = tmp_path / "VOCdevkit" / "VOC2007"
-        voc(home, "a", voc_object() + voc_object("dog", (1, 1, 20, 20)) + voc_object("bat", difficult=1))
+        hard = voc_object("bat", difficult=1) + voc_object("bat", difficult="True")
+        voc(home, "a", voc_object() + voc_object("dog", (1, 1, 20, 20)) + hard)
         voc(home, "bb", voc_object("dog", (4, 4, 4, 4)))
         lists = home / "ImageSets" / "Main"
         lists.mkdir(parents=True)
@@ -274,11 +284,13 @@ class TestFormats:
         assert masks.classes == ["background", "class 1", "class 2"]
         assert masks.masks.unique().tolist() == [0, 2, VOID]
 
-    def test_voc_without_lists(self, tmp_path: Path) -> None:
+    def test_voc_without_lists(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for stem in ("a", "bb", "ccc", "dddd", "eeeee"):
             voc(tmp_path, stem, voc_object())
+        save_picture(tmp_path / "JPEGImages" / "not annotated.jpg")
         train, test = open_boxes(tmp_path)
         assert (len(train), len(test)) == (4, 1)
+        assert capsys.readouterr().err == f"{tmp_path}: 1 pictures without a file in Annotations left out\n"
 
     def test_numbered_objects(self, tmp_path: Path) -> None:
         for i in range(5):
@@ -307,6 +319,8 @@ class TestFormats:
         (tmp_path / "classes.txt").write_text("sky\nroad\n")
         refused(tmp_path, "a.png", "value 2", opener=open_masks)
         refused(tmp_path, str(tmp_path), "boxes cannot be derived")
+        (tmp_path / "classes.txt").write_text("sky\n\nroad\ncar\n")
+        refused(tmp_path, "classes.txt, line 2: expected a name", opener=open_masks)
 
     def test_camvid_void(self, tmp_path: Path) -> None:
         for split in ("train", "val"):
@@ -423,12 +437,13 @@ class TestAsPeopleHaveThem:
         assert path.exists()
         refused(tmp_path / "boxes alone", "no object has an outline", opener=open_masks)
 
-    def test_coco_parts_in_any_case(self, tmp_path: Path) -> None:
-        for split in ("Training", "Validation", "TEST"):
+    def test_coco_parts_in_any_case(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for split in ("Training", "Evaluation", "TEST"):
             path = coco(tmp_path, split)
             path.rename(tmp_path / split / "_annotations.coco.json")
             (tmp_path / split / "._annotations.coco.json").write_bytes(b"left by a Mac")
         assert [part.files[0] for part in open_boxes(tmp_path)] == ["Training/0.png", "TEST/0.png"]
+        assert self.told(capsys) == f"{tmp_path}: the val part is left out, since there is a test part"
 
     def test_a_part_without_an_object(self, tmp_path: Path) -> None:
         coco(tmp_path)
@@ -457,7 +472,7 @@ class TestAsPeopleHaveThem:
             image["height"] = 30
         (tmp_path / "coco" / "annotations" / "instances_train.json").write_text(json.dumps(content))
         for data in (tmp_path / "voc", tmp_path / "coco"):
-            train, _ = open_boxes(data, image_size=60)
+            train, _ = open_boxes(data, image_size=60, letterbox=False)
             left, top, right, bottom = train.boxes[0][0].int().tolist()
             assert train.boxes[0].tolist() == [[6, 8, 24, 24]]
             red = train.images[0, 0].float()
@@ -580,6 +595,8 @@ class TestRefused:
             ({"image": {"file_name": 3}}, "file_name"),
             ({"image": {"width": 30}}, "0.png"),
             ({"image": {"id": 1}}, "twice"),
+            ({"image": {"file_name": "1.png"}}, "1.png: is listed twice"),
+            ({"categories": [{"id": 7, "name": "cat"}, {"id": 7, "name": "dog"}]}, "7 of 'dog' is given twice"),
             ({"annotation": {"bbox": [1, 2, 3]}}, "annotation 100"),
             ({"annotation": {"bbox": [1, 2, 3, "4"]}}, "annotation 100"),
             ({"annotation": {"bbox": [1, 2, 3, 1e39]}}, "annotation 100"),
@@ -654,6 +671,9 @@ class TestRefused:
         (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
         (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("../a\n")
         refused(tmp_path, "train.txt", "leaves the folder")
+        (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("a\n")
+        (tmp_path / "ImageSets" / "Main" / "test.txt").write_text("a\n")
+        refused(tmp_path, "a.jpg: is listed twice", "expected once, in one part")
 
     def test_masks(self, tmp_path: Path) -> None:
         for i in range(3):
@@ -696,7 +716,7 @@ class TestYourDatasets:
         picture = Image.new("RGB", (40, 20), "red")
         train = Yours((picture, target(1, 3)), (picture, target()))
         test = Yours((torch.zeros(3, 20, 40), {"boxes": [[2, 4, 8, 12]], "labels": [2]}))
-        first, second = open_boxes((train, test), image_size=80)
+        first, second = open_boxes((train, test), image_size=80, letterbox=False)
         assert first.classes == ["class 1", "class 2", "class 3"]
         assert [labels.tolist() for labels in first.labels] == [[0, 2], []]
         assert first.boxes[0].tolist() == [[4, 16, 16, 48]] * 2
@@ -705,6 +725,10 @@ class TestYourDatasets:
         assert first.images[0, :, 5, 5].tolist() == [255, 0, 0]
         assert second.labels[0].tolist() == [1]
         assert open_boxes((first, second)) == (first, second), "what was opened before"
+        first.ignored = [target(1), target()]
+        half, _ = open_boxes((first, second), image_size=40)
+        assert half.images.shape == (2, 3, 40, 40)
+        assert (half.boxes[0][0].tolist(), half.ignored[0]["boxes"].tolist()) == ([2, 8, 8, 24], [[1, 2, 4, 6]])
 
     @pytest.mark.parametrize(
         ("labels", "classes", "expected", "numbers"),
@@ -731,6 +755,9 @@ class TestYourDatasets:
         assert first.classes == ["background", "class 1", "class 2"]
         assert torch.equal(first.masks[0].long(), mask)
         assert torch.equal(first.masks[1], first.masks[0])
+        twice, _ = open_masks((first, second), image_size=40)
+        assert twice.images.shape == (2, 3, 40, 40)
+        assert torch.equal(twice.masks[0], first.masks[0].repeat_interleave(2, 0).repeat_interleave(2, 1))
         named = Yours(*train.samples, classes=["sky", "void", "road"])
         first, second = open_masks((named, named))
         assert first.classes == ["sky", "road"]

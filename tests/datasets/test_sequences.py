@@ -176,7 +176,7 @@ def test_fewer_boxes_than_frames(tmp_path: Path, name: str, first: int, capsys: 
     assert start.files[0].name == f"{first + 1:04}.png"
 
 
-def test_several_targets(tmp_path: Path) -> None:
+def test_several_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home = save(tmp_path / "Jogging", ["1,1,5,5"] * 3)
     (home / TRUTH).rename(home / "groundtruth_rect.1.txt")
     (home / "groundtruth_rect.2.txt").write_text("6,6,5,5\n" * 3)
@@ -184,7 +184,10 @@ def test_several_targets(tmp_path: Path) -> None:
     one, other = open_sequences(tmp_path)[1]
     assert (one.name, other.name) == ("Jogging.1", "Jogging.2")
     assert other.boxes[2].tolist() == [5, 5, 10, 10]
+    assert capsys.readouterr().err == ""
     assert read_start(home).boxes.tolist() == [[0, 0, 5, 5]]
+    told = "has the boxes of 2 objects: that of groundtruth_rect.1.txt is followed"
+    assert capsys.readouterr().err == f"{home}: {told}\n"
 
 
 def test_frames_without_the_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,12 +200,15 @@ def test_frames_without_the_object(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("names", [("Training", "Testing"), ("train", "val"), ("TRAIN", "dev")])
-def test_names_of_parts(tmp_path: Path, names: tuple[str, str]) -> None:
+def test_names_of_parts(tmp_path: Path, names: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     for name in names:
         save(tmp_path / name / "walk 10", ["1,1,5,5"] * 3)
         save(tmp_path / name / "walk 9", ["1,1,5,5"] * 3)
     train, test = open_sequences(tmp_path)
     assert [one.name for one in train + test] == ["walk 9", "walk 10"] * 2
+    save(tmp_path / ("valid" if names[1] == "Testing" else "test") / "run", ["1,1,5,5"] * 3)
+    open_sequences(tmp_path)
+    assert capsys.readouterr().err == f"{tmp_path}: the val part is left out, since there is a test part\n"
 
 
 def test_damaged_frame_is_named_when_it_is_read(tmp_path: Path) -> None:

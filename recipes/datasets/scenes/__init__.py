@@ -5,7 +5,7 @@ The layout of the folder tells the format; the first that fits is read:
 - COCO: `annotations/instances_SPLIT.json`, or JSON files with `images` and `annotations` in the folder
   or one below. A picture is looked for in `SPLIT/`, `images/SPLIT/`, `images/`, beside the JSON file and
   in the folder itself. Polygons and run lengths are read; objects with `iscrowd` are
-  not learned, and scoring ignores what is found on them.
+  not learned, and scoring ignores what is found on them: in masks they are void.
 - Pascal VOC: `JPEGImages` and `Annotations` or `SegmentationClass`, here, in `VOC*/` or in
   `VOCdevkit/VOC*/`; splits from `ImageSets/Main/*.txt` (for masks `ImageSets/Segmentation/*.txt`, where
   that exists). Coordinates start at 1 and include the last pixel; `difficult`

@@ -19,8 +19,9 @@ from recipes.datasets.reading import (
     is_there,
 )
 from recipes.datasets.scenes.records import Found, Scene, Thing, inside, numbers_of, stated_size, take
+from recipes.datasets.scenes.sets import VOID
 
-SPLIT_WORD = re.compile(r"(?:^|[^a-z])((train|val|dev|test)[a-z]*\d*)(?:$|[^a-z])", re.IGNORECASE)
+SPLIT_WORD = re.compile(r"(?:^|[^a-z])((train|val|dev|test|eval)[a-z]*\d*)(?:$|[^a-z])", re.IGNORECASE)
 
 
 def split_of(file: Path) -> tuple[str, str]:
@@ -46,12 +47,13 @@ def find_coco(root: Path) -> Found | None:
         content = file_json(file)
         if not named and not (isinstance(content, dict) and content.keys() >= {"images", "annotations"}):
             continue
-        own = {
-            identifier(record, "id", f"{file}: category {i}"): str(
-                take(record, "name", (str, int), f"{file}: category {i}")
-            )
-            for i, record in enumerate(take(content, "categories", list, str(file)))
-        }
+        own: dict[int | str, str] = {}
+        for i, record in enumerate(take(content, "categories", list, str(file))):
+            where = f"{file}: category {i}"
+            number, name = identifier(record, "id", where), str(take(record, "name", (str, int), where))
+            if number in own:
+                raise InputError(f"{where}: the id {number} of {name!r} is given twice, first to {own[number]!r}")
+            own[number] = name
         if categories and own != categories:
             raise InputError(f"{file}: its categories differ from those of the other JSON files")
         categories = dict(sorted(own.items(), key=lambda item: (isinstance(item[0], str), item[0])))
@@ -101,9 +103,7 @@ def coco_scenes(
             changed[f"annotations of {what} that are not listed left out"] += 1
             continue
         crowd = record.get("iscrowd") in (1, "1")
-        if crowd and not record.get("bbox"):
-            continue
-        box = numbers_of(record.get("bbox"), where, "bbox")
+        box = [0.0] * 4 if crowd and not record.get("bbox") else numbers_of(record.get("bbox"), where, "bbox")
         if len(box) != 4:
             raise InputError(f"{where}: expected bbox as [left, top, width, height]")
         corners = (box[0], box[1], box[0] + box[2], box[1] + box[3])
@@ -112,12 +112,13 @@ def coco_scenes(
 
 
 def paint(scene: Scene, changed: Counter[str]) -> NDArray[np.uint8]:
-    """COCO's outlines as classes from 1, (height, width), smaller objects over larger ones."""
+    """COCO's outlines as classes from 1, (height, width), smaller objects over larger ones, all over void crowds."""
     width, height = (int(side) for side in scene.size)
     values = np.zeros((height, width), np.uint8)
-    shapes = [(outline(thing, width, height, changed), thing.label) for thing in scene.things if not thing.ignored]
-    for shape, label in sorted(shapes, key=lambda item: -int(item[0].sum())):
-        values[shape] = label + 1
+    things = [thing for thing in scene.things if thing.outline or not thing.ignored]
+    shapes = [(outline(one, width, height, changed), VOID if one.ignored else one.label + 1) for one in things]
+    for shape, value in sorted(shapes, key=lambda item: (item[1] != VOID, -int(item[0].sum()))):
+        values[shape] = value
     return values
 
 

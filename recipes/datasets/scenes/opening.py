@@ -17,7 +17,7 @@ from recipes.core.loading import holdout
 from recipes.datasets.bundled import bundled
 from recipes.datasets.own import PAIR_PARTS, pair_of_datasets
 from recipes.datasets.pictures import picture_size, read_picture
-from recipes.datasets.reading import require_folder, tell_left_out
+from recipes.datasets.reading import require_folder, tell_left_out, tested_part
 from recipes.datasets.scenes.coco import find_coco, paint
 from recipes.datasets.scenes.pairs import as_tensor, boxes_of, common_side, letterboxed, masks_of, scale_of, warped
 from recipes.datasets.scenes.pngs import (
@@ -54,18 +54,18 @@ def open_boxes(
     *,
     image_size: int | None = None,
     seed: int = 0,
-    letterbox: bool = False,
+    letterbox: bool = True,
     enlarged: Callable[[Sequence[Tensor], Sequence[Tensor], int], int] | None = None,
 ) -> tuple[Boxes, Boxes]:
     """The train and the test part of a set of pictures with boxes.
 
     Args:
         data: folder in one of the formats above, or a pair of Datasets; None opens the bundled scenes.
-        image_size: pictures are warped to so many pixels square, boxes with them. None keeps the
+        image_size: pictures are brought to so many pixels square, boxes with them. None keeps the
             pictures' own size if all are equal, square and at most 128, and else takes 128.
         seed: of the pictures held out where the set has no parts of its own.
         letterbox: keep each picture's proportions: it fills the square's width or height from the upper left
-            corner, and the rest is black.
+            corner, and the rest is black, as trained detectors are given theirs. Otherwise pictures are warped.
         enlarged: of a folder, where no size is given: from the boxes and labels of the train part's pictures, as they
             are at the size that they would get, and that size to the one they get, if it is larger.
 
@@ -162,10 +162,11 @@ def open_masks(data: Any = None, *, image_size: int | None = None, seed: int = 0
 
     images, masks = (list(both) for both in zip(*(read(part) for part in parts), strict=True))
     tell_left_out(found.root, found.changed)
-    if found.changed["objects without an outline left out"] and not any(part.any() for part in masks):
+    outlined = [((part > 0) & (part < VOID)).any() for part in masks]
+    if found.changed["objects without an outline left out"] and not any(outlined):
         raise InputError(f"{found.root}: no object has an outline: a set with boxes only cannot be opened as masks")
     if found.format != "classes":
-        require_objects(found, [part.any() for part in masks])
+        require_objects(found, outlined)
     else:
         if len(names) in (0, 2):
             masks = black_and_white(masks, str(found.root))
@@ -207,8 +208,8 @@ def names_of(scenes: list[Scene], root: Path) -> list[str]:
 def prepare(found: Found, image_size: int | None, seed: int) -> tuple[list[list[Scene]], int]:
     """The train and the test part with every picture's size measured, and the size to warp them to."""
     parts = found.parts
-    if "train" in parts and ("test" in parts or "val" in parts):
-        chosen = [parts["train"], parts.get("test", parts.get("val", []))]
+    if "train" in parts and (tested := tested_part(parts, found.root)) is not None:
+        chosen = [parts["train"], tested]
     elif len(parts) == 1:
         scenes = next(iter(parts.values()))
         chosen = (
@@ -219,13 +220,16 @@ def prepare(found: Found, image_size: int | None, seed: int) -> tuple[list[list[
     for name, scenes in zip(("train", "test"), chosen, strict=True):
         if not scenes:
             raise InputError(f"{found.root}: no picture is left for the {name} part")
-    sizes = set()
+    sizes, seen = set(), set()
     for scene in chosen[0] + chosen[1]:
+        if scene.picture in seen:
+            raise InputError(f"{scene.picture}: is listed twice ({scene.where}): expected once, in one part")
+        seen.add(scene.picture)
         size = picture_size(scene.picture)
         if scene.size and scene.size != size:
             stated = " x ".join(f"{side:g}" for side in scene.size)
-            seen = f"{size[0]} x {size[1]} pixels, seen upright"
-            raise InputError(f"{scene.picture}: is {seen}, but {scene.where} says {stated}")
+            measured = f"{size[0]} x {size[1]} pixels, seen upright"
+            raise InputError(f"{scene.picture}: is {measured}, but {scene.where} says {stated}")
         scene.size = size
         sizes.add(size)
     return chosen, common_side(sizes, image_size)

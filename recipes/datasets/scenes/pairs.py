@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from recipes.core.errors import InputError
 from recipes.datasets.images import as_picture
@@ -19,10 +21,10 @@ from recipes.datasets.scenes.sets import VOID, Boxes, Masks
 OWN_SIDE = 128  # pixels; equal square pictures up to this size keep it, others are warped to it
 
 
-def boxes_of(pair: tuple[Any, Any], image_size: int | None, letterbox: bool = False) -> tuple[Boxes, Boxes]:
+def boxes_of(pair: tuple[Any, Any], image_size: int | None, letterbox: bool = True) -> tuple[Boxes, Boxes]:
     """The parts of a pair of Datasets of (image, {"boxes", "labels"})."""
     if all(isinstance(part, Boxes) for part in pair):
-        return pair
+        return pair if image_size is None else (scaled(pair[0], image_size), scaled(pair[1], image_size))
     parts = read_pair(pair, image_size, '(image, {"boxes" and "labels"})', read_target, letterbox)
     names = class_names(pair)
     every = [label for _, targets in parts for _, labels, _ in targets for label in labels]
@@ -48,7 +50,7 @@ def boxes_of(pair: tuple[Any, Any], image_size: int | None, letterbox: bool = Fa
 def masks_of(pair: tuple[Any, Any], image_size: int | None) -> tuple[Masks, Masks]:
     """The parts of a pair of Datasets of (image, mask)."""
     if all(isinstance(part, Masks) for part in pair):
-        return pair
+        return pair if image_size is None else (scaled(pair[0], image_size), scaled(pair[1], image_size))
     parts = read_pair(pair, image_size, "(image, mask)", read_classes)
     sides = [images.shape[-1] for images, _ in parts]
     warped_masks = [
@@ -67,6 +69,20 @@ def masks_of(pair: tuple[Any, Any], image_size: int | None) -> tuple[Masks, Mask
         for name, (images, _), mask in zip(PAIR_PARTS, parts, masks, strict=True)
     ]
     return made[0], made[1]
+
+
+def scaled(part: Any, image_size: int) -> Any:
+    """A part that was opened before, in another size."""
+    height, width = part.images.shape[2:]
+    side = common_side({(width, height)}, image_size)
+    if height == width == side:
+        return part
+    images = F.interpolate(part.images, (side, side), mode="bilinear", antialias=True)
+    if isinstance(part, Masks):
+        return replace(part, images=images, masks=F.interpolate(part.masks[:, None], (side, side))[:, 0])
+    scale = torch.tensor(scale_of((width, height), side, letterbox=False))
+    ignored = [one | {"boxes": one["boxes"] * scale} for one in part.ignored]
+    return replace(part, images=images, boxes=[boxes * scale for boxes in part.boxes], ignored=ignored)
 
 
 def numbered_samples(part: str, count: int) -> list[str]:

@@ -60,7 +60,7 @@ def mask_scenes(folders: dict[str, tuple[Path, Path]]) -> dict[str, list[Scene]]
 
 def classes_listed(*folders: Path) -> list[str]:
     """The lines of the first `classes.txt` in these folders, or none."""
-    return next((file_lines(path) for folder in folders if is_there(path := folder / "classes.txt")), [])
+    return next((file_lines(path, numbered=True) for folder in folders if is_there(path := folder / "classes.txt")), [])
 
 
 def read_mask(path: Path, size: Sequence[float]) -> NDArray[Any]:

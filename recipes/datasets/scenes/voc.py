@@ -1,6 +1,7 @@
 """Scenes in Pascal VOC's layout."""
 
 import re
+from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -38,7 +39,7 @@ def find_voc(root: Path, kind: str) -> Found | None:
         lists = home / "ImageSets" / "Main"
     found = Found(root, "classes" if as_masks else "boxes", {}, [])
     things: list[tuple[Scene, str, list[float], str, bool]] = []
-    for split, (source, stems) in voc_names(home, lists, masks if as_masks else notes).items():
+    for split, (source, stems) in voc_names(home, lists, masks if as_masks else notes, found.changed).items():
         found.parts[split] = []
         for stem in stems:
             base = inside(home / "JPEGImages", stem, str(source))
@@ -61,7 +62,7 @@ def find_voc(root: Path, kind: str) -> Found | None:
     return found
 
 
-def voc_names(home: Path, lists: Path, annotations: Path) -> dict[str, tuple[Path, list[str]]]:
+def voc_names(home: Path, lists: Path, annotations: Path, changed: Counter[str]) -> dict[str, tuple[Path, list[str]]]:
     """For each split its list and the pictures' names there, without suffix; without lists, all that are annotated."""
     files = files_in(lists, {".txt"}) if is_folder(lists) else []
     listed = by_split(files)
@@ -70,7 +71,10 @@ def voc_names(home: Path, lists: Path, annotations: Path) -> dict[str, tuple[Pat
             listed.setdefault("train", file)
     if not listed:
         files = files_in(annotations, (".xml", *MASK_SUFFIXES)) if is_folder(annotations) else []
-        return {"all": (annotations, [file.stem for file in files])}
+        stems = [file.stem for file in files]
+        pictures = {picture.stem for picture in files_in(home / "JPEGImages", PICTURE_SUFFIXES)}
+        changed[f"pictures without a file in {annotations.name} left out"] += len(pictures.difference(stems))
+        return {"all": (annotations, stems)}
     names = {}
     for split, file in listed.items():
         names[split] = file, [stem_of(home / "JPEGImages", line, file) for line in file_lines(file)]
@@ -107,6 +111,6 @@ def read_xml(path: Path, scene: Scene) -> list[tuple[str, list[float], str, bool
             raise InputError(f"{where}: expected a bndbox with xmin, ymin, xmax and ymax")
         if not name:
             raise InputError(f"{where}: expected a name")
-        difficult = record.findtext("difficult", "0").strip() == "1"
+        difficult = record.findtext("difficult", "0").strip().lower() in ("1", "true")
         things.append((name, [left - 1, top - 1, right, bottom], where, difficult))  # from 1 inclusive to edges
     return things
