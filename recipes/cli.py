@@ -103,6 +103,7 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, help="Items in a forward pass.")] = 32,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     weights: Weights = None,
+    encoding: Annotated[str, typer.Option(help="Of files of texts, and of standard input.")] = "utf-8",
     as_json: AsJson = False,
 ) -> None:
     """Answers with a trained model: one line for each file, text or line of standard input."""
@@ -114,7 +115,7 @@ def predict(
     if draw is not None:
         require_writable(draw)
     model = trained(folder, device=device, weights=weights)
-    found = gathered(model.task, items or [], text or [])
+    found = gathered(model.task, items or [], text or [], encoding)
     for number, (item, answer) in enumerate(model.stream(found, batch_size=batch_size)):
         print(json.dumps(plain(answer), ensure_ascii=False) if as_json else answer_line(answer), flush=True)
         if draw is not None:

@@ -1,15 +1,16 @@
 """What `recipes predict` takes and prints."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.core.errors import InputError
+from recipes.core.errors import InputError, tell
 from recipes.core.files import own_path, write_whole
 from recipes.core.result import columns, short
 from recipes.core.task import Task
-from recipes.datasets.reading import PICTURE_SUFFIXES, file_or_folder, file_text, files_in, is_folder
+from recipes.datasets.reading import PICTURE_SUFFIXES, file_or_folder, files_in, is_folder
+from recipes.datasets.text_files import known_encoding, lines_of
 
 SUFFIXES = {
     "pictures": PICTURE_SUFFIXES,
@@ -19,7 +20,7 @@ SUFFIXES = {
 }
 
 
-def gathered(task: Task, items: Sequence[str], texts: Sequence[str]) -> Iterator[Any]:
+def gathered(task: Task, items: Sequence[str], texts: Sequence[str], encoding: str = "utf-8") -> Iterator[Any]:
     """The texts, the files, those in the folders in natural order, and the lines of standard input for "-".
 
     Raises:
@@ -33,13 +34,35 @@ def gathered(task: Task, items: Sequence[str], texts: Sequence[str]) -> Iterator
     yield from texts
     for item in items:
         if item == "-":
-            lines = (line.rstrip("\n") for line in sys.stdin if line.strip())
-            yield from lines if task.takes == "texts" else map(own_path, lines)
+            lines = standard_lines(known_encoding(encoding), "strict" if task.takes == "texts" else "surrogateescape")
+            yield from told_if_empty(lines, "standard input") if task.takes == "texts" else map(own_path, lines)
         else:
-            yield from files_of(task, own_path(item))
+            yield from files_of(task, own_path(item), encoding)
 
 
-def files_of(task: Task, path: Path) -> Iterator[Any]:
+def standard_lines(codec: str, errors: str) -> Iterator[str]:
+    """The lines of standard input, whatever the terminal's encoding; names of files may hold any bytes."""
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            text = line.decode(codec, errors)
+        except UnicodeDecodeError:
+            raise InputError(f"standard input, line {number}: expected text in {codec}; see --encoding") from None
+        yield (text.removeprefix("\ufeff") if number == 1 else text).rstrip("\r\n")
+
+
+def told_if_empty(lines: Iterable[str], source: str) -> Iterator[str]:
+    """The lines that hold a text; how many do not is told, since answers no longer go with line numbers then."""
+    empty = 0
+    for line in lines:
+        if line.strip():
+            yield line
+        else:
+            empty += 1
+    if empty:
+        tell(f"{source}: {empty} empty lines left out")
+
+
+def files_of(task: Task, path: Path, encoding: str) -> Iterator[Any]:
     file_or_folder(path)
     if task.takes == "sequences":
         yield path
@@ -49,7 +72,7 @@ def files_of(task: Task, path: Path) -> Iterator[Any]:
         raise InputError(f"{path}: expected {task.takes} ({' '.join(SUFFIXES[task.takes])}), found none")
     for file in files:
         if task.takes == "texts":
-            yield from (line for line in file_text(file).splitlines() if line.strip())
+            yield from told_if_empty(lines_of(file, encoding=encoding), str(file))
         else:
             yield file
 
@@ -78,11 +101,15 @@ def shown(value: Any) -> str:
 
 
 def draw_answer(task: Task, item: Any, answer: dict[str, Any], folder: Path, number: int) -> None:
-    """Draws an item with its answer into the folder, under the item's name, and writes what the task puts beside it."""
+    """Draws an item with its answer into the folder, under the item's name, and writes what the task puts beside it.
+
+    What is there already stays; the name then gets a number.
+    """
     stem = Path(answer["file"]).stem if "file" in answer else f"{number + 1}"
     path = folder / f"{stem}.png"
-    if path.exists():
-        path = folder / f"{stem}-{number + 1}.png"
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}-{number}.png"
     figure = task.draw(item, answer)
     write_whole(path, lambda target: figure.savefig(target, dpi=120))
     for ending, write in task.beside(answer).items():

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +18,9 @@ from recipes import catalog
 from recipes.core.device import pick_device
 from recipes.core.errors import InputError, missing_package
 from recipes.core.evaluation import map_tensors
-from recipes.core.files import require_writable, write_whole
+from recipes.core.files import own_path, require_writable, write_whole
 from recipes.core.task import Task, digest
+from recipes.datasets.own import described
 
 # Largest difference of an exported file's outputs to the model's, relative to their size. Where values are nearly
 # equal, rounding may decide which of them pooling keeps, and so what follows.
@@ -76,8 +78,13 @@ class Trained:
             with torch.inference_mode():
                 return list(zip(waiting, self.task.predict(self.model, waiting, self.device), strict=True))
 
+        if isinstance(items, (str, bytes, os.PathLike)):
+            raise InputError(f"expected a list of {self.task.takes}, got {described(items)}")
         for item in items:
-            waiting.append(self.task.load(item))
+            try:
+                waiting.append(self.task.load(item))
+            except (AttributeError, TypeError) as error:
+                raise InputError(f"expected one of the {self.task.takes} to answer, got {described(item)}") from error
             if len(waiting) == batch_size:
                 yield from answered()
                 waiting.clear()
@@ -88,7 +95,7 @@ class Trained:
         """Writes the network for onnxruntime (.onnx) or torch alone (.pt2), for batches of any size.
 
         Returns:
-            The largest difference of the file's outputs to the model's, on held-out inputs.
+            The largest difference of the file's outputs to the model's, on inputs that it was not trained on.
 
         Raises:
             InputError: another ending, an operation that cannot be exported (it is named), or outputs that differ.
@@ -96,18 +103,27 @@ class Trained:
         return export(self, Path(file))
 
 
-def trained(folder: str | Path, *, device: str = "auto", model: nn.Module | None = None) -> Trained:
+def trained(
+    folder: str | Path, *, device: str = "auto", model: nn.Module | None = None, weights: str | None = None
+) -> Trained:
     """Opens what a recipe's `out` has written; no training data are needed.
 
     Args:
-        folder: that was given as `out`.
+        folder: that was given as `out`; or "timm:NAME" or "torchvision:NAME", a classifier with ImageNet's weights.
         device: auto, cpu, cuda or mps.
         model: a network to load the weights into, where the recipe was given one of your own.
+        weights: of a network by name: a file, torchvision's name, or its library's own if not given.
 
     Raises:
         InputError: the folder holds no such model, or a damaged one; names the file.
     """
-    folder = Path(folder).expanduser()
+    if not isinstance(folder, (str, os.PathLike)):
+        raise InputError(f"expected the folder that a recipe's --out has written, got {described(folder)}")
+    if str(folder).startswith(("timm:", "torchvision:")):
+        return named(str(folder), weights or "pretrained", device)
+    if weights is not None:
+        raise InputError(f"option weights: expected the name of a network, such as timm:resnet18, not {folder}")
+    folder = own_path(folder)
     content = read_model_json(folder / "model.json")
     run = catalog.load(content["recipe"]).run
     made: Any = run.recipe
@@ -133,6 +149,18 @@ def trained(folder: str | Path, *, device: str = "auto", model: nn.Module | None
         raise InputError(f"{folder / 'model.json'}: expected what its recipe has written ({reason})") from None
     load_weights(network, folder / "model.safetensors", content["weights"])
     return Trained(network.to(where).eval(), task, content["recipe"], content["options"], where)
+
+
+def named(name: str, weights: str, device: str) -> Trained:
+    """A classifier of timm's or torchvision's, as it was trained by others."""
+    try:
+        from recipes.vision.pretrained import named_classifier
+
+        network, task = named_classifier(name, weights)
+    except ModuleNotFoundError as error:
+        raise missing_package(error) from None
+    where = pick_device(device)
+    return Trained(network.to(where).eval(), task, name, {"weights": weights}, where)
 
 
 def read_model_json(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Trained models used: predict, export, and what happens when their files are damaged."""
 
+import io
 import json
 import os
 import re
@@ -16,8 +17,12 @@ import recipes
 from recipes.core.errors import InputError
 from recipes.core.result import Result
 from recipes.datasets.images import open_images
+from recipes.predicting import gathered
+from recipes.using import Trained
+from recipes.vision.drawing import PictureDrawing
 
 ROOT = Path(__file__).parents[1]
+TEXTS = PictureDrawing(classes=["0"], shape=[1, 8, 8], levels=2)  # a task that takes texts
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +64,14 @@ def test_answers_are_those_of_the_model_in_memory(digits: tuple[Path, Result]) -
 def test_files_folders_standard_input_and_pictures(digits: tuple[Path, Result], tmp_path: Path) -> None:
     folder, _ = digits
     done = command(
-        "predict", "out/digits", "photo.png", "-", "--draw", str(tmp_path / "seen"), cwd=folder, text="photos/3.png\n"
+        "predict",
+        "out/digits",
+        "photo.png",
+        "-",
+        "--draw",
+        str(tmp_path / "seen"),
+        cwd=folder,
+        text="\ufeffphotos/3.png\r\n",
     )
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["photo.png", "photos/3.png"]
@@ -106,6 +118,35 @@ def test_damaged_folders(
     (tmp_path / file).unlink() if content is None else (tmp_path / file).write_bytes(content)
     with pytest.raises(InputError, match=message):
         recipes.trained(tmp_path)
+
+
+def test_what_nothing_can_be_made_of() -> None:
+    with pytest.raises(InputError, match=r"expected the folder that a recipe's --out has written, got a NoneType"):
+        recipes.trained(None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="expected one of the texts to answer, got 3"):
+        Trained(torch.nn.Identity(), TEXTS, "", {}, torch.device("cpu"))([3])
+
+    with pytest.raises(InputError, match="expected a list of texts, got 'film'"):
+        Trained(torch.nn.Identity(), TEXTS, "", {}, torch.device("cpu"))("film")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030"])
+@pytest.mark.parametrize("given", ["file", "standard input"])
+def test_a_line_is_a_text_wherever_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], given: str, encoding: str
+) -> None:
+    content = f"{given} {encoding}\r\n\r\n房间\x0c很\u2028好\n".encode(encoding)
+    (tmp_path / "texts.txt").write_bytes(content)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), "ascii"))
+    items = [str(tmp_path / "texts.txt") if given == "file" else "-"]
+    assert list(gathered(TEXTS, items, [], encoding)) == [f"{given} {encoding}", "房间\x0c很\u2028好"]
+    assert "1 empty lines left out" in capsys.readouterr().err or encoding != "utf-8"  # a line is told once
+
+
+def test_standard_input_in_another_encoding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("房间\n".encode("gbk")), "ascii"))
+    with pytest.raises(InputError, match="standard input, line 1: expected text in utf-8; see --encoding"):
+        list(gathered(TEXTS, ["-"], []))
 
 
 def test_weights_of_another_model(digits: tuple[Path, Result], tmp_path: Path) -> None:

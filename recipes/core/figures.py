@@ -14,8 +14,20 @@ def new_figure(rows: int = 1, columns: int = 1, *, width: float = 4.0, height: f
     import io
 
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
+    from matplotlib.ticker import LogFormatter, ScalarFormatter
 
     class Shown(Figure):
+        def draw(self, renderer: Any) -> None:
+            """Draws names as they are, with dollar signs too; only the numbers at ticks may be formulas, as 10^3 is."""
+            formatters = LogFormatter, ScalarFormatter
+            every = [axis for axes in self.axes for axis in (axes.xaxis, axes.yaxis)]
+            numbered = [axis for axis in every if isinstance(axis.get_major_formatter(), formatters)]
+            numbers = {text for axis in numbered for text in axis.findobj(Text) if text is not axis.label}
+            for text in self.findobj(Text):
+                text.set_parse_math(text in numbers)
+            super().draw(renderer)
+
         def _repr_png_(self) -> bytes:  # what a notebook shows
             content = io.BytesIO()
             self.savefig(content, format="png", dpi=100)
@@ -23,6 +35,11 @@ def new_figure(rows: int = 1, columns: int = 1, *, width: float = 4.0, height: f
 
     figure = Shown(figsize=(width * columns, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def legend_name(name: str) -> str:
+    """A name as a legend takes it: matplotlib leaves out what begins with an underscore."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def show_picture(axes: Any, image: Tensor, title: str = "") -> None:

@@ -1,5 +1,6 @@
 """What a recipe returns: metrics beside a plain baseline's, the claims, and what was trained."""
 
+import io
 import json
 import math
 import warnings
@@ -13,6 +14,7 @@ import torch
 from recipes.core.checkpoints import require_finite
 from recipes.core.claims import RELATIONS, Claim
 from recipes.core.device import rank_and_world
+from recipes.core.errors import tell
 from recipes.core.files import own_path, write_folder
 from recipes.core.task import Task, model_files
 
@@ -115,19 +117,27 @@ class Result:
     def save(self, out: str | Path) -> None:
         """Writes result.json, figure.png, the weights and what using them needs into the folder `out`, or nothing.
 
-        Under torchrun every process calls it, since figure and weights may need them all, and the main one writes.
+        A figure that cannot be drawn is left out, and a line says why. Under torchrun every process calls it, since
+        figure and weights may need them all, and the main one writes.
 
         Raises:
             FloatingPointError: a metric or a weight is not finite.
             InputError: the folder cannot be written.
         """
         self.require_finite()
-        figure = self.figure() if self.draw else None
+        picture = io.BytesIO()
+        try:
+            if self.draw:
+                self.figure().savefig(picture, dpi=120)
+        except Exception as error:  # whatever it is, it must not cost what was trained
+            picture = io.BytesIO()
+            reason = str(error).strip().partition("\n")[0]
+            tell(f"{Path(out) / 'figure.png'}: could not be drawn ({type(error).__name__}: {reason})")
         files: dict[str, Callable[[Path], object]] = {
             "result.json": lambda path: path.write_text(self.to_json() + "\n", "utf-8")
         }
-        if figure is not None:
-            files["figure.png"] = lambda path: figure.savefig(path, dpi=120)
+        if picture.getvalue():
+            files["figure.png"] = lambda path: path.write_bytes(picture.getvalue())
         if isinstance(self.model, torch.nn.Module):
             files |= model_files(self)
         if rank_and_world()[0] == 0:

@@ -40,6 +40,8 @@ class Task:
 
     def load(self, item: Any) -> Any:
         """What `batch` takes, from a path or a text."""
+        if self.takes == "texts" and not isinstance(item, str):
+            raise TypeError("expected a text")
         return item
 
     def batch(self, items: Sequence[Any]) -> tuple[Tensor, ...]:

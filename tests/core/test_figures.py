@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recipes.core.figures import covers, draw_confusion, new_figure, tidy
+from recipes.core.figures import covers, draw_confusion, legend_name, new_figure, tidy
 
 
 @pytest.mark.parametrize("kind", ["curve", "bars", "points", "areas"])
@@ -80,6 +80,21 @@ def test_legends_name_what_is_drawn() -> None:
     tidy(figure)
     named = [[text.get_text() for text in one.get_legend().get_texts()] if one.get_legend() else [] for one in axes[0]]
     assert named == [["one"], [], ["one", "other"]]
+
+
+def test_names_are_drawn_as_they_are() -> None:
+    """With dollar signs, which would make formulas, and an underscore, with which legends would leave them out."""
+    figure, axes = new_figure()
+    name, panel = "_under_$100_to_$200", axes[0, 0]
+    panel.plot([1, 1000], [0, 1], label=legend_name(name))
+    panel.set(xscale="log", title=name)
+    panel.set_yticks([0], [name])
+    panel.legend()
+    tidy(figure).draw_without_rendering()
+    texts = [panel.title, panel.get_yticklabels()[0], *panel.get_legend().get_texts()]
+    assert [text.get_text().strip() for text in texts] == [name] * 3
+    assert not any(text.get_parse_math() for text in texts)
+    assert all(text.get_parse_math() for text in panel.get_xticklabels())  # 10^3
 
 
 def test_confusions_are_numbers() -> None:

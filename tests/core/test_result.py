@@ -103,6 +103,16 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"result.json", "model.safetensors"}
 
 
+def test_a_figure_that_cannot_be_drawn_costs_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def draw() -> None:
+        raise ValueError("no room\nfor it")
+
+    result_with(draw=draw).save(tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"result.json", "model.safetensors"}
+    told = f"{tmp_path / 'out' / 'figure.png'}: could not be drawn (ValueError: no room)"
+    assert capsys.readouterr().err.splitlines() == [told]
+
+
 def test_what_is_not_finite_is_never_saved(tmp_path: Path) -> None:
     result = result_with(metrics={"accuracy": 0.9, "loss": math.nan})
     with pytest.raises(FloatingPointError, match="the metric loss became nan"):

@@ -1,13 +1,16 @@
 """Networks of timm and torchvision, by name."""
 
 import difflib
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from recipes.core.errors import InputError
+from recipes.datasets.images import ImageFiles, Images
 
 
-def named_model(name: str, channels: int, num_classes: int) -> nn.Module:
+def named_model(name: Any, channels: int, num_classes: int) -> nn.Module:
     """The network of that name, with random weights.
 
     Args:
@@ -18,6 +21,8 @@ def named_model(name: str, channels: int, num_classes: int) -> nn.Module:
     Raises:
         InputError: there is no such network; names the nearest.
     """
+    if not isinstance(name, str):
+        raise InputError(f"option model: expected a name or an nn.Module, got {name!r:.100}")
     library, _, model = name.partition(":")
     if library == "timm":
         import timm
@@ -36,6 +41,29 @@ def named_model(name: str, channels: int, num_classes: int) -> nn.Module:
         raise InputError(f"option model: expected small_cnn, timm:NAME or torchvision:NAME, got {name!r}")
     near = difflib.get_close_matches(model, known, n=1)
     raise InputError(f"option model: {library} has no {model!r}" + (f", did you mean {near[0]}?" if near else ""))
+
+
+def own_model(model: nn.Module, data: Images | ImageFiles) -> nn.Module:
+    """The user's network, which was tried on two empty pictures.
+
+    Raises:
+        InputError: it has no weights to train, or does not give a number for each class.
+    """
+    wanted = f"option model: expected a network from pictures (N, {', '.join(map(str, data.shape))})"
+    wanted += f" to (N, {len(data.classes)}), a number for each class"
+    if not any(one.requires_grad for one in model.parameters()):
+        raise InputError(f"{wanted}, with weights to train: all of its are frozen, or it has none")
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            outputs = model.eval()(torch.zeros(2, *data.shape, device=next(model.parameters()).device))
+    except Exception as error:  # of the user's own code
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"{wanted}, but it raises {type(error).__name__} ({reason})") from error
+    model.train(was_training)
+    if (shape := getattr(outputs, "shape", None)) != (2, len(data.classes)):
+        raise InputError(f"{wanted}, but for 2 it gives {tuple(shape) if shape else type(outputs).__name__}")
+    return model
 
 
 class GrayToColor(nn.Module):

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from recipes.core.frame import Claim, Loop, Options, Precision, Result, batches, main, option, recipe
 from recipes.datasets.images import ImageFiles, Images, open_images
 from recipes.vision.classification.averaging import Averaged
-from recipes.vision.classification.models import named_model
+from recipes.vision.classification.models import named_model, own_model
 from recipes.vision.classification.scoring import draw, evaluate, linear_classifier, nearest_neighbor
 from recipes.vision.classification.using import Classification
 
@@ -96,7 +96,7 @@ def early_peak(progress: float) -> float:
 def build(options: ClassificationOptions, data: Images | ImageFiles) -> nn.Module:
     """The network that the options name, for pictures and classes like these."""
     if isinstance(options.model, nn.Module):
-        return options.model
+        return own_model(options.model, data)
     if options.model == "small_cnn":
         return SmallCNN(data.shape[0], len(data.classes), width=options.width)
     return named_model(options.model, data.shape[0], len(data.classes))

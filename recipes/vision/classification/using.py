@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from recipes.core.figures import new_figure, show_picture
 from recipes.core.result import Result
 from recipes.core.task import Task, class_answers, first_inputs
-from recipes.datasets.images import decode
+from recipes.datasets.images import OwnSample, as_picture, decode
 
 
 @dataclass(kw_only=True)
@@ -41,11 +42,11 @@ class ScaledPictures(Task):
         return {"shape": list(train_set.shape), "mean": mean, "std": std, "example": first_inputs(result.test_set)}
 
     def load(self, item: Any) -> Any:
-        """A path, or a picture (C, H, W) uint8, with its pixels as the network was trained on."""
-        if isinstance(item, Tensor):
-            return None, item
+        """The file's name or None, and the pixels as the network was trained on; takes what `as_picture` takes too."""
+        is_file = isinstance(item, (str, PathLike))
+        source = Path(item) if is_file else OwnSample([(as_picture(item, "in place of a path"), 0)], 0, "given")
         channels, height, width = self.shape
-        return str(item), torch.from_numpy(decode(Path(item), (channels, height, width)).copy())
+        return str(item) if is_file else None, torch.from_numpy(decode(source, (channels, height, width)).copy())
 
     def batch(self, items: Sequence[Any]) -> tuple[Tensor, ...]:
         images = torch.stack([image for _, image in items]).float() / 255

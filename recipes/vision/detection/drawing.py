@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from recipes.core.evaluation import predict
-from recipes.core.figures import draw_curves, new_figure, show_picture
+from recipes.core.figures import draw_curves, legend_name, new_figure, show_picture
 from recipes.datasets.scenes import Boxes
 from recipes.vision.detection.boxes import box_iou
 from recipes.vision.detection.scoring import precision_curves, truths
@@ -71,7 +71,7 @@ def draw_detections(
     draw_curves(axes[0, 0], history, ["loss"])
     kinds = torch.cat(dataset.labels).unique().tolist()
     for kind, curve in zip(kinds, curves.T, strict=True):
-        axes[1, 0].plot(torch.linspace(0, 1, 101), curve, label=dataset.classes[kind])
+        axes[1, 0].plot(torch.linspace(0, 1, 101), curve, label=legend_name(dataset.classes[kind]))
     axes[1, 0].set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axes[1, 0].legend(frameon=False, fontsize=7, loc="lower left")
     axes[1, 0].spines[["top", "right"]].set_visible(False)

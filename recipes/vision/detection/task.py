@@ -77,7 +77,8 @@ class CenterNet(nn.Module):
         logits, boxes = self.heat_and_boxes(images)
         heat = logits.sigmoid()
         if self.peaks_only:
-            heat = heat * (heat == F.max_pool2d(heat, 3, stride=1, padding=1))  # 0 beside a warmer cell
+            colder = logits - F.max_pool2d(logits, 3, stride=1, padding=1)
+            heat = heat * (1 + 5000 * colder).clamp(min=0)  # 0 beside a warmer cell; as warm but for rounding, it stays
         return heat.flatten(2).mT, boxes.flatten(2).mT.clamp(0, images.shape[3])
 
     def forward(self, images: Tensor) -> Any:

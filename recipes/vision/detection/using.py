@@ -2,19 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from recipes.core.figures import new_figure, show_picture
 from recipes.core.result import Result
 from recipes.core.task import first_inputs
-from recipes.datasets.pictures import picture_size
-from recipes.datasets.scenes import letterboxed, read_letterboxed, scale_of
+from recipes.datasets.scenes import scale_of
 from recipes.vision.detection.boxes import Detections
 from recipes.vision.detection.drawing import draw_frames
 from recipes.vision.using import Picture, WarpedPictures
@@ -32,16 +28,8 @@ class Detection(WarpedPictures):
         least_score: of what is listed among the answer's `objects`, and drawn; `boxes` holds the others too.
     """
 
+    letterbox: ClassVar[bool] = True
     least_score: float = 0.4
-
-    def load(self, item: Any) -> Picture:
-        """A path, or a picture (3, H, W) uint8; it fills the square's width or height from the upper left corner."""
-        if isinstance(item, Tensor):
-            square = letterboxed(Image.fromarray(item.permute(1, 2, 0).numpy()), self.image_size)
-            pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)
-            return Picture(None, (item.shape[1], item.shape[2]), pixels, item)
-        width, height = picture_size(Path(item))
-        return Picture(str(item), (height, width), read_letterboxed(Path(item), self.image_size))
 
     def answers(self, outputs: Detections, items: Sequence[Picture]) -> list[dict[str, Any]]:
         answers = []
@@ -49,7 +37,9 @@ class Detection(WarpedPictures):
             height, width = picture.size
             scale = torch.tensor(scale_of((width, height), self.image_size, True))
             boxes = (found["boxes"] / scale).clamp(min=0).minimum(torch.tensor([width, height, width, height]))
-            labels, scores = [self.classes[label] for label in found["labels"].tolist()], found["scores"]
+            inside = (boxes[:, :2] < boxes[:, 2:]).all(dim=1)  # others lie in the square beside the picture
+            boxes, scores = boxes[inside], found["scores"][inside]
+            labels = [self.classes[label] for label in found["labels"][inside].tolist()]
             objects = [
                 {"class": label, "score": score, "box": [round(side, 1) for side in box]}
                 for label, score, box in zip(labels, scores.tolist(), boxes.tolist(), strict=True)

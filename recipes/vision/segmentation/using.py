@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recipes.core.figures import new_figure, show_picture
+from recipes.core.figures import legend_name, new_figure, show_picture
 from recipes.vision.segmentation.scoring import class_colors
 from recipes.vision.using import Picture, WarpedPictures
 
@@ -34,6 +34,7 @@ class Segmentation(WarpedPictures):
         show_picture(axes[0, 0], item.whole())
         show_picture(axes[0, 1], colors[answer["mask"].long()].permute(2, 0, 1))
         for name in (one["class"] for one in answer["shares"]):
-            axes[0, 1].fill_between([], [], color=colors[self.classes.index(name)].tolist(), label=name)
+            color = colors[self.classes.index(name)].tolist()
+            axes[0, 1].fill_between([], [], color=color, label=legend_name(name))
         axes[0, 1].legend(fontsize=7, loc="upper right")
         return figure

@@ -100,6 +100,29 @@ def test_models_there_are_not(name: str) -> None:
         run(model=name, device="cpu")
 
 
+FROZEN = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (3, "expected a name or an nn.Module, got 3"),
+        (None, "expected a name or an nn.Module, got None"),
+        (torch.nn.Linear, "expected a name or an nn.Module, got <class"),
+        (
+            torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)),
+            r"8, 8\) to \(N, 10\).* gives \(2, 3\)",
+        ),
+        (torch.nn.Linear(3, 3), "a number for each class, but it raises RuntimeError"),
+        (torch.nn.Flatten(), "with weights to train"),
+        (FROZEN, "with weights to train"),
+    ],
+)
+def test_networks_that_cannot_learn_these_classes(model: object, told: str) -> None:
+    with pytest.raises(InputError, match=f"^option model: .*{told}"):
+        run(model=model, device="cpu")
+
+
 def test_a_network_of_your_own_is_trained_and_used(tmp_path: Path) -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     before = network[1].weight.detach().clone()

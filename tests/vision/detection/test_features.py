@@ -95,8 +95,9 @@ def test_a_backbone_in_place_of_the_small_network(name: str, tmp_path: Path) -> 
         expected = result.model.eval()(result.test_set.images.float() / 255)
     for answer, found in zip(trained(files), expected, strict=True):
         wanted = (found["boxes"] * 160 / 64).clamp(min=0).minimum(torch.tensor([160, 80, 160, 80]))
-        torch.testing.assert_close(answer["boxes"], wanted, rtol=0, atol=1e-3)
-        torch.testing.assert_close(answer["scores"], found["scores"], rtol=0, atol=1e-5)
+        inside = (wanted[:, :2] < wanted[:, 2:]).all(dim=1)
+        torch.testing.assert_close(answer["boxes"], wanted[inside], rtol=0, atol=1e-3)
+        torch.testing.assert_close(answer["scores"], found["scores"][inside], rtol=0, atol=1e-5)
     assert trained.export(tmp_path / "model.onnx") < 1e-2
 
 

@@ -54,6 +54,17 @@ def test_perfect_maps_decode_to_the_true_boxes() -> None:
     assert found["labels"][order].tolist() == [2, 0]
 
 
+def test_rounding_decides_no_peak() -> None:
+    """Of cells that are as warm as one beside them, as an exported file may compute them."""
+    torch.manual_seed(0)
+    model, maps, scores = center_net(2, width=4).eval(), (4 * torch.rand(1, 6, 16, 16)).round(), []
+    for rounded in (maps, maps + 1e-6 * torch.rand(1, 6, 16, 16)):
+        model.heads = Answer(rounded)  # type: ignore[assignment]
+        scores.append(model.raw(torch.zeros(1, 3, 64, 64))[0])
+    assert 0.1 < (scores[0] == 0).double().mean() < 0.9
+    torch.testing.assert_close(*scores, rtol=0, atol=0.01)
+
+
 class Answer(torch.nn.Module):
     """A head that gives these maps, whatever it sees."""
 
