@@ -87,7 +87,7 @@ class SpeakingTransformer(nn.Module):
 
         Args:
             labels: classes to say, (N,).
-            temperature: below 1, likely codes become likelier still; at 0 the likeliest is taken.
+            temperature: below 1, likely codes become likelier still.
             seed: of the draws, on the CPU.
             longest: frames, if no end is drawn before.
         """
@@ -96,7 +96,7 @@ class SpeakingTransformer(nn.Module):
         cache: list[list[Tensor]] = [[] for _ in self.blocks]
         self.eval()
         for _ in range(longest):
-            chances = (self(words, cache)[:, -1].float().cpu() / max(temperature, 1e-4)).softmax(dim=1)
+            chances = (self(words, cache)[:, -1].float().cpu() / temperature).softmax(dim=1)
             chances[:, self.end] *= words.shape[1] > 1  # it says something
             words = torch.cat([words, chances.multinomial(1, generator=generator).to(device)], dim=1)
             if (words == self.end).any(dim=1).all():

@@ -27,7 +27,7 @@ class WordSpeaking(Task):
         rate: samples a second.
         codes: frames in the codebook.
         longest: frames of a word at most.
-        temperature: below 1, likely codes become likelier still.
+        temperature: below 1, likely codes become likelier still; at 0 the likeliest is taken.
         seed: of the draw; a word's own draw, so that it sounds the same whatever it is asked for with.
     """
 
@@ -56,7 +56,8 @@ class WordSpeaking(Task):
         return (self.codes + 1 + torch.tensor([[self.classes.index(item)] for item in items]),)
 
     def predict(self, model: Any, items: Sequence[str], device: torch.device) -> list[dict[str, Any]]:
-        labels, how = self.batch(items)[0][:, 0] - self.codes - 1, {"temperature": self.temperature, "seed": self.seed}
+        labels = self.batch(items)[0][:, 0] - self.codes - 1
+        how: dict[str, Any] = {"temperature": max(self.temperature, 1e-4), "seed": self.seed}
         waves = [model.say(label, self.rate, longest=self.longest, **how)[0] for label in labels.split(1)]
         return [
             {"class": item, "seconds": len(wave) / self.rate, "rate": self.rate, "wave": wave.tolist()}

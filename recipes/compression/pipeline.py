@@ -50,7 +50,7 @@ class PipelineOptions(Options):
     )
     image_size: int | None = option(None, "side in pixels that pictures are resized to", least=1)
     epochs: int = option(
-        24, "passes over the train part while weights are pruned; values take half as many more", least=1
+        36, "passes over the train part while weights are pruned; values take half as many more", least=1
     )
     batch_size: int = 64
     lr: float = 8e-3

@@ -30,7 +30,7 @@ def generate(
         model: a LanguageModel.
         ids: the prompt, (time,), at least one character.
         length: characters to draw.
-        temperature: below 1, likely characters become likelier still; at 0 the likeliest is taken.
+        temperature: below 1, likely characters become likelier still.
         top_k: draw from so many of the likeliest characters; from all of them if not given.
         top_p: draw from the fewest characters that together have this probability.
         generator: of the draws, on the CPU.
@@ -42,9 +42,9 @@ def generate(
             window, cache = window[-(model.context // 2) :], nothing_known(model)
         logits = model(window[None], cache)[0, -1].float().cpu()  # (vocabulary,)
         logits[UNKNOWN] = -torch.inf
-        shares, order = (logits / max(temperature, 1e-4)).softmax(dim=0).sort(descending=True)
+        shares, order = (logits / temperature).softmax(dim=0).sort(descending=True)
         if top_k is not None:
-            shares[max(top_k, 1) :] = 0
+            shares[top_k:] = 0
         shares[1:][shares.cumsum(dim=0)[:-1] >= top_p] = 0
         drawn.append(int(order[shares.multinomial(1, generator=generator)]))
         window = torch.cat([window, window.new_tensor(drawn[-1:])])
@@ -72,7 +72,7 @@ class LanguageModeling(Task):
     Attributes:
         characters: that the network knows, after one that stands for all others and is never written.
         length: characters to write.
-        temperature: below 1, likely characters become likelier still.
+        temperature: below 1, likely characters become likelier still; at 0 the likeliest is taken.
         top_k: draw from so many of the likeliest characters; from all of them if None.
         top_p: draw from the fewest characters that together have this probability.
         seed: of the draw; each text has its own draw, so that its continuation depends on no other text.
@@ -98,7 +98,8 @@ class LanguageModeling(Task):
         return (pad_sequence(ids, batch_first=True, padding_value=UNKNOWN),)
 
     def predict(self, model: nn.Module, items: Sequence[str], device: torch.device) -> list[dict[str, Any]]:
-        how: dict[str, Any] = {name: getattr(self, name) for name in ("temperature", "top_k", "top_p")}
+        how: dict[str, Any] = {"temperature": max(self.temperature, 1e-4), "top_p": self.top_p}
+        how["top_k"] = None if self.top_k is None else max(self.top_k, 1)
         found = []
         for prompt in items:
             ids = encoded(prompt or "\n", self.characters).to(device)

@@ -195,6 +195,8 @@ def test_words_are_learned_and_said(tmp_path: Path) -> None:
     assert again(["high", "low", "low"], batch_size=2) == [answers[1], answers[0], answers[0]]
     labels, how = torch.tensor([1]), {"temperature": 0.5, "longest": again.task.to_dict()["longest"]}
     assert answers[0]["wave"] == result.model.say(labels, RATE, **how)[0].tolist()
+    again.task.temperature = 0
+    assert again(["low"])[0]["seconds"] > 0
     draw_answer(again.task, "low", answers[0], tmp_path / "drawn", 0)
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["1.png", "1.wav"]
     with pytest.raises(InputError, match="'middle': expected a word it knows, one of high, low"):

@@ -10,7 +10,7 @@ from recipes.core.errors import InputError
 from recipes.datasets.images import ImageFiles, Images
 
 
-def named_model(name: Any, channels: int, num_classes: int) -> nn.Module:
+def named_model(name: str, channels: int, num_classes: int) -> nn.Module:
     """The network of that name, with random weights.
 
     Args:
@@ -21,8 +21,6 @@ def named_model(name: Any, channels: int, num_classes: int) -> nn.Module:
     Raises:
         InputError: there is no such network; names the nearest.
     """
-    if not isinstance(name, str):
-        raise InputError(f"option model: expected a name or an nn.Module, got {name!r:.100}")
     library, _, model = name.partition(":")
     if library == "timm":
         import timm
@@ -43,12 +41,14 @@ def named_model(name: Any, channels: int, num_classes: int) -> nn.Module:
     raise InputError(f"option model: {library} has no {model!r}" + (f", did you mean {near[0]}?" if near else ""))
 
 
-def own_model(model: nn.Module, data: Images | ImageFiles) -> nn.Module:
+def own_model(model: Any, data: Images | ImageFiles) -> nn.Module:
     """The user's network, which was tried on two empty pictures.
 
     Raises:
-        InputError: it has no weights to train, or does not give a number for each class.
+        InputError: it is none, has no weights to train, or does not give a number for each class.
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"option model: expected a name or an nn.Module, got {model!r:.100}")
     wanted = f"option model: expected a network from pictures (N, {', '.join(map(str, data.shape))})"
     wanted += f" to (N, {len(data.classes)}), a number for each class"
     if not any(one.requires_grad for one in model.parameters()):

@@ -95,7 +95,7 @@ def early_peak(progress: float) -> float:
 
 def build(options: ClassificationOptions, data: Images | ImageFiles) -> nn.Module:
     """The network that the options name, for pictures and classes like these."""
-    if isinstance(options.model, nn.Module):
+    if not isinstance(options.model, str):
         return own_model(options.model, data)
     if options.model == "small_cnn":
         return SmallCNN(data.shape[0], len(data.classes), width=options.width)
