@@ -1,14 +1,14 @@
 """Checkpointing: save, kill, resume, and end with the same weights to the bit.
 
-A training is more than its weights. The optimizer keeps running means, the schedule counts steps, dropout draws
-from the random state, and the epoch has come to some batch. A checkpoint holds all of it in one file, which is
-written beside the last one and then put in its place in one step: a process that is killed while it writes leaves
-the last one whole. Here a process is killed twenty times (by SIGKILL, which no program can catch), each time at a
-random step, and a new one resumes from the file.
+A training is more than its weights. The optimizer keeps running means, the schedule counts steps, dropout draws from
+the random state, and the epoch has come to some batch. A checkpoint holds all of it in one file, which is written
+beside the last one and then put in its place in one step: a process that is killed while it writes leaves the last one
+whole. Here a process is killed twenty times (by SIGKILL, which no program can catch), each time at a random step, and a
+new one resumes from the file.
 
-Then one part is lost at every kill, to see what it was for. Any of them changes the weights at the end. How much
-that matters differs: without the schedule's count each new process warms up again and the model ends far behind,
-while the optimizer's running means are soon found again.
+Then one part is lost at every kill, to see what it was for. Any of them changes the weights at the end. How much that
+matters differs: without the schedule's count each new process warms up again and the model ends far behind, while the
+optimizer's running means are soon found again.
 
 Paper: Mohan, Phanishayee, Chidambaram (2021), "CheckFreq: Frequent, Fine-Grained DNN Checkpointing",
     https://www.usenix.org/conference/fast21/presentation/mohan
@@ -165,8 +165,7 @@ def run(options: CheckpointingOptions) -> Result:
 
 @run.claims
 def claims(run: Any) -> Iterator[Claim]:
-    """To the bit is a promise of the CPU with the same number of threads: the claims train there."""
-    result, here = run(), {"out": None, "checkpoint": None, "device": "cpu"}
+    result, here = run(), {"out": None, "checkpoint": None, "device": "cpu"}  # which alone promises it to the bit
     options, train_set = CheckpointingOptions(**result.options | here | {"data": None}), result.train_set
     with tempfile.TemporaryDirectory() as name, torch.random.fork_rng(devices=[]):
         folder, whole = Path(name), new_training(options, train_set)
@@ -187,7 +186,6 @@ def claims(run: Any) -> Iterator[Claim]:
         save(whole.state_dict(), folder / "whole.pt")
         size = (folder / "whole.pt").stat().st_size / sum(value.nbytes for value in weights.values())
         yield Claim("bytes of a checkpoint, over those of the weights alone", size, ">", 2, kind="fact")
-
         for lost in ("nothing", "model", "optimizer", "schedule", "random", "losses"):
             variants = [options.with_changes(seed=options.seed + number) for number in range(3)]
             models, curves = zip(*(lose(lost, kills, one, train_set) for one in variants), strict=True)
