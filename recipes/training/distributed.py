@@ -111,9 +111,8 @@ def spread(model: nn.Module, options: DistributedOptions) -> nn.Module:
         return nn.parallel.DistributedDataParallel(model)
     if options.engine == "fsdp":  # over the run's device: without a mesh it takes the machine's accelerator
         mesh = init_device_mesh(options.device.type, (dist.get_world_size(),))
-        for part in (*model.children(), model):  # each layer is gathered by itself; last, what they left
-            if any(True for _ in part.parameters()):
-                fully_shard(part, mesh=mesh)
+        for part in [*(layer for layer in model.children() if [*layer.parameters()]), model]:
+            fully_shard(part, mesh=mesh)  # each layer is gathered by itself; last, what they left
     return model
 
 
@@ -194,8 +193,7 @@ def run(options: DistributedOptions) -> Result:
     device = torch.device("cuda" if gpus >= options.processes else "cpu")
     train_set, test_set = open_images(options.data, image_size=options.image_size, seed=options.seed)
     ranks = launch(train, replace(options, device=device, data=None), train_set)
-    first = ranks[0]["weights"]
-    model = build(options, train_set)
+    model, first = build(options, train_set), ranks[0]["weights"]
     model.load_state_dict(first)
     drift = max(float((one["weights"][name] - first[name]).abs().max()) for one in ranks for name in first)
     return Result(
