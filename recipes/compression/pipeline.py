@@ -106,7 +106,7 @@ def run(options: PipelineOptions) -> Result:
         metrics=evaluate_moved(model, test_set, options.device) | {"bytes": size},
         baseline=evaluate_moved(narrow, test_set, options.device) | {"bytes": file_bytes(narrow, save_dense)},
         baseline_name="a narrow network of 32 bits",
-        bars={"accuracy": 0.88},
+        bars={"accuracy": 0.9},
         history=loop.history,
         model=model,
         train_set=train_set,
@@ -144,10 +144,10 @@ def claims(run: Any) -> Iterator[Claim]:
     ]
     result.rows = compare(versions, result.test_set[0][0].to(device), rounds=5)
     text = "it is ahead of a narrow network of 32 bits, as large a file: means of 3 trainings"
-    yield Claim(text, chain, ">", floats, margin=0.02)
+    yield Claim(text, chain, ">", floats, margin=0.03)
     text = "and ahead of a narrow one of 8 bits, as large a file: means of 3 trainings"
     yield Claim(text, chain, ">", mean(accuracies[1:]), margin=0.005)
-    yield Claim("and of pruning alone, to a file as large", chain, ">", accuracies[0], margin=0.01)
+    yield Claim("and of pruning alone, to a file as large", result["accuracy"], ">", accuracies[0], margin=0.01)
     yield Claim("times that its file is smaller than the dense network's", sizes[0] / size, ">", 40, kind="fact")
     again = build(options, result.train_set)
     with tempfile.TemporaryDirectory() as folder:
