@@ -98,9 +98,8 @@ def open_counted(options: BagOptions) -> tuple[CountedTexts, ...]:
     columns = {"text_column": options.text_column, "label_column": options.label_column}
     train_part, test_part = open_texts(options.data, **columns, encoding=options.encoding, seed=options.seed)
     if options.share < 1:
-        rows = torch.randperm(len(train_part))[: math.ceil(options.share * len(train_part))]
-        texts = [train_part.texts[row] for row in rows.tolist()]
-        train_part = replace(train_part, texts=texts, labels=train_part.labels[rows])
+        count = math.ceil(options.share * len(train_part))
+        train_part = train_part.subset(torch.randperm(len(train_part))[:count])
     frequency = Counter(gram for text in train_part.texts for gram in set(ngrams(text, options.longest)))
     if not frequency:
         raise InputError("there is no word in the train texts, only signs")

@@ -38,7 +38,7 @@ class AlexNetOptions(Options):
     dropout: float = option(0.5, "share of the linear layers' inputs that is zeroed in training", least=0, below=1)
     image_size: int = option(16, "side of pictures in pixels; from 64 on the network starts as the paper's", least=15)
     shift: bool = option(True, "move each training picture at random by up to an eighth of its side")
-    wrong: float = option(0.0, "share of the training pictures that get the label of another one", least=0, below=1)
+    wrong: float = option(0.0, "share of the training pictures that get a wrong label", least=0, below=1)
     epochs: int = 12
     lr: float = 2e-3
 
