@@ -196,7 +196,7 @@ def claims(run: Any) -> Iterator[Claim]:
         share = evaluate(result.model, backwards, next(result.model.parameters()).device)["accuracy"]
         yield Claim("played backwards, clips are taken for the opposite motion: share", share, ">", 0.5, margin=0.2)
     by_frame = deepcopy(flat["any order"].model.features[0]).cpu().eval()
-    text = "inflated kernels see a still clip as the flat ones see its frame: difference"
+    text = "inflated kernels see the middle of a still clip as the flat ones see its frame: difference"
     yield Claim(text, difference_when_still(by_frame, result), "<", 1e-4, kind="fact")
     chosen, evenly = shots_found(by_frame, result.test_set)
     text = "key frames show more of a clip's shots, long and short, than frames at equal distances"
