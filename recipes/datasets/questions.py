@@ -56,10 +56,10 @@ def open_questions(data: Any = None, *, seed: int = 0) -> tuple[Questions, Quest
         data: a folder with a JSON file whose name holds `train` and one whose name holds `test` (or `dev`,
             `valid`), nested as SQuAD's or flat, a record a question, as the Hugging Face hub has it; or one file,
             or a folder with one, a fifth of whose articles is drawn for the test part (of its paragraphs, where
-            there are fewer than five articles); or a pair of your own Datasets (train, test), whose samples are
-            (question, context, answers), tuples or dicts: answers as SQuAD has them, or one text, which is looked
-            for in the paragraph. Questions without an answer, as in SQuAD 2.0, have an empty list (or text).
-            Default: the bundled questions.
+            there are fewer than five articles); or `bundled:questions_zh`, questions in Chinese; or a pair of your
+            own Datasets (train, test), whose samples are (question, context, answers), tuples or dicts: answers as
+            SQuAD has them, or one text, which is looked for in the paragraph. Questions without an answer, as in
+            SQuAD 2.0, have an empty list (or text). Default: the bundled questions in English.
         seed: of the draw that splits a single file.
 
     Raises:
@@ -68,7 +68,8 @@ def open_questions(data: Any = None, *, seed: int = 0) -> tuple[Questions, Quest
     pair = pair_of_datasets(data)
     if pair is not None:
         return questions_of(pair[0], "train"), questions_of(pair[1], "test")
-    path = bundled("questions") if data is None else file_or_folder(own_path(data))
+    named = data is not None and str(data).startswith("bundled:")
+    path = bundled(str(data)[8:] if named else "questions") if named or data is None else file_or_folder(own_path(data))
     if is_folder(path):
         files = files_in(path, (".json", ".jsonl"))
         if len(files) != 1:

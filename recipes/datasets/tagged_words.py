@@ -50,8 +50,9 @@ def open_tagged_words(data: Any = None, *, seed: int = 0) -> tuple[TaggedWords, 
 
     Args:
         data: a folder with a file whose name holds `train` and one whose name holds `test` (or `dev`, `valid`);
-            or one file, a fifth of whose sentences is drawn for the test part; or a pair of your own Datasets
-            (train, test), whose samples are (words, tags), two lists of text. Default: the bundled entities.
+            or one file, a fifth of whose sentences is drawn for the test part; or `bundled:entities_zh`, sentences in
+            Chinese, a character a word; or a pair of your own Datasets (train, test), whose samples are (words, tags),
+            two lists of text. Default: the bundled entities in English.
         seed: of the draw that splits a single file.
 
     Raises:
@@ -62,7 +63,8 @@ def open_tagged_words(data: Any = None, *, seed: int = 0) -> tuple[TaggedWords, 
     if pair is not None:
         parts = [tagged_words_of(dataset, name) for dataset, name in zip(pair, ("train", "test"), strict=True)]
         return with_kinds(parts, "data")
-    path = bundled("entities") if data is None else file_or_folder(own_path(data))
+    named = data is not None and str(data).startswith("bundled:")
+    path = bundled(str(data)[8:] if named else "entities") if named or data is None else file_or_folder(own_path(data))
     if is_folder(path):
         files = [file for file in files_in(path) if file.suffix.lower() != ".md"]
         found = [part_files(path, files, part, f"a file such as {part}.conll") for part in PARTS]

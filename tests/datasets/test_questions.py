@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import runpy
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -52,6 +53,35 @@ def test_bundled_parts_share_no_answer() -> None:
         ((text, start),) = answers
         assert context[start : start + len(text)] == text
         assert not words & set(text.split())
+
+
+def test_bundled_chinese_questions(tmp_path: Path) -> None:
+    """Made again byte for byte; each answer stands once, where its start says; the test part has words of its own."""
+    runpy.run_path(str(MAKER.with_name("make_questions_zh.py")))["main"](tmp_path)
+    for part in ("train", "test"):
+        name = f"questions_zh/{part}.json"
+        assert (tmp_path / name).read_bytes() == (bundled("questions_zh") / f"{part}.json").read_bytes()
+    train_part, test_part = open_questions("bundled:questions_zh")
+    assert (len(train_part), len(test_part)) == (700, 200)
+    for part in (train_part, test_part):
+        for question, context, ((text, start),) in zip(part.questions, part.contexts, part.answers, strict=True):
+            assert context[start : start + len(text)] == text
+            assert context.count(text) == 1
+            assert text not in question
+            assert 3 <= len(sentences_of(context)) <= 6
+    train = "".join(train_part.questions + list(dict.fromkeys(train_part.contexts)))
+    assert not set(train_part.questions) & set(test_part.questions)
+    numbers = set(re.findall(r"\d+", train))
+    for ((text, _),) in test_part.answers:
+        assert text not in numbers if text.isdigit() else text not in train
+    for words in ("哪位", "哪年", "何处", "何故", "哪种", "请说出"):
+        assert any(words in question for question in test_part.questions)
+        assert words not in train
+
+
+def test_a_bundled_set_there_is_not() -> None:
+    with pytest.raises(InputError, match="the bundled data set 'questions_fr' is missing"):
+        open_questions("bundled:questions_fr")
 
 
 def test_ways_to_name_the_data(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import random
+import runpy
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -54,6 +55,36 @@ def test_bundled_wordings_are_joined_to_others_in_the_test_part(maker: ModuleTyp
         pairs[part] = {writer.pair(maker.PREDICATES["per"].split("|"), maker.CLAUSES.split("|")) for _ in range(2000)}
     assert not pairs["train"] & pairs["test"]
     assert {cue for cue, _ in pairs["test"]} == {cue for cue, _ in pairs["train"]}
+
+
+def test_bundled_chinese_entities(tmp_path: Path) -> None:
+    """Made again byte for byte; a character a word; names of several kinds; test names that train never has."""
+    make = runpy.run_path(str(MAKER.with_name("make_entities_zh.py")))
+    make["main"](tmp_path)
+    for part in ("train", "test"):
+        name = f"entities_zh/{part}.conll"
+        assert (tmp_path / name).read_bytes() == (bundled("entities_zh") / f"{part}.conll").read_bytes()
+    train_part, test_part = open_tagged_words("bundled:entities_zh")
+    assert (len(train_part), len(test_part), train_part.kinds) == (1500, 400, ["LOC", "ORG", "PER"])
+    kinds: dict[str, set[str]] = {}
+    for part in (train_part, test_part):
+        for words, tags in zip(part.words, part.tags, strict=True):
+            assert all(len(word) == 1 for word in words)
+            assert tags == well_formed(tags)
+    text = "".join(word for words in train_part.words for word in words)
+    for words, tags in zip(test_part.words, test_part.tags, strict=True):
+        for start, end, kind in spans_of(tags):
+            name = "".join(words[start:end])
+            assert name not in text or len(name) == 1, "a surname may recur"
+            kinds.setdefault(name, set()).add(kind)
+    assert sum(len(found) > 1 for found in kinds.values()) >= 50, "names that are of several kinds"
+    assert all(any(name in one for one in kinds) for name in make["names_of"]("test"))
+    assert not any(name in text for name in make["names_of"]("test"))
+
+
+def test_a_bundled_set_there_is_not() -> None:
+    with pytest.raises(InputError, match="the bundled data set 'entities_fr' is missing"):
+        open_tagged_words("bundled:entities_fr")
 
 
 def test_own_datasets() -> None:
