@@ -34,10 +34,10 @@ from recipes.core.frame import Claim, Loop, Options, Result, batches, main, opti
 from recipes.datasets.bundled import bundled
 from recipes.datasets.images import ImageFiles, Images, open_images
 from recipes.datasets.loading import few_of_each
-from recipes.vision.classification.models import named_model
 from recipes.vision.classification.scoring import nearest_neighbor
 from recipes.vision.classification.task import SmallCNN
 from recipes.vision.classification.using import Classification
+from recipes.vision.networks import named_model
 from recipes.vision.transforms import (
     COLORS,
     MOVES,

@@ -1,21 +1,23 @@
 """Backbones: the maps of features that a network of timm or torchvision makes, from fine to coarse.
 
-Detectors and segmenters put a head or a decoder on them. With weights trained on ImageNet, a few dozen photos are
-enough to train the rest.
+Detectors and segmenters put a head or a decoder on them; to classify, a network is taken whole. With weights trained on
+ImageNet, a few dozen photos are enough to train the rest.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from recipes.core.errors import InputError
-from recipes.vision.classification.models import named_model
-from recipes.vision.pretrained import load_pretrained
+from recipes.vision.networks import as_scale, last_linear, load_pretrained, named_model
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+ONE_CELL = 2**16  # the stride of a map of a single cell: more pixels than pictures have
 
 
 class KeepsStatistics(nn.Module):
@@ -60,7 +62,13 @@ class Features(KeepsStatistics):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = self.maps((images - self.mean) / self.std)
-        return list(maps.values()) if isinstance(maps, dict) else list(maps)
+        maps = maps.values() if isinstance(maps, dict) else maps
+        sizes = [[math.ceil(side / stride) for side in images.shape[2:]] for stride in self.strides]
+        # Convolutions without padding, as Inception's, give fewer cells, which would be taken to lie elsewhere.
+        return [
+            one if list(one.shape[2:]) == size else F.interpolate(one, size=size, mode="bilinear")
+            for one, size in zip(maps, sizes, strict=True)
+        ]
 
 
 def open_backbone(name: str, weights: str | None = None, *, strides: Sequence[int] = (4, 8, 16, 32)) -> Features:
@@ -164,6 +172,41 @@ def require_strides(name: str, strides: Sequence[int], found: Any) -> None:
     if missing:
         has = ", ".join(map(str, sorted(found)))
         raise InputError(f"option backbone: {name} has maps of stride {has}, and none of {missing[0]}")
+
+
+class Whole(nn.Module):
+    """A classifier's features before its last linear layer, as one map of a single cell, [(N, width, 1, 1)]."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        name = last_linear(network)
+        head: Any = network.get_submodule(name)
+        network.set_submodule(name, nn.Identity())
+        self.network, self.width = network, head.in_features
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [self.network(images)[:, :, None, None]]
+
+
+def open_whole(name: str, weights: str | None = None) -> Features:
+    """The network timm:NAME or torchvision:NAME without its head; weights are as `load_pretrained` takes them."""
+    network, scale = named_model(name, 3, 1000), as_scale([0.0] * 3, [1.0] * 3)
+    if weights is not None:
+        network, scale = load_pretrained(name, weights)
+    maps = Whole(network)
+    return Features(maps, [maps.width], [ONE_CELL], **scale, pretrained=weights is not None)
+
+
+class Classifier(nn.Module):
+    """Pictures (N, 1 or 3, H, W) to logits (N, num_classes), from the maxima of the backbone's coarsest map."""
+
+    def __init__(self, backbone: Features, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head: nn.Module = nn.Linear(backbone.channels[-1], num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.backbone(images.expand(-1, 3, -1, -1))[-1].amax(dim=(2, 3)))
 
 
 def parameter_groups(model: nn.Module, lr: float, share: float = 0.1) -> list[dict[str, Any]]:

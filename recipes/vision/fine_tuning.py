@@ -187,7 +187,7 @@ def claims(run: Any) -> Iterator[Claim]:
     yield Claim(text, top, ">", bottom, margin=0.04)
 
 
-METRICS = {"classification": "accuracy", "detection": "map_50", "segmentation": "mean_iou"}
+METRICS = {"classification": "balanced_accuracy", "detection": "map_50", "segmentation": "mean_iou"}
 WAYS: dict[str, dict[str, Any]] = {"fine-tuned": {}, "frozen, new head": {"unfreeze": "none"}}
 WAYS["from scratch"] = {"weights": "random", "unfreeze": "all", "fall": 1.0, "lr": 4e-3}  # more suits it better
 

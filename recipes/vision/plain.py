@@ -39,11 +39,8 @@ def open_backbone(name: str, weights: str | None = None, *, strides: Any = (4, 8
     name, pretrained = name.removeprefix("timm:"), weights is not None
     source = {} if weights in (None, "pretrained") else {"file": weights}
     found = [one["reduction"] for one in create(name, features_only=True).feature_info.info]
-    chosen: dict[str, Any] = {
-        "out_indices": [max(i for i, one in enumerate(found) if one == stride) for stride in strides]
-    }
-    chosen |= {"features_only": True, "pretrained": pretrained, "pretrained_cfg_overlay": source}
-    maps = create(name, **chosen)
+    indices = [max(i for i, one in enumerate(found) if one == stride) for stride in strides]
+    maps = create(name, features_only=True, out_indices=indices, pretrained=pretrained, pretrained_cfg_overlay=source)
     scale = {key: maps.pretrained_cfg[key] for key in ("mean", "std")}
     return Features(maps, maps.feature_info.channels(), strides, **scale, pretrained=pretrained)
 
@@ -54,6 +51,18 @@ def parameter_groups(model: nn.Module, lr: float, share: float = 0.1) -> list[di
     known = {id(parameter) for part in backbones for parameter in part.parameters()}
     trained = [[one for one in model.parameters() if (id(one) in known) == side] for side in (False, True)]
     return [{"params": part, "lr": rate} for part, rate in zip(trained, (lr, lr * share), strict=True) if part]
+
+
+def named_model(name: str, channels: int, num_classes: int) -> nn.Module:
+    """A network with random weights: timm:NAME or torchvision:NAME."""
+    library, _, model = name.partition(":")
+    if library == "timm":
+        import timm
+
+        return timm.create_model(model, in_chans=channels, num_classes=num_classes)
+    from torchvision import models
+
+    return models.get_model(model, weights=None, num_classes=num_classes)
 
 
 def last_linear(network: nn.Module) -> str:

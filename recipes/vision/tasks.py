@@ -11,17 +11,15 @@ from recipes.core.result import Result
 from recipes.core.task import Task
 from recipes.datasets.images import open_images
 from recipes.datasets.scenes import VOID, Boxes, Masks, open_boxes, open_masks
-from recipes.vision.backbones import Features, open_backbone
-from recipes.vision.classification.models import named_model
+from recipes.vision.backbones import Classifier, Features, open_backbone, open_whole
 from recipes.vision.classification.using import Classification
 from recipes.vision.detection.boxes import shift_and_zoom
 from recipes.vision.detection.features import conv_block
 from recipes.vision.detection.scoring import commonest_places, mean_average_precision, truths
 from recipes.vision.detection.task import CenterNet, center_loss
 from recipes.vision.detection.using import Detection
-from recipes.vision.few_labels import SCENES, first, nearest_in_pixels, other_digits
+from recipes.vision.few_labels import SCENES, first, nearest_classes, other_digits
 from recipes.vision.photos import recolor
-from recipes.vision.pretrained import as_scale, last_linear, load_pretrained
 from recipes.vision.segmentation.photos import SummedMaps, augment
 from recipes.vision.segmentation.scoring import commonest_class, predict_masks, scores
 from recipes.vision.segmentation.task import dice_loss
@@ -43,44 +41,14 @@ def open_task(options: Any) -> tuple[Any, Any]:
     return (first(parts[0], 0, SCENES), parts[1]) if data is None else parts
 
 
-class Whole(nn.Module):
-    """A classifier's features before its last linear layer, as one map of a single cell, [(N, width, 1, 1)]."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        name = last_linear(network)
-        head: Any = network.get_submodule(name)
-        network.set_submodule(name, nn.Identity())
-        self.network, self.width = network, head.in_features
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return [self.network(images)[:, :, None, None]]
-
-
 def backbone_for(task: str, name: str, weights: str | None) -> Features:
     """timm:NAME or torchvision:NAME without its head: to classify, all of it; for other tasks, its maps of features.
 
     The weights are as `load_pretrained` takes them; None are random ones.
     """
-    if task != "classification":
-        return open_backbone(name, weights, strides=(8, 16, 32) if task == "detection" else (4, 8, 16, 32))
-    network, scale = named_model(name, 3, 1000), as_scale([0.0] * 3, [1.0] * 3)
-    if weights is not None:
-        network, scale = load_pretrained(name, weights)
-    maps = Whole(network)
-    return Features(maps, [maps.width], [1], mean=scale["mean"], std=scale["std"], pretrained=weights is not None)
-
-
-class Classifier(nn.Module):
-    """Pictures (N, 1 or 3, H, W) to logits (N, num_classes), from the maxima of the backbone's coarsest map."""
-
-    def __init__(self, backbone: Features, num_classes: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head: nn.Module = nn.Linear(backbone.channels[-1], num_classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.backbone(images.expand(-1, 3, -1, -1))[-1].amax(dim=(2, 3)))
+    if task == "classification":
+        return open_whole(name, weights)
+    return open_backbone(name, weights, strides=(8, 16, 32) if task == "detection" else (4, 8, 16, 32))
 
 
 class Neck(SummedMaps):
@@ -137,9 +105,14 @@ def score(model: nn.Module, dataset: Any, device: torch.device) -> dict[str, flo
         return mean_average_precision(predict(model, dataset, device, batch_size=32), truths(dataset))
     if isinstance(dataset, Masks):
         return scores(predict_masks(model, dataset, device), dataset.masks, len(dataset.classes))
-    right = torch.stack(predict(model, dataset, device, 64)).argmax(dim=1) == dataset.labels.cpu()
-    recalls = [right[dataset.labels.cpu() == label].double().mean() for label in dataset.labels.cpu().unique()]
-    return {"accuracy": right.double().mean().item(), "balanced_accuracy": torch.stack(recalls).mean().item()}
+    return accuracies(torch.stack(predict(model, dataset, device, 64)).argmax(dim=1), dataset.labels.cpu())
+
+
+def accuracies(found: Tensor, labels: Tensor) -> dict[str, float]:
+    """The mean over classes, which counts rare ones as much as others, and the share of all pictures."""
+    right = (found == labels).double()
+    recalls = [right[labels == label].mean() for label in labels.unique()]
+    return {"balanced_accuracy": torch.stack(recalls).mean().item(), "accuracy": right.mean().item()}
 
 
 def plain_method(backbone: Features, train_set: Any, test_set: Any, device: torch.device) -> dict[str, float]:
@@ -152,9 +125,8 @@ def plain_method(backbone: Features, train_set: Any, test_set: Any, device: torc
     headless = Classifier(backbone, 1).to(device).to(memory_format=torch.channels_last)
     headless.head = nn.Identity()
     x, y = (torch.stack(predict(headless, part, device, 64)).double() for part in (train_set, test_set))
-    found = ridge(x, train_set.labels.cpu(), y)
-    share = (found == test_set.labels.cpu()).double().mean().item()
-    return {"accuracy": max(share, nearest_in_pixels(train_set, test_set)["accuracy"])}
+    found = ridge(x, train_set.labels.cpu(), y), nearest_classes(train_set, test_set)
+    return max((accuracies(one, test_set.labels.cpu()) for one in found), key=lambda one: one["balanced_accuracy"])
 
 
 def ridge(values: Tensor, labels: Tensor, others: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recipes.core.errors import InputError
 from recipes.vision.backbones import KeepsStatistics, two_rates
-from recipes.vision.pretrained import read_weights
+from recipes.vision.networks import read_weights
 
 KINDS = {"detection": "detector", "segmentation": "segmenter"}
 

@@ -35,12 +35,11 @@ from recipes.core.frame import Claim, Loop, Options, Result, batches, hold_out, 
 from recipes.core.measure import macs, parameter_count
 from recipes.datasets.images import ImageFiles, Images, open_images
 from recipes.datasets.loading import few_of_each
-from recipes.vision.classification.models import GrayToColor, named_model
 from recipes.vision.classification.scoring import evaluate
 from recipes.vision.classification.task import SmallCNN
 from recipes.vision.classification.using import Classification
 from recipes.vision.few_labels import nearest_in_pixels, shrunk
-from recipes.vision.pretrained import last_linear, load_pretrained
+from recipes.vision.networks import GrayToColor, last_linear, load_pretrained, named_model
 
 LOOPS = (0, 6, 8, 9)  # digits that close a loop
 PHOTOS = "timm:tf_efficientnet_lite0"

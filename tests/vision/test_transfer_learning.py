@@ -13,10 +13,9 @@ from torch import nn
 import recipes
 from recipes.core.errors import InputError
 from recipes.datasets.images import open_images
-from recipes.vision.classification.models import named_model
 from recipes.vision.classification.scoring import evaluate
 from recipes.vision.classification.task import SmallCNN
-from recipes.vision.pretrained import LITE0, last_linear, load_pretrained, network_from_file
+from recipes.vision.networks import LITE0, last_linear, load_pretrained, named_model, network_from_file
 from recipes.vision.transfer_learning import (
     PHOTOS,
     Transfer,
@@ -112,7 +111,7 @@ def test_weights_are_read_by_another_process_to_the_bit(tmp_path: Path) -> None:
     script = (
         "import sys\nimport torch\nfrom pathlib import Path\n"
         "from safetensors.torch import load_file, save_file\n"
-        "from recipes.vision.pretrained import network_from_file\n"
+        "from recipes.vision.networks import network_from_file\n"
         "torch.set_num_threads(1)\n"
         "network = network_from_file('timm:resnet18', Path(sys.argv[1])).eval()\n"  # both name its layers alike
         "save_file({'answer': network(load_file('images.safetensors')['images']).detach()}, 'answer.safetensors')\n"

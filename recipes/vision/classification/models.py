@@ -1,44 +1,43 @@
-"""Networks of timm and torchvision, by name."""
+"""Networks in the place of a recipe's own: timm's or torchvision's, random or trained before, or yours."""
 
-import difflib
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn import functional as F
 
-from recipes.core.errors import InputError
-from recipes.datasets.images import ImageFiles, Images
+from recipes.core.frame import InputError, Loop, Options, Result, batches, recipe
+from recipes.datasets.images import ImageFiles, Images, open_images
+from recipes.vision.backbones import Classifier, open_whole, parameter_groups
+from recipes.vision.classification.scoring import draw, evaluate, linear_classifier
+from recipes.vision.classification.using import Classification
+from recipes.vision.networks import named_model
 
 
-def named_model(name: str, channels: int, num_classes: int) -> nn.Module:
-    """The network of that name, with random weights.
-
-    Args:
-        name: "timm:NAME" or "torchvision:NAME".
-        channels: of the pictures, 1 or 3.
-        num_classes: of the last layer.
+def other_model(options: Any, data: Any) -> nn.Module | None:
+    """The network that the options name, for pictures and classes like these; None if it is the recipe's own.
 
     Raises:
-        InputError: there is no such network; names the nearest.
+        InputError: there is no such network, or weights of none that has any.
     """
-    library, _, model = name.partition(":")
-    if library == "timm":
-        import timm
+    if options.weights is not None:
+        return pretrained_model(options, data)
+    if not isinstance(options.model, str):
+        return own_model(options.model, data)
+    return None if options.model == "small_cnn" else named_model(options.model, data.shape[0], len(data.classes))
 
-        known = timm.list_models()
-        if model in known:
-            return timm.create_model(model, in_chans=channels, num_classes=num_classes)
-    elif library == "torchvision":
-        from torchvision import models
 
-        known = models.list_models(module=models)
-        if model in known:
-            network = models.get_model(model, weights=None, num_classes=num_classes)
-            return network if channels == 3 else nn.Sequential(GrayToColor(), network)
-    else:
-        raise InputError(f"option model: expected small_cnn, timm:NAME or torchvision:NAME, got {name!r}")
-    near = difflib.get_close_matches(model, known, n=1)
-    raise InputError(f"option model: {library} has no {model!r}" + (f", did you mean {near[0]}?" if near else ""))
+def pretrained_model(options: Any, data: Any) -> Classifier:
+    """The network of the options' weights under a new head; one that is opened again brings its own weights."""
+    if not isinstance(options.model, str) or ":" not in options.model:
+        raise InputError("option weights: expected them with a model, timm:NAME or torchvision:NAME")
+    if not isinstance(data, (Images, ImageFiles)):
+        return Classifier(open_whole(options.model), len(data.classes))
+    backbone = open_whole(options.model, options.weights)
+    if data.mean is not None and data.std is not None:  # pictures come on a scale of their own, not from 0 to 1
+        mean, std = data.mean.view(-1, 1, 1), data.std.view(-1, 1, 1)
+        backbone.mean, backbone.std = (backbone.mean - mean) / std, backbone.std / std
+    return Classifier(backbone, len(data.classes))
 
 
 def own_model(model: Any, data: Images | ImageFiles) -> nn.Module:
@@ -66,8 +65,40 @@ def own_model(model: Any, data: Images | ImageFiles) -> nn.Module:
     return model
 
 
-class GrayToColor(nn.Module):
-    """Repeats the one channel of gray pictures for a network that expects three."""
+@recipe(Options)
+def fine_tune(options: Any) -> Result:
+    """Trains a classifier from weights that were trained before, and measures it on held-out pictures."""
+    train_set, test_set = open_images(options.data, image_size=options.image_size, seed=options.seed)
+    model = pretrained_model(options, train_set).to(options.device)
+    optimizer = torch.optim.AdamW(parameter_groups(model, options.lr, share=0.01), weight_decay=0.05)
+    loop = Loop(
+        model,
+        optimizer,
+        batches(train_set, options),
+        options,
+        evaluate=lambda: evaluate(model, test_set, options.device),
+    )
+    for images, labels in loop:
+        loop.step(F.cross_entropy(loop.model(images), labels))
+    return Result(
+        metrics=evaluate(model, test_set, options.device),
+        baseline=linear_classifier(train_set, test_set),
+        baseline_name="linear classifier on pixels",
+        history=loop.history,
+        model=model,
+        train_set=train_set,
+        test_set=test_set,
+    )
 
-    def forward(self, images: Tensor) -> Tensor:
-        return images.expand(-1, 3, -1, -1)
+
+@fine_tune.figure
+def draw_fine_tuned(result: Result) -> Any:
+    return draw(result.model, result.test_set, next(result.model.parameters()).device, result.history)
+
+
+fine_tune.predicts(Classification, pretrained_model)
+
+
+def fine_tuning_of(options: Any) -> Any:
+    """What takes a recipe's place where its options name weights."""
+    return fine_tune if options.weights is not None else None

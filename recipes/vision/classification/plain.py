@@ -1,11 +1,14 @@
 """What copies get in place of longer parts of this task."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recipes.core.plain import Loop, Result, predict
 from recipes.datasets.plain.images_idx import Images
+from recipes.vision.plain import named_model
 
 
 def evaluate(model: nn.Module, dataset: Images, device: torch.device) -> dict[str, float]:
@@ -30,17 +33,8 @@ def shifted(images: Tensor) -> Tensor:
     return padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]].movedim(3, 1)
 
 
-def own_model(model: nn.Module, data: Images) -> nn.Module:
-    return model
-
-
-def named_model(name: str, channels: int, num_classes: int) -> nn.Module:
-    """A network with random weights: timm:NAME or torchvision:NAME."""
-    library, _, model = name.partition(":")
-    if library == "timm":
-        import timm
-
-        return timm.create_model(model, in_chans=channels, num_classes=num_classes)
-    from torchvision import models
-
-    return models.get_model(model, weights=None, num_classes=num_classes)
+def other_model(options: Any, data: Images) -> nn.Module | None:
+    """The network in the small one's place, if the options name one: yours, timm:NAME or torchvision:NAME."""
+    if not isinstance(options.model, str):
+        return options.model
+    return None if options.model == "small_cnn" else named_model(options.model, data.shape[0], len(data.classes))

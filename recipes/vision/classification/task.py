@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from recipes.core.frame import Claim, Loop, Options, Precision, Result, batches, main, option, recipe
 from recipes.datasets.images import ImageFiles, Images, open_images
 from recipes.vision.classification.averaging import Averaged
-from recipes.vision.classification.models import named_model, own_model
+from recipes.vision.classification.models import fine_tuning_of, other_model
 from recipes.vision.classification.scoring import draw, evaluate, linear_classifier, nearest_neighbor
 from recipes.vision.classification.using import Classification
 
@@ -33,6 +33,7 @@ from recipes.vision.classification.using import Classification
 @dataclass(kw_only=True)
 class ClassificationOptions(Options):
     model: Any = option("small_cnn", "small_cnn, timm:NAME, torchvision:NAME, or an nn.Module of yours")
+    weights: str | None = option(None, "to start a model by name from: pretrained, a file, or a name", copied=False)
     width: int = option(24, "channels of the small_cnn's first layer", least=1)
     image_size: int | None = option(
         None, "side in pixels that pictures are resized to; their own if not given", least=1
@@ -95,11 +96,7 @@ def early_peak(progress: float) -> float:
 
 def build(options: ClassificationOptions, data: Images | ImageFiles) -> nn.Module:
     """The network that the options name, for pictures and classes like these."""
-    if not isinstance(options.model, str):
-        return own_model(options.model, data)
-    if options.model == "small_cnn":
-        return SmallCNN(data.shape[0], len(data.classes), width=options.width)
-    return named_model(options.model, data.shape[0], len(data.classes))
+    return other_model(options, data) or SmallCNN(data.shape[0], len(data.classes), width=options.width)
 
 
 def train(
@@ -168,7 +165,7 @@ def figure(result: Result) -> Any:
     return draw(result.model, result.test_set, next(result.model.parameters()).device, result.history)
 
 
-run.predicts(Classification, build)
+run.predicts(Classification, build, fine_tuning_of)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ def open_pictures(options: DetectorOptions) -> tuple[Boxes, Boxes]:
     side = options.image_size or (320 if options.backbone else None)
     given: dict[str, Any] = {"seed": options.seed, "letterbox": True, "enlarged": side_for_small}
     train_set, test_set = open_boxes(options.data, image_size=side, **given)
+    options.few_steps = 0  # which are told here
     steps = options.steps or options.epochs * max(1, len(train_set) // options.batch_size)
     enough = max(ENOUGH, PER_CLASS * len(train_set.classes))
     if options.data is not None and steps < enough:

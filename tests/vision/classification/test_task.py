@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from recipes import using
 from recipes.core.errors import InputError
 from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
+from recipes.vision.backbones import IMAGENET
 from recipes.vision.classification.scoring import evaluate, majority
 from recipes.vision.classification.task import ClassificationOptions, SmallCNN, build, run, train
+from recipes.vision.networks import last_linear, named_model
 
 CPU = torch.device("cpu")
 NAME = "vision.classification"
@@ -151,6 +154,60 @@ def test_what_was_trained_is_used_with_the_same_answers(default_run: Callable[[s
     torch.testing.assert_close(found, shares, atol=1e-5, rtol=0)
     assert [answer["file"] for answer in answers] == [str(path) for path in pictures]
     assert [answer["class"] for answer in answers] == [result.test_set.classes[i] for i in shares.argmax(1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"), [("timm:test_resnet", 3), ("timm:test_resnet", 1), ("torchvision:resnet18", 3)]
+)
+def test_weights_of_a_file_are_fine_tuned_and_then_not_needed(name: str, channels: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network: Any = named_model(name, 3, 7).eval()
+    torch.save(network.state_dict(), tmp_path / "mine.pth")
+    images = torch.randint(256, (24, channels, 64, 64), dtype=torch.uint8)
+    images[::2] //= 2
+    pictures = Images(
+        images, torch.arange(24) % 2, ["dark", "light"], torch.full((channels,), 0.4), torch.full((channels,), 0.3)
+    )
+    given: dict[str, Any] = {"model": name, "weights": str(tmp_path / "mine.pth"), "batch_size": 8, "device": "cpu"}
+    model: Any = build(ClassificationOptions(**given), pictures).eval()
+    scale = IMAGENET if name.startswith("torchvision") else network.pretrained_cfg
+    mean, std = (torch.tensor(scale[key]).view(3, 1, 1) for key in ("mean", "std"))
+    network.set_submodule(last_linear(network), torch.nn.Identity())
+    with torch.no_grad():
+        expected = model.head(network((images[:4].expand(-1, 3, -1, -1) / 255 - mean) / std))
+        torch.testing.assert_close(model(pictures.__getitems__(range(4))[0]), expected, rtol=1e-4, atol=1e-4)
+
+    result = run(data=(pictures, pictures), epochs=2, out=str(tmp_path / "out"), **given)
+    assert result.history
+    assert result.claims == []
+    (tmp_path / "mine.pth").unlink()
+    answers = using.trained(tmp_path / "out", device="cpu")(list(images[:4]))
+    with torch.no_grad():
+        shares = result.model.eval()(result.test_set.__getitems__(range(4))[0]).softmax(1)
+    found = torch.tensor([list(answer["classes"].values()) for answer in answers])
+    torch.testing.assert_close(found, shares, atol=1e-4, rtol=0)
+
+
+def test_a_backbone_with_weights_learns_slowly_and_keeps_its_statistics(tmp_path: Path) -> None:
+    torch.save(named_model("torchvision:resnet18", 3, 7).state_dict(), tmp_path / "mine.pth")
+    pair = tuple(Squares(16, as_tensor=True) for _ in range(2))
+    given: dict[str, Any] = {
+        "model": "torchvision:resnet18",
+        "weights": str(tmp_path / "mine.pth"),
+        "image_size": 64,
+        "device": "cpu",
+    }
+    model: Any = run(data=pair, steps=1, batch_size=16, **given).model
+    before = torch.load(tmp_path / "mine.pth", weights_only=True)
+    for key, value in model.backbone.maps.network.state_dict().items():
+        assert torch.equal(value, before[key]) == ("running" in key or "num_batches" in key), key
+        assert (value - before[key]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("model", ["small_cnn", torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))])
+def test_weights_need_a_model_by_name(model: object) -> None:
+    with pytest.raises(InputError, match=r"^option weights: expected them with a model, timm:NAME or torchvision:NAME"):
+        run(model=model, weights="pretrained", device="cpu")
 
 
 class Squares(Dataset):

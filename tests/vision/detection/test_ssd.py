@@ -13,6 +13,7 @@ from recipes.datasets.scenes import Boxes, open_boxes
 from recipes.vision.detection import ssd
 from recipes.vision.detection.boxes import box_iou
 from recipes.vision.detection.scoring import evaluate, truths
+from recipes.vision.few_labels import first
 
 CPU = torch.device("cpu")
 NAME = "vision.detection.ssd"
@@ -48,6 +49,16 @@ def test_matching_and_loss_equal_torchvision(scenes: tuple[Boxes, Boxes]) -> Non
     )
     ours = ssd.ssd_loss(logits, codes, targets, model.defaults)
     torch.testing.assert_close(ours, losses["classification"] + losses["bbox_regression"])
+
+
+def test_a_backbone_whose_convolutions_do_not_pad() -> None:
+    options = ssd.SSDOptions(backbone="torchvision:inception_v3", image_size=96, steps=1, batch_size=2, device=CPU)
+    train_set = first(open_boxes(image_size=96)[0], 0, 2)
+    model = ssd.build(options, train_set)
+    before = [one.detach().clone() for one in model.parameters()]
+    loop = ssd.train(model, train_set, options)
+    assert loop.steps == 1
+    assert not any(torch.equal(one, other) for one, other in zip(model.parameters(), before, strict=True))
 
 
 @pytest.mark.parametrize("mining", ["hard", "random", "all"])
