@@ -217,8 +217,8 @@ def claims(run: Any) -> Iterator[Claim]:
     yield Claim("it beats counts of n-grams of both texts", result["loss"], "<", result.baseline["loss"], margin=0.1)
     share = result.rows[1]["trained"] / full.rows[1]["trained"]
     yield Claim("share of the numbers that are trained", share, "<", 0.06, kind="fact")
-    text = "at most a tenth worse on the new text than full fine-tuning"
-    yield Claim(text, result["loss"], "<", 1.1 * full["loss"], margin=0.005)
+    text = "at most 2 % worse on the new text than full fine-tuning"
+    yield Claim(text, result["loss"], "<", 1.02 * full["loss"], margin=0.005)
     yield Claim("it learns more than a model that starts anew", result["loss"], "<", anew["loss"], margin=0.05)
     text = "but with the change in place it forgets more of the old text than full fine-tuning"
     yield Claim(text, result["old_text_loss"], ">", full["old_text_loss"], margin=0.1)

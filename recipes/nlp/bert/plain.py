@@ -227,13 +227,13 @@ class EncodedQuestions:
 def encode_questions(part: Questions, subwords: Subwords, max_pieces: int, known: Any, config: Any, **more: Any) -> Any:
     """The questions as pieces. What is too long is cut: the question to a half, the paragraph at its end."""
     begin, end = subwords.tokenizer.cls_token_id, subwords.tokenizer.sep_token_id
+    between = [end] * max(1, subwords.tokenizer.num_special_tokens_to_add(pair=True) - 2)  # RoBERTa has two
     encoded = EncodedQuestions(part, subwords, known, config)
     for question, context, ((text, start), *_) in zip(part.questions, part.contexts, part.answers, strict=True):
         asked = read_pieces(question, subwords, known)[: max_pieces // 2]
-        read = read_pieces(context, subwords, known)[: max_pieces - len(asked) - 3]
-        words, before = {word for _, word, _, _ in asked}, len(asked) + 2
-        numbers = [begin, *(one[0] for one in asked), end, *(one[0] for one in read), end]
-        encoded.ids.append(torch.tensor(numbers))
+        words, before = {word for _, word, _, _ in asked}, 1 + len(asked) + len(between)
+        read = read_pieces(context, subwords, known)[: max_pieces - before - 1]
+        encoded.ids.append(torch.tensor([begin, *(one[0] for one in asked), *between, *(one[0] for one in read), end]))
         encoded.places.append(torch.tensor([0] * before + [1 + (one[1] in words) for one in read] + [0]))
         stop = start + len(text.rstrip())
         covered = [before + index for index, (_, _, a, b) in enumerate(read) if a < stop and b > start]

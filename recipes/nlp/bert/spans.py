@@ -102,17 +102,21 @@ class EncodedQuestions:
         return self.__getitems__(range(len(self)))
 
     def answered(self, logits: Sequence[Tensor], longest: int = 30) -> list[str]:
-        """The text of the best span of each question, of so many pieces at most, the best of all its windows.
+        """The text of the best span of each question, of so many pieces at most, the best of all its windows."""
+        return [best[0][0] for best in self.ranked(logits, 1, longest)]
+
+    def ranked(self, logits: Sequence[Tensor], count: int, longest: int = 30) -> list[list[tuple[str, float]]]:
+        """The texts of the best spans of each question, and what each is worth, best first.
 
         Where there are questions without an answer, a span is worth its logits less those of [CLS] in its window; a
         question whose spans are all worth less than nothing has the empty answer.
 
         Args:
             logits: (pieces or more, 2) of each window.
+            count: texts for a question, at most.
             longest: pieces in a span.
         """
-        answers = [""] * len(self.part)
-        highest = [0.0 if self.unanswered else -math.inf] * len(self.part)
+        found: list[dict[str, float]] = [{"": 0.0} if self.unanswered else {} for _ in range(len(self.part))]
         for owner, letters, scores in zip(self.owners, self.letters, logits, strict=True):
             start, end = scores[: len(letters)].float().unbind(dim=1)
             pairs = start[:, None] + end  # (first, last)
@@ -120,11 +124,12 @@ class EncodedQuestions:
                 pairs = pairs - pairs[0, 0]
             allowed = torch.ones_like(pairs).triu().tril(longest - 1).bool()  # no end before its start
             allowed[0] = False  # [CLS] is no answer
-            pairs = pairs.masked_fill(~allowed, -1e9)
-            if pairs.max() > highest[owner]:
-                highest[owner], (first, last) = float(pairs.max()), divmod(int(pairs.argmax()), len(letters))
-                answers[owner] = self.part.contexts[owner][letters[first][0] : letters[last][1]]
-        return answers
+            best = pairs.masked_fill(~allowed, -1e9).flatten().topk(min(count, int(allowed.sum())))
+            for value, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+                first, last = divmod(place, len(letters))
+                text = self.part.contexts[owner][letters[first][0] : letters[last][1]]
+                found[owner][text] = max(value, found[owner].get(text, -math.inf))
+        return [sorted(texts.items(), key=lambda pair: -pair[1])[:count] for texts in found]
 
 
 def encode_questions(
@@ -142,6 +147,7 @@ def encode_questions(
     With `to_learn` windows that teach nothing are left out.
     """
     begin, end = subwords.tokenizer.cls_token_id, subwords.tokenizer.sep_token_id
+    between = [end] * max(1, subwords.tokenizer.num_special_tokens_to_add(pair=True) - 2)  # RoBERTa has two
     encoded = EncodedQuestions([], [], [], [], [], subwords.pad, part, subwords, known, config or {}, unanswered)
     nowhere = [0, 0] if unanswered else [-100, -100]
     whole: dict[str, list[Piece]] = {}  # many questions share a paragraph
@@ -149,11 +155,11 @@ def encode_questions(
         if context not in whole:
             whole = {context: read_pieces(context, subwords, known)}
         asked = read_pieces(question, subwords, known)[: max_pieces // 2]
-        words, before = {piece.word for piece in asked}, [QUESTION] * (len(asked) + 2)
+        words, before = {piece.word for piece in asked}, [QUESTION] * (1 + len(asked) + len(between))
         text, start = answers[0] if answers else ("", 0)
         stop = start + len(text.rstrip())
-        for told in windows(whole[context], max_pieces - len(asked) - 3):
-            numbers = [begin, *(piece.number for piece in asked), end, *(piece.number for piece in told), end]
+        for told in windows(whole[context], max_pieces - len(before) - 1):
+            numbers = [begin, *(piece.number for piece in asked), *between, *(piece.number for piece in told), end]
             places = [*before, *(MATCH if piece.word in words else PARAGRAPH for piece in told), QUESTION]
             covered = [index for index, piece in enumerate(told) if piece.start < stop and piece.end > start]
             there = bool(covered) and told[0].start <= start and told[-1].end >= stop

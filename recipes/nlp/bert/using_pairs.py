@@ -94,8 +94,12 @@ class QuestionAnswering(TextPairs):
     def predict(self, model: nn.Module, items: Sequence[tuple[str, str]], device: torch.device) -> list[dict[str, Any]]:
         read = self.encoded(items)
         logits = model(tuple(one.to(device) for one in read.all()[0])).cpu()  # (windows, pieces, 2)
-        found = zip(items, read.answered(list(logits)), strict=True)
-        return [{"question": question, "answer": answer} for (question, _), answer in found]
+        answers = []
+        for (question, _), ranked in zip(items, read.ranked(list(logits), 20), strict=True):
+            shares = torch.tensor([value for _, value in ranked]).softmax(dim=0).tolist()
+            scored = [{"answer": text, "score": share} for (text, _), share in zip(ranked, shares, strict=True)]
+            answers.append({"question": question} | scored[0] | {"others": scored[1:5]})
+        return answers
 
     def to_export(self, model: nn.Module) -> nn.Module:
         return TwoInputs(model)

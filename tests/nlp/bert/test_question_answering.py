@@ -255,6 +255,36 @@ def test_kinds_of_questions() -> None:
     assert with_rivals(part) == [0, 1]
 
 
+def test_the_likeliest_answers_come_first_and_their_windows_are_compared() -> None:
+    _, dataset = build(toy())
+    outside = [(places == QUESTION)[:, None] for places in dataset.places]
+    logits = [torch.randn(len(one), 2).masked_fill(one, -99) for one in outside]
+    ranked = dataset.ranked(logits, 4)
+    assert [answers[0][0] for answers in ranked] == dataset.answered(logits)
+    for answers in ranked:
+        values = [value for _, value in answers]
+        assert 1 < len({text for text, _ in answers}) == len(answers) <= 4
+        assert values == sorted(values, reverse=True)
+    inside = [start for start, (first, last) in enumerate(dataset.letters[0]) if last > first]
+    best = torch.full((len(dataset.ids[0]), 2), -9.0)
+    best[inside[0], 0] = best[inside[0], 1] = 5.0
+    text, value = dataset.ranked([best, *logits[1:]], 2)[0][0]
+    assert (text, value) == (NAMES[0], 10.0)
+
+
+def test_as_many_ends_stand_between_the_texts_as_the_model_was_trained_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = toy()
+    _, dataset = build(part)
+    tokenizer = dataset.vocabulary.tokenizer
+    monkeypatch.setattr(type(tokenizer), "num_special_tokens_to_add", lambda self, pair: 4)  # as RoBERTa's
+    doubled = encode_questions(part, dataset.vocabulary, 32, dataset.known)
+    end = tokenizer.sep_token_id
+    for ids, more, span, moved in zip(dataset.ids, doubled.ids, dataset.spans, doubled.spans, strict=True):
+        first = ids.tolist().index(end)
+        assert more.tolist() == [*ids.tolist()[:first], end, *ids.tolist()[first:]]
+        assert moved.tolist() == (span + 1).tolist()
+
+
 @pytest.mark.parametrize("option", ["max_pieces", "orders", "min_freq"])
 def test_options_that_cannot_be(option: str) -> None:
     with pytest.raises(InputError, match=f"option {option}"):
