@@ -16,7 +16,7 @@ from recipes.core.checkpoints import (
     set_random_state,
 )
 from recipes.core.device import rank_and_world
-from recipes.core.errors import InputError
+from recipes.core.errors import InputError, tell
 from recipes.core.evaluation import map_tensors
 from recipes.core.interrupts import interrupts_noted
 from recipes.core.options import Options
@@ -99,6 +99,9 @@ class Loop:
         steps_an_epoch = -(-len(batches) // options.accumulate)
         self.epochs = -(-options.steps // steps_an_epoch) if options.steps else options.epochs
         self.total = options.steps or options.epochs * steps_an_epoch
+        if options.data is not None and options.steps is None and self.total < options.few_steps:
+            enough = 3 * options.few_steps
+            tell(f"{self.total} steps on own data are few: --steps {enough}, or more epochs, would teach it more")
 
         self.engine = spread(model, optimizer, sharded=options.shard, device=self.device)
         self.model: Callable[..., Any] = torch.compile(self.engine) if options.compile else self.engine

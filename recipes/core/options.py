@@ -62,6 +62,7 @@ class Options:
     save_every: int | None = option(None, "also save after every so many optimizer steps", least=1)
     override: bool = option(False, "resume even where options differ from those the training was started with")
 
+    few_steps = 100  # no option: of own data, fewer are told
     variant: str = field(default="", init=False, repr=False)  # what a claim changed, in words; names its checkpoint
 
     def __post_init__(self) -> None:
