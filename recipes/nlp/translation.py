@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recipes.core.frame import Claim, InputError, Loop, Options, Result, batches_by_length, main, option, recipe
-from recipes.nlp.sentence_pairs import END, START, EncodedPairs, draw, open_encoded_pairs, score, word_by_word
+from recipes.nlp.sentence_pairs import END, START, EncodedPairs, draw, open_encoded_pairs, plain_scores, score
 from recipes.nlp.text_classification.encoding import PAD, UNKNOWN
 from recipes.nlp.translating import Translation
 
@@ -208,8 +208,8 @@ def run(options: TranslationOptions) -> Result:
     loop = train(model, train_set, options)
     return Result(
         metrics=score(translate(model, test_set, options.device, options.beam)[0], test_set),
-        baseline=score(word_by_word(*words), words[1]),
-        baseline_name="word by word",
+        baseline=plain_scores(*words),
+        baseline_name="the better of word by word and the nearest train sentence's translation",
         bars={"bleu": 65},
         history=loop.history,
         model=model,

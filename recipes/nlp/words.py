@@ -3,7 +3,7 @@
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import count
+from itertools import count, pairwise
 
 import torch
 from torch import Tensor
@@ -66,3 +66,20 @@ def renumber_(numbers: Tensor, table: Tensor) -> None:
     """Replaces each number by the one that `table` has for it."""
     for block in numbers.split(AT_A_TIME):
         block.copy_(table[block.long()])
+
+
+def nearest(train: Sequence[Tensor], test: Sequence[Tensor]) -> list[int]:
+    """For each of the test texts the place of the train text nearest to it, by TF-IDF of words and pairs of them.
+
+    Args:
+        train, test: the numbers of each text's words.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(analyzer=lambda ids: [*zip(ids), *pairwise(ids)])
+    known = vectorizer.fit_transform([ids.tolist() for ids in train]).T
+    found: list[int] = []
+    for start in range(0, len(test), 100):
+        likeness = vectorizer.transform([ids.tolist() for ids in test[start : start + 100]]) @ known
+        found += likeness.toarray().argmax(axis=1).tolist()
+    return found
