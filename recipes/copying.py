@@ -227,6 +227,7 @@ FORMATS = {
     "sequences": "otb",
     "speech": "wav",
     "texts": "csv",
+    "several_labels": "csv",
     "tagged_words": "conll",
 }
 FORMATS |= {"running_text": "txt", "sentence_scores": "tsv", "questions": "squad", "parallel": "tsv"}

@@ -38,6 +38,7 @@ SHORT, MOST_SAME = 32, 1000  # characters of a field that may well be a label, a
 LOOKED_AT = 1000  # lines by which the format of a file is told
 LABELED_LINE = re.compile(r"(?:__label__(\S+)|([A-Za-z_]\w*):\S+)\s+(\S.*)")  # fastText's, and `NUM:date When …`
 
+JOINT = "\x1f"  # between the labels of a row
 MORE_LABELS = re.compile(r"^(?:__label__\S+\s+)+")
 
 
@@ -50,6 +51,7 @@ class Table:
         header: names of the columns, if the file tells them.
         columns: the fields of each.
         numbers: of the lines where the rows begin.
+        several: whether a row may have several labels; those of a list are joined by `JOINT`.
     """
 
     source: str
@@ -57,6 +59,7 @@ class Table:
     columns: list[list[str]] = field(default_factory=list)
     numbers: "array[int]" = field(default_factory=lambda: array("q"))
     same: dict[str, str] = field(default_factory=dict, repr=False)  # short fields
+    several: bool = False
 
     def add(self, number: int, row: list[str]) -> None:
         """Adds a row; short fields such as labels, which come again and again, are held once."""
@@ -78,7 +81,7 @@ class Texts:
 
     Attributes:
         texts: N strings.
-        labels: (N,) indices into `classes`.
+        labels: (N,) indices into `classes`, or (N, classes) of 0 and 1 where a text may have several.
         classes: names, sorted.
     """
 
@@ -89,8 +92,9 @@ class Texts:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def __getitem__(self, index: int) -> tuple[str, int]:
-        return self.texts[index], int(self.labels[index])
+    def __getitem__(self, index: int) -> tuple[str, Any]:
+        label = self.labels[index]
+        return self.texts[index], label if label.ndim else int(label)
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[list[str], Tensor]:
         return [self.texts[index] for index in indices], self.labels[list(indices)]
@@ -175,7 +179,7 @@ def open_texts(
     return split(build(parts["train"]), seed, source)
 
 
-def read_parts(folder: Path, read: Callable[[Path, Samples | None], Samples]) -> dict[str, Samples]:
+def read_parts(folder: Path, read: Callable[[Path, Any], Any]) -> dict[str, Any]:
     """The parts of a folder; the test part is the first that has labels, and without a header it is as the train's."""
     files = files_in(folder, ENDINGS)
     found = {part: part_files(folder, files, part, f"a file {part}.csv, .tsv, .jsonl, .json or .txt") for part in PARTS}
@@ -206,12 +210,12 @@ def texts_of(pair: tuple[Any, Any]) -> tuple[Texts, Texts]:
 
 
 def split(whole: Texts, seed: int, source: str) -> tuple[Texts, Texts]:
-    """Splits 80 to 20, each class alike; all copies of a text go where its first one goes."""
+    """Splits 80 to 20, each class alike where a text has one; all copies of a text go where its first one goes."""
     first: dict[str, int] = {}
     for index, text in enumerate(whole.texts):
         first.setdefault(text, index)
     originals = torch.tensor(list(first.values()))
-    _, drawn = holdout(whole.labels[originals], 0.2, seed)
+    _, drawn = holdout(whole.labels[originals] if whole.labels.ndim == 1 else originals * 0, 0.2, seed)
     test = {whole.texts[index] for index in originals[drawn].tolist()}
     sides: tuple[list[int], list[int]] = ([], [])
     for index, text in enumerate(whole.texts):
@@ -222,7 +226,7 @@ def split(whole: Texts, seed: int, source: str) -> tuple[Texts, Texts]:
     return train_part, test_part
 
 
-def read_table(path: Path, encoding: str = "utf-8") -> Table:
+def read_table(path: Path, encoding: str = "utf-8", *, several: bool = False) -> Table:
     """The rows of a file: JSON, labeled lines, tabs (never quoted) or commas (quoted as in CSV)."""
     lines = lines_of(path, "row", encoding)
     seen = list(itertools.islice(lines, LOOKED_AT))
@@ -233,14 +237,15 @@ def read_table(path: Path, encoding: str = "utf-8") -> Table:
         raise InputError(f"{path}: the file is empty; expected texts with labels")
     lines, ending = itertools.chain(seen, lines), path.suffix.lower()
     if ending.startswith(".json"):
-        return json_array(path, encoding) if shown[0].lstrip()[0] == "[" else json_lines(path, lines)
+        table = Table(str(path), several=several)
+        return json_array(table, path, encoding) if shown[0].lstrip()[0] == "[" else json_lines(table, lines)
 
     def most(test: Callable[[str], object]) -> bool:  # not all, so that the one row that is damaged is found
         return sum(bool(test(line)) for line in shown) >= 0.9 * len(shown)
 
     if ending not in (".csv", ".tsv") and most(LABELED_LINE.fullmatch):
-        return labeled_lines(path, lines)
-    table = Table(str(path))
+        return labeled_lines(Table(str(path), ["label", "text"], several=several), lines)
+    table = Table(str(path), several=several)
     if ending == ".tsv" or (ending != ".csv" and most(lambda line: "\t" in line)):
         # Quotes in a tab-separated file are part of the text: texts carry stray ones.
         for number, line in enumerate(lines, 1):
@@ -264,40 +269,40 @@ def without_header(table: Table) -> Table:
     if len(table.numbers) == 1:
         raise InputError(f"{table.source}: no row below the header; expected texts with labels")
     names = [column.pop(0).strip() for column in table.columns]
-    return Table(table.source, names, table.columns, table.numbers[1:])
+    return Table(table.source, names, table.columns, table.numbers[1:], several=table.several)
 
 
-def labeled_lines(path: Path, lines: Iterator[str]) -> Table:
+def labeled_lines(table: Table, lines: Iterator[str]) -> Table:
     """Lines such as `NUM:date When was …`, whose label is NUM, or fastText's `__label__NUM When was …`."""
-    table, several = Table(str(path), ["label", "text"]), 0
+    more = 0
     for number, line in enumerate(lines, 1):
         if line.strip():
             found = LABELED_LINE.fullmatch(line)
             if not found:
-                raise InputError(f"{path}, row {number}: expected a label and a text, as LABEL:detail text")
-            text = found[3]
-            if found[1]:
-                text = MORE_LABELS.sub("", text)
-                several += text != found[3]
-            table.add(number, [found[1] or found[2], text])
-    if several:
-        tell(f"{path}: {several} rows have several labels: the first is taken")
+                raise InputError(f"{table.source}, row {number}: expected a label and a text, as LABEL:detail text")
+            label, text = found[1] or found[2], found[3]
+            if found[1] and (others := MORE_LABELS.match(text)):
+                text, more = text[others.end() :], more + 1
+                if table.several:
+                    label = JOINT.join([label, *(one.removeprefix("__label__") for one in others[0].split())])
+            table.add(number, [label, text])
+    if more and not table.several:
+        tell(f"{table.source}: {more} rows have several labels: the first is taken")
     return table
 
 
-def json_lines(path: Path, lines: Iterator[str]) -> Table:
+def json_lines(table: Table, lines: Iterator[str]) -> Table:
     """The columns are those of the first object; what is neither string nor number is left empty."""
-    table = Table(str(path))
     for number, line in enumerate(lines, 1):
         if line.strip():
-            entry = json_value(line, f'{path}, row {number}: expected {{"text": …, "label": …}}')
+            entry = json_value(line, f'{table.source}, row {number}: expected {{"text": …, "label": …}}')
             add_object(table, number, entry)
     return table
 
 
-def json_array(path: Path, encoding: str) -> Table:
+def json_array(table: Table, path: Path, encoding: str) -> Table:
     """The same of one array of objects; its rows are counted."""
-    entries, table = json_value(file_text(path, "row", encoding), str(path)), Table(str(path))
+    entries = json_value(file_text(path, "row", encoding), str(path))
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: expected objects in the JSON array, found none")
     for number, entry in enumerate(entries, 1):
@@ -311,6 +316,8 @@ def add_object(table: Table, number: int, entry: Any) -> None:
         raise InputError(f'{where}: expected one JSON object, such as {{"text": …, "label": …}}')
     table.header = table.header or list(entry)
     values = [entry.get(name) for name in table.header]
+    if table.several:
+        values = [JOINT.join(map(str, value)) if isinstance(value, list) else value for value in values]
     kept = [str(value) if isinstance(value, str | int | float) else "" for value in values]
     table.add(number, [LONELY.sub("�", value) for value in kept])
 

@@ -96,7 +96,7 @@ class EncodedTexts:
     Attributes:
         texts: N strings.
         ids: N tensors (words,), indices into `vocabulary.words`.
-        labels: (N,) indices into `classes`.
+        labels: (N,) indices into `classes`, or (N, classes) of 0 and 1 where a text may have several.
         classes: names, sorted.
         vocabulary: of the train texts, shared by both parts.
         vectors: pretrained ones of words in the vocabulary, if there are any.
@@ -141,6 +141,15 @@ def open_words(options: TextOptions) -> tuple[EncodedTexts, EncodedTexts]:
         encoding=options.encoding,
         seed=options.seed,
     )
+    return as_numbers(parts, options)
+
+
+def as_numbers(parts: tuple[Texts, Texts], options: TextOptions) -> tuple[EncodedTexts, EncodedTexts]:
+    """The train and the test part as numbers, with the vocabulary of train.
+
+    Raises:
+        InputError: see `read_vectors`; or no word occurs `min_freq` times.
+    """
     words, numbers, lengths = numbered((text for part in parts for text in part.texts), tokenize)
     of_train, of_test = lengths.split([len(part) for part in parts])
     cut = int(of_train.sum())

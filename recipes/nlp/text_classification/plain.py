@@ -78,7 +78,11 @@ class EncodedTexts:
 def open_words(options: TextOptions) -> list[EncodedTexts]:
     """The train and the test part as numbers, with the vocabulary of train."""
     columns: dict[str, Any] = {"text_column": options.text_column, "label_column": options.label_column}
-    parts = open_texts(options.data, **columns, encoding=options.encoding)
+    return as_numbers(open_texts(options.data, **columns, encoding=options.encoding), options)
+
+
+def as_numbers(parts: Sequence[Any], options: TextOptions) -> list[EncodedTexts]:
+    """The train and the test part as numbers, with the vocabulary of train."""
     vocabulary = Vocabulary(parts[0].texts, min_freq=options.min_freq)
     vectors = read_vectors(options.vectors, vocabulary.words) if options.vectors else None
     return [EncodedTexts(part, options, vocabulary, vectors) for part in parts]
