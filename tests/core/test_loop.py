@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.core.errors import InputError
+from recipes.core.errors import InputError, tell
 from recipes.core.loading import as_is, batches
 from recipes.core.loop import Loop, one_cycle
 from recipes.core.options import Options
@@ -200,6 +200,24 @@ def test_steps_in_place_of_epochs() -> None:
     assert loop.steps == 8
     assert [row["epoch"] for row in loop.history] == [1, 2]
     assert loop.lr == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"data": "mine", "epochs": 3}, "18 steps on own data are few"),
+        ({"data": "mine", "epochs": 30}, ""),
+        ({"data": "mine", "steps": 5}, ""),  # as asked for
+        ({"epochs": 3}, ""),
+    ],
+)
+def test_few_steps_on_own_data_are_told(given: Any, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    tell.cache_clear()
+    model = network()
+    loop_over(model, torch.optim.SGD(model.parameters(), lr=0.1), **given)
+    told_now = capsys.readouterr().err
+    assert told in told_now
+    assert bool(told) == bool(told_now)
 
 
 def test_an_optimizer_whose_state_was_made_before_the_model_moved() -> None:

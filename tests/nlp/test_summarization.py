@@ -19,6 +19,7 @@ from recipes.datasets.parallel import Pairs, open_pairs
 from recipes.nlp import summarization
 from recipes.nlp.articles import (
     EncodedArticles,
+    best_plain,
     best_sentences,
     encode_articles,
     first_sentences,
@@ -144,6 +145,7 @@ def test_baselines_and_new_words() -> None:
     pairs = [("It rained. Anna Zorn came! So what?", "Zorn came with Yell"), ("下雨了。他来了。", "他来了")]
     dataset = encode(pairs, ["it rained"])
     assert first_sentences(dataset) == ["It rained.", "下雨了。"]
+    assert best_plain(dataset, dataset)["rouge_l"] == 1, "the nearest article is the same one"
     assert best_sentences(dataset) == ["Anna Zorn came!", "他来了。"]
     seen = encode([("Anna came", "with a 下雨 他来了")], ["a"])
     assert new_words_found(["zorn", ""], seen, dataset) == 0.5

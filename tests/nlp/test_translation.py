@@ -19,6 +19,7 @@ from recipes.nlp.sentence_pairs import (
     EncodedPairs,
     Language,
     open_encoded_pairs,
+    plain_scores,
     score,
     split_words,
     word_by_word,
@@ -143,6 +144,12 @@ def test_translations_come_in_the_order_of_their_sources() -> None:
 def test_word_by_word_pairs_what_stands_together() -> None:
     dataset = encode([("a b", "x y"), ("b c", "z y"), ("c a", "z x")])
     assert word_by_word(dataset, dataset) == ["x y", "y z", "z x"]
+
+
+def test_the_baseline_is_the_better_of_two_plain_methods() -> None:
+    dataset = encode([("a b c d e", "x y z u v"), ("c a", "z x")])
+    assert plain_scores(dataset, dataset)["bleu"] == pytest.approx(100), "the nearest train sentence is the same one"
+    assert score(word_by_word(dataset, dataset), dataset)["bleu"] < 100
 
 
 def test_bleu_of_known_pairs() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from recipes.datasets.texts import open_texts
 from recipes.nlp.text_classification.encoding import TOKEN, UNKNOWN, TextOptions, Vocabulary, open_words, tokenize
-from recipes.nlp.words import Rows, counted, numbered, renumber_
+from recipes.nlp.words import Rows, counted, nearest, numbered, renumber_
 
 
 @pytest.mark.parametrize("options", [{}, {"max_words": 7, "min_freq": 5}, {"data": "bundled:reviews_zh"}])
@@ -39,3 +39,10 @@ def test_numbers_in_one_tensor() -> None:
     assert [row.tolist() for row in rows] == [[7, 8], [UNKNOWN], [9, 7]]
     assert rows.lengths.tolist() == [2, 1, 2]
     assert numbered([], str.split)[1].tolist() == []
+
+
+def test_the_nearest_text_shares_rare_words_and_their_order() -> None:
+    train = [torch.tensor(ids) for ids in ([1, 2, 3], [1, 5, 6], [1, 6, 5])]
+    test = [torch.tensor(ids) for ids in ([1, 3], [5, 6, 9], [6, 5])]
+    assert nearest(train, test) == [0, 1, 2]
+    assert nearest(train, test * 100) == [0, 1, 2] * 100  # in parts
