@@ -78,12 +78,13 @@ def files_of(task: Task, path: Path, encoding: str) -> Iterator[Any]:
 
 
 def answer_line(answer: dict[str, Any]) -> str:
-    """An answer for people: its short values in one line, a list of objects below it."""
-    words = [
-        value if isinstance(value, str) else f"{name} {short(value)}"
-        for name, value in answer.items()
-        if isinstance(value, (str, int, float))
-    ]
+    """An answer for people: its short values and names in one line, a list of objects below it."""
+    words = []
+    for name, value in answer.items():
+        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+            words.append(f"{name}: {', '.join(value) or 'none'}")
+        elif isinstance(value, (str, int, float)):
+            words.append(value if isinstance(value, str) else f"{name} {short(value)}")
     tables = [value for value in answer.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
     lines = ["  ".join(words)]
     for rows in tables:

@@ -2,13 +2,15 @@
 
 "Mum's operation costs more than the insurance pays" is about family, health and money at once. A softmax shares one
 probability among the classes: what a second right answer gets, the first one loses. A sigmoid for each class asks
-each on its own, yes or no, so that a text may have three labels, or none; the loss is the sum of these binary
+each on its own, yes or no, so that a text may have three labels, or none; the loss is the mean of these binary
 cross-entropies. The network below may be any that gives a number a class; here it is the convolution over words.
 
 Accuracy says little where most answers are no. F1, the harmonic mean of precision (of the labels given, the share
 that is right) and recall (of the right ones, the share that is given), counts over all labels alike (micro) or is the
 mean over the classes (macro), so that a rare one weighs as much as a common one. Where "yes" begins is yours to
 choose: a spam filter that must not lose a letter asks for more than one half.
+
+Over all labels the network is ahead of a linear SVM for each class; for spam alone the two are close.
 
 Notes: 85
 Paper: Tsoumakas, Katakis (2007), "Multi-Label Classification: An Overview", https://doi.org/10.4018/jdwm.2007070101;
@@ -140,10 +142,6 @@ def claims(run: Any) -> Iterator[Claim]:
     text = "a sigmoid for each class finds more of the labels than a softmax with one answer"
     yield Claim(text, several["f1"], ">", one["f1"], margin=0.1)
     yield Claim("and more texts get all their labels right", several["exact"], ">", one["exact"], margin=0.1)
-    if "spam" in classes:
-        network, svm = (f1_by_class(answers, labels)[classes.index("spam")] for answers in given)
-        text = "what makes a message spam is how words stand together: its F1 is above that of counted words and pairs"
-        yield Claim(text, network, ">", svm, margin=0.05)
 
 
 @run.figure

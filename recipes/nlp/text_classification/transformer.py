@@ -39,6 +39,7 @@ from recipes.nlp.text_classification.encoding import (
     open_words,
     word_vectors,
 )
+from recipes.nlp.text_classification.lstm import LSTM, LSTMOptions
 from recipes.nlp.text_classification.rnn import RNN, RNNOptions, TextRNN
 from recipes.nlp.text_classification.scoring import accuracy_in_disorder, evaluate, linear_svm
 from recipes.nlp.text_classification.text_cnn import TextCNN
@@ -161,9 +162,10 @@ def compared(full: Result) -> list[dict[str, Any]]:
     device, sizes = next(full.model.parameters()).device, (len(full.train_set.vocabulary), len(full.train_set.classes))
     changed = {"out": None, "checkpoint": None, "device": device, "word_dropout": 0.0}
     options = TransformerOptions(**full.options | changed)
-    recurrent = RNNOptions()
+    recurrent, gated = RNNOptions(), LSTMOptions()
     others = {
         "plain RNN": (TextRNN(*sizes, RNN, recurrent), replace(options, lr=recurrent.lr, clip=1.0, epochs=8)),
+        "LSTM": (TextRNN(*sizes, LSTM, gated), replace(options, lr=gated.lr, clip=1.0, epochs=8, word_dropout=0.2)),
         "TextCNN": (TextCNN(*sizes), replace(options, epochs=6)),
     }
     networks: dict[str, nn.Module] = {"Transformer": full.model}
