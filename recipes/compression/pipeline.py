@@ -5,7 +5,7 @@ zero; those left are sorted into eight values a layer, which are trained on; wha
 between weights and the ranks of their values, symbols so uneven that Huffman's code takes a few bits for both.
 
 A file of that size would also hold a narrow network, trained for as long. In floating point it is far behind. With
-weights of eight bits, the better rival, it ends about a point behind, less than one training differs from the next.
+weights of eight bits, the better rival, it ends about a point behind, as much as one training differs from the next.
 What the chain does not save is time: zeros and shared values are multiplied like all others, and the narrow network is
 the fast one.
 
