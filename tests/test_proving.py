@@ -13,7 +13,7 @@ from recipes.catalog import find
 from recipes.copying import Source
 from recipes.core.claims import Claim
 from recipes.core.errors import InputError
-from recipes.proving import code_of, confirm, digest, hours, is_due, prove, room
+from recipes.proving import code_of, confirm, digest, hardware, hours, is_due, prove, room
 
 
 def test_it_writes_the_spread_the_claims_and_the_figure(tmp_path: Path) -> None:
@@ -69,10 +69,12 @@ def test_a_change_of_no_number_is_confirmed(tmp_path: Path, monkeypatch: pytest.
     name, missed = "vision.classification.lenet", ["accuracy"]
     path = tmp_path / f"{name}.json"
     kept = {"code": "of another day", "metrics": {"accuracy": {"mean": 0.5}}}
+    kept |= {"seconds": 9.0, "threads": 1, "hardware": hardware("cpu")}
     for short, wrong, held in ([], False, ["a claim"]), (["a bar"], False, []), ([], True, []), ([], False, []):
         path.write_text(json.dumps(kept))
         claim = Claim("a claim", 0.9, ">", 0.95 if wrong else 0.8, margin=0.02)
         result = SimpleNamespace(shortfalls=lambda short=short: short, claims=[claim])
+        vars(result).update(device="cpu", threads=1, seconds=3.01)
         null = {"missed": missed, "held": held}
         monkeypatch.setattr("recipes.catalog.load", lambda name, result=result: SimpleNamespace(run=lambda **_: result))
         monkeypatch.setattr("recipes.proving.null_run", lambda name, null=null: null)
@@ -80,6 +82,8 @@ def test_a_change_of_no_number_is_confirmed(tmp_path: Path, monkeypatch: pytest.
         assert bool(told) == bool(short or wrong or held)
         assert not wrong or told == ["does not hold: a claim: 0.9, expected > 0.95 + 0.02"]
         written = json.loads(path.read_text("utf-8"))
-        assert written == (kept if short or wrong or held else kept | {"code": code_of(name), "null": null})
+        assert written == (
+            kept if short or wrong or held else kept | {"code": code_of(name), "null": null, "seconds": 3.0}
+        )
     with pytest.raises(InputError, match="no such file; recipes prove"):
         confirm(name, tmp_path / "elsewhere")
