@@ -143,7 +143,7 @@ def find(name: str) -> Entry:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
         near += [other for other in known if other.rpartition(".")[2] == name]
-        hint = f", did you mean {near[-1]}?" if near else ""
+        hint = f", did you mean {near[-1]}?" if near else ";"
         raise InputError(f"unknown recipe {name!r}{hint} `recipes list` names them all")
     return known[name]
 

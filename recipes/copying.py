@@ -188,6 +188,7 @@ def lean(recipe: Source, parts: Sequence[Part], twins: "Twins") -> Gathered:
     trees = [ast.parse(part.text) for module in gathered.parts.values() for part in module]
     named = frozenset(one.attr for tree in trees for one in ast.walk(tree) if isinstance(one, ast.Attribute))
     gathered = gather(recipe, parts, twins, named)
+    twins.require_format(gathered)
     gathered.parts = {module: [without_options(part) for part in found] for module, found in gathered.parts.items()}
     return gathered
 
@@ -255,11 +256,26 @@ class Twins:
         return module if found.name in defined_in(module) else found.module
 
     def opener(self, kind: str) -> str:
-        folder = catalog.ROOT / "datasets" / "plain"
-        known = sorted(path.stem.removeprefix(f"{kind}_") for path in folder.glob(f"{kind}_*.py"))
+        """The module for data of this kind, in the format that is asked for if it has that one."""
+        return f"recipes.datasets.plain.{kind}_{self.format if self.format in formats_of(kind) else FORMATS[kind]}"
+
+    def require_format(self, gathered: Gathered) -> None:
+        """Raises InputError where nothing that opens data knows the format."""
+        known = sorted({format for kind in kinds_of(gathered) for format in formats_of(kind)})
         if self.format is not None and self.format not in known:
             raise InputError(f"option format: expected one of {', '.join(known) or 'none'}, got {self.format!r}")
-        return f"recipes.datasets.plain.{kind}_{self.format or FORMATS[kind]}"
+
+
+def formats_of(kind: str) -> list[str]:
+    """The formats that lean copies can open data of a kind in."""
+    folder = catalog.ROOT / "datasets" / "plain"
+    return sorted(path.stem.removeprefix(f"{kind}_") for path in folder.glob(f"{kind}_*.py"))
+
+
+def kinds_of(gathered: Gathered) -> list[str]:
+    """The kinds of data that a lean copy opens."""
+    modules = [module.rpartition(".")[2] for module in gathered.parts if ".datasets.plain." in module]
+    return [kind for kind in FORMATS if any(module.rpartition("_")[0] == kind for module in modules)]
 
 
 @cache
@@ -452,7 +468,7 @@ def stand_alone(name: str, *, full: bool = False, format: str | None = None) -> 
             parts = [replace(part, text=with_short_docstrings(part.text)) for part in parts]
         pieces.append(f"# {heading}\n\n\n" + joined(parts))
     pieces.append('if __name__ == "__main__":\n    main(run)')
-    data = data_names(gathered) if format in (None, *FORMATS.values()) else set()
+    data = data_names(gathered, format)
     return "\n\n\n".join(pieces) + "\n", data
 
 
@@ -503,9 +519,31 @@ def joined(parts: list[Part]) -> str:
     return text
 
 
-def data_names(gathered: Gathered) -> set[str]:
+def data_names(gathered: Gathered, format: str | None) -> set[str]:
+    """The bundled data that the copy reads: none if it opens another format than theirs."""
+    if format is not None and format not in [FORMATS[kind] for kind in kinds_of(gathered)]:
+        return set()
     texts = [part.text for parts in gathered.parts.values() for part in parts]
     return {name for text in texts for name in re.findall(r'\bbundled\("([\w-]+)"\)', text)}
+
+
+# Figures that compare what the claims have trained: a notebook that trains one model has none.
+FIGURES_OF_CLAIMS: set[str] = set()
+# What a figure looks at of a result; what only the claims fill stays empty.
+NOTEBOOK_RESULT = '''class Result(SimpleNamespace):
+    """What a run measured, and what it made; result["accuracy"] is one of its metrics."""
+
+    history, rows, runs = (), (), {}
+
+    def __getitem__(self, metric):
+        return self.metrics[metric]'''
+
+
+def for_notebook(frame: str) -> str:
+    """The frame of lean copies with results as figures take them, which know the options of their run."""
+    kept = re.sub(r"^Result = SimpleNamespace.*$", lambda _: NOTEBOOK_RESULT + "\n", frame, flags=re.M)
+    run = "result = body(options)\n"
+    return kept.replace(run, f"{run}            result.options, result.seed = vars(options), options.seed\n")
 
 
 def notebook(name: str, file_name: str, *, full: bool = False, format: str | None = None) -> tuple[str, set[str]]:
@@ -515,7 +553,10 @@ def notebook(name: str, file_name: str, *, full: bool = False, format: str | Non
     lesson = recipe.parts if full else [without_options(part) for part in lesson_parts(recipe)]
     figures = [] if full else [part for part in recipe.parts if part.text.startswith("@run.figure")]
     shown = with_helpers([replace(part, text=part.text.partition("\n")[2]) for part in figures], recipe)
-    wanted = [*lesson, *shown]
+    shown = [] if name in FIGURES_OF_CLAIMS else shown
+    measuring = [] if full else [part for part in with_helpers(lesson, recipe) if part not in lesson]
+    shown = [part for part in shown if part not in measuring]
+    wanted = [*lesson, *measuring, *shown]
     gathered = gather(recipe, wanted) if full else lean(recipe, wanted, Twins(format, families=False))
     title, body = entry.title, entry.docstring.partition("\n")[2]
     place = f"__doc__, __file__ = {title!r}, {file_name!r}  # which scripts have, and notebooks lack"
@@ -525,6 +566,7 @@ def notebook(name: str, file_name: str, *, full: bool = False, format: str | Non
         if module != recipe.name
     ]
     frame = "\n\n\n".join([f"{import_lines(with_type_checking(gathered.imports))}\n\n{place}", *helpers])
+    frame = frame if full else for_notebook(frame)
     cells: list[tuple[str, str]] = [("markdown", f"# {title}\n{body}\n\n{provenance(name, lean=not full)}")]
     cells += [
         ("markdown", "## What it stands on\n\nImports, the training loop, and what opens the data."),
@@ -534,6 +576,8 @@ def notebook(name: str, file_name: str, *, full: bool = False, format: str | Non
         if told := step_of(part):
             cells.append(("markdown", told))
         cells.append(("code", part.text))
+    if measuring:
+        cells.append(("code", joined(measuring)))
     cells += [("markdown", "## Run it"), ("code", "result = run()\nresult.metrics, result.baseline")]
     if shown:
         cells += [("markdown", "## Look at it"), ("code", joined(shown)), ("code", "figure(result)")]
@@ -545,7 +589,7 @@ def notebook(name: str, file_name: str, *, full: bool = False, format: str | Non
         "nbformat": 4,
         "nbformat_minor": 5,
     }
-    data = data_names(gathered) if format in (None, *FORMATS.values()) else set()
+    data = data_names(gathered, format)
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n", data
 
 

@@ -85,7 +85,9 @@ def answer_line(answer: dict[str, Any]) -> str:
             words.append(f"{name}: {', '.join(value) or 'none'}")
         elif isinstance(value, (str, int, float)):
             words.append(value if isinstance(value, str) else f"{name} {short(value)}")
-    tables = [value for value in answer.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    lists = [value for value in answer.values() if isinstance(value, list)]
+    tables = [one for value in lists for one in (value if value and isinstance(value[0], list) else [value])]
+    tables = [rows for rows in tables if rows and isinstance(rows[0], dict)]
     lines = ["  ".join(words)]
     for rows in tables:
         header = list(rows[0])

@@ -141,9 +141,9 @@ def as_mode(image: Image.Image, mode: str) -> Image.Image:
         image = Image.fromarray((values * (255 if values.max() <= 1 else 1)).clip(0, 255).astype(np.uint8))
     if image.mode == mode:
         return image
-    if image.mode in ("P", "PA"):
-        image = image.copy()
-        image.info.pop("transparency", None)  # colors as the palette has them; Pillow would warn
+    if image.has_transparency_data:  # on white, as viewers show it
+        whole = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole)
     return image.convert(mode)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.core.errors import InputError
+from recipes.core.errors import InputError, tell
 from recipes.core.files import own_path
 from recipes.core.loading import holdout
 from recipes.datasets.bundled import bundled
@@ -199,7 +199,7 @@ def recordings_of_pair(pair: tuple[Any, Any], rate: int, seconds: float) -> tupl
     labels: list[list[Any]] = [[], []]
     for found, part, dataset in zip(labels, PAIR_PARTS, pair, strict=True):
         for number, (wave_form, label) in enumerate(samples_of(dataset, part, "(waveform, label)")):
-            mixed = as_wave(wave_form, f"data: {part} sample {number}")[: round(rate * seconds)]
+            mixed = within(as_wave(wave_form, f"data: {part} sample {number}"), rate, seconds)
             waves.append((mixed * 2**15).round().clamp(-(2**15), 2**15 - 1).short())
             found.append(label)
     numbers, classes = numbered_labels(labels, class_names(pair))
@@ -327,7 +327,16 @@ def read_wav(path: Path, rate: int, seconds: float | None = None) -> Tensor:
         raise InputError(f"{path}: expected samples in -1 to 1, got up to {loudest:.3g}")
     mixed = values.view(-1, channels).mean(dim=1)  # (samples,)
     found = resample(mixed, own_rate, rate).round().clamp(-(2**15), 2**15 - 1).short()
-    return found if seconds is None else found[: max(1, round(rate * seconds))]
+    return found if seconds is None else within(found, rate, seconds)
+
+
+def within(wave: Tensor, rate: int, seconds: float) -> Tensor:
+    """The first seconds of a recording (samples,); it is told where sound is lost, a tenth of the energy or more."""
+    longest = max(1, round(rate * seconds))
+    energy = wave.double().square()
+    if energy[longest:].sum() > 0.1 * energy.sum():
+        tell(f"some recordings are longer than {seconds:g} seconds: what comes later is not heard")
+    return wave[:longest]
 
 
 def wav_chunks(path: Path) -> tuple[bytes, memoryview]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from recipes.core.errors import InputError
+from recipes.core.errors import InputError, tell
 from recipes.core.options import Options, option
 from recipes.datasets.texts import Texts, open_texts
 from recipes.datasets.word_vectors import WordVectors, read_vectors
@@ -151,6 +151,9 @@ def as_numbers(parts: tuple[Texts, Texts], options: TextOptions) -> tuple[Encode
         InputError: see `read_vectors`; or no word occurs `min_freq` times.
     """
     words, numbers, lengths = numbered((text for part in parts for text in part.texts), tokenize)
+    longer = int((lengths > options.max_words).sum())
+    if longer:
+        tell(f"{longer} of {len(lengths)} texts are longer than {options.max_words} words: the rest is not read")
     of_train, of_test = lengths.split([len(part) for part in parts])
     cut = int(of_train.sum())
     counts = counted(numbers[:cut], len(words))

@@ -20,7 +20,7 @@ def other_model(options: Any, data: Any) -> nn.Module | None:
     Raises:
         InputError: there is no such network, or weights of none that has any.
     """
-    if options.weights is not None:
+    if getattr(options, "weights", None) is not None:  # which copies do not have
         return pretrained_model(options, data)
     if not isinstance(options.model, str):
         return own_model(options.model, data)

@@ -179,7 +179,7 @@ def figure(result: Result) -> Any:
     for index, above, below in zip(crowded, axes[0, 1:], axes[1, 1:], strict=False):
         show_picture(above, dataset.images[index], "thirty regions")
         draw_frames(above, dataset.regions[index][:30], "gold")
-        show_boxes(below, dataset.images[index], found[index], dataset[index][1], dataset.classes)
+        show_boxes(below, dataset.images[index], found[index], dataset.__getitems__([index])[1][0], dataset.classes)
     return picture
 
 

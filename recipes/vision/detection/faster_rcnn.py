@@ -261,7 +261,7 @@ def figure(result: Result) -> Any:
     for index, above, below in zip(chosen, axes[0, 1:], axes[1, 1:], strict=False):
         show_picture(above, dataset.images[index], "ten proposals")
         draw_frames(above, own[index][:10], "gold")
-        show_boxes(below, dataset.images[index], found[index], dataset[index][1], dataset.classes)
+        show_boxes(below, dataset.images[index], found[index], dataset.__getitems__([index])[1][0], dataset.classes)
     return picture
 
 

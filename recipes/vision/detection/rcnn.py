@@ -213,7 +213,7 @@ def figure(result: Result) -> Any:
         fit = box_iou(dataset.regions[index], dataset.boxes[index]).amax(dim=1)
         show_picture(above, dataset.images[index], f"the best of {len(fit)} regions")
         draw_frames(above, dataset.regions[index][fit.topk(min(10, len(fit))).indices], "gold")
-        show_boxes(below, dataset.images[index], found[index], dataset[index][1], dataset.classes)
+        show_boxes(below, dataset.images[index], found[index], dataset.__getitems__([index])[1][0], dataset.classes)
     return picture
 
 

@@ -27,7 +27,7 @@ def evaluate(model: nn.Module, dataset: Boxes, device: torch.device) -> dict[str
 def truths(dataset: Boxes) -> Detections:
     """The true boxes and labels of every picture; where some are `ignored`, those apart."""
     true = [{"boxes": b, "labels": l} for b, l in zip(dataset.boxes, dataset.labels, strict=True)]
-    for target, ignored in zip(true, dataset.ignored, strict=False):
+    for target, ignored in zip(true, getattr(dataset, "ignored", ()), strict=False):
         target |= {f"ignored_{key}": value for key, value in ignored.items()}
     return true
 

@@ -223,7 +223,7 @@ def figure(result: Result) -> Any:
     """The objects that each map finds, by size; on one picture its matched default boxes, and what is found."""
     dataset, model, (sides, levels) = result.test_set, copy.deepcopy(result.model).cpu(), sides_and_levels(result)
     index = max(range(len(dataset)), key=lambda one: len(dataset.boxes[one]))
-    image, target = dataset.images[index], dataset[index][1]
+    image, target = dataset.images[index], dataset.__getitems__([index])[1][0]
     picture, axes = new_figure(1, len(model.strides) + 2, width=2.8, height=2.8)
     by_level = [sides[levels == level].tolist() for level in range(len(model.strides))]
     axes[0, 0].hist(by_level, bins=12, stacked=True, label=[f"stride {stride}" for stride in model.strides])

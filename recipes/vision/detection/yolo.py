@@ -269,7 +269,9 @@ def figure(result: Result) -> Any:
         above.imshow(cells, cmap="inferno", vmin=0, vmax=1, alpha=0.6, extent=(-0.5, right, bottom, -0.5))
         above.set(xlim=(-0.5, side), ylim=(side, -0.5))
         draw_frames(above, dataset.boxes[index], "white", "--")
-        show_boxes(below, dataset.images[index], found[index], dataset[index][1], dataset.classes, score=0.25)
+        show_boxes(
+            below, dataset.images[index], found[index], dataset.__getitems__([index])[1][0], dataset.classes, score=0.25
+        )
     return picture
 
 

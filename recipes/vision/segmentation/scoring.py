@@ -108,8 +108,9 @@ def draw(model: nn.Module, dataset: Masks, device: torch.device, history: list[d
     bars.set_title("IoU of each class", fontsize=9)
     bars.invert_yaxis()
     bars.spines[["top", "right"]].set_visible(False)
+    files = getattr(dataset, "files", [""] * len(dataset))  # which copies do not keep
     for place, index in zip(axes[:, 1:].T, shown, strict=True):
-        show_picture(place[0], dataset.images[index], dataset.files[index].rpartition("/")[2])
+        show_picture(place[0], dataset.images[index], files[index].rpartition("/")[2])
         show_picture(place[1], colors[dataset.masks[index].long()].permute(2, 0, 1), "true classes")
         show_picture(place[2], colors[predicted[index].long()].permute(2, 0, 1), f"predicted, IoU {each[index]:.2f}")
     return figure
