@@ -93,6 +93,44 @@ def test_copies_need_no_name_that_they_lack(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "format", "opener"),
+    [
+        ("vision.segmentation.unet", "voc", "scenes_voc"),
+        ("nlp.text_classification.text_cnn", "tsv", "texts_tsv"),
+        ("compression.distillation", "folders", "images_folders"),
+        ("nlp.bert.sentiment", "jsonl", "texts_jsonl"),
+    ],
+)
+def test_a_format_of_the_data_that_the_recipe_opens(name: str, format: str, opener: str) -> None:
+    """Modules on the way may open other kinds of data, which do not know the format."""
+    text, data = stand_alone(name, format=format)
+    source = Path(recipes.__file__).parent / "datasets" / "plain" / f"{opener}.py"
+    functions = [line for line in source.read_text("utf-8").splitlines() if line.startswith("def open_")]
+    assert any(one in text for one in functions)
+    assert data == set()
+    with pytest.raises(InputError, match=f"option format: expected one of .*{format}.*, got 'wav'"):
+        stand_alone(name, format="wav")
+
+
+NOTEBOOKS = ["nlp.bert", "training.optimizers", "vision.detection.ssd", "vision.segmentation.unet"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebooks_of_all_kinds_run_to_their_figure(name: str, tmp_path: Path) -> None:
+    content = json.loads(copy(name, tmp_path / "recipe.ipynb")[0].read_text("utf-8"))
+    cells = ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
+    assert cells[-1] == "figure(result)"
+    script = (
+        "import sys\n" + "\n".join(cells).replace("run()", "run(steps=3, device='cpu')") + ".savefig('figure.png')\n"
+    )
+    (tmp_path / "cells.py").write_text(script, "utf-8")
+    done = subprocess.run([sys.executable, "cells.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "figure.png").stat().st_size > 5_000
+
+
 def test_another_format(tmp_path: Path) -> None:
     """The opener is the one for that format, and no bundled data are put beside the copy."""
     text, data = stand_alone(NAME, format="folders")

@@ -331,11 +331,11 @@ def read_wav(path: Path, rate: int, seconds: float | None = None) -> Tensor:
 
 
 def within(wave: Tensor, rate: int, seconds: float) -> Tensor:
-    """The first seconds of a recording (samples,); it is told where sound is lost, a tenth of the energy or more."""
+    """The first seconds of a recording (samples,); it is told where most of the sound is lost."""
     longest = max(1, round(rate * seconds))
     energy = wave.double().square()
-    if energy[longest:].sum() > 0.1 * energy.sum():
-        tell(f"some recordings are longer than {seconds:g} seconds: what comes later is not heard")
+    if energy[longest:].sum() > 0.5 * energy.sum():
+        tell(f"of some recordings most comes after {seconds:g} seconds and is not heard")
     return wave[:longest]
 
 

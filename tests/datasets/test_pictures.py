@@ -11,7 +11,7 @@ from PIL import Image
 
 from recipes.core.errors import InputError, tell
 from recipes.datasets import pictures
-from recipes.datasets.pictures import picture_size, read_picture
+from recipes.datasets.pictures import as_mode, picture_size, read_picture
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -94,12 +94,20 @@ def test_exif_that_says_nothing(value: int, tmp_path: Path) -> None:
     assert same(read_picture(tmp_path / "b.jpg"), colored(), off=30)
 
 
+def test_what_is_transparent_is_seen_on_white(tmp_path: Path) -> None:
+    picture = Image.new("RGBA", (4, 2), (0, 0, 0, 0))  # black where nobody sees it
+    picture.putpixel((1, 0), (255, 0, 0, 255))
+    seen = as_mode(picture, "RGB")
+    assert seen.getpixel((0, 0)) == (255, 255, 255)
+    assert seen.getpixel((1, 0)) == (255, 0, 0)
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "YCbCr", "1", "PA"])
 def test_modes(mode: str, tmp_path: Path) -> None:
     picture = colored().convert(mode)
     path = tmp_path / ("a.jpg" if mode in ("CMYK", "YCbCr") else "a.tif" if mode == "PA" else "a.png")
     if mode == "P":
-        picture.info["transparency"] = bytes(range(256))
+        picture.info["transparency"] = bytes([255]) * 256
     picture.save(path, **({"quality": 95} if path.suffix == ".jpg" else {}))
     gray = mode in ("L", "LA", "1")
     expected = colored().convert("1" if mode == "1" else "L").convert("RGB") if gray else colored()
