@@ -140,7 +140,7 @@ def claims(run: Any) -> Iterator[Claim]:
         found = dict(zip(classes, f1_by_class(answers, labels), strict=True))
         several.rows.append({"F1 of each class": name} | found)
     text = "a sigmoid for each class finds more of the labels than a softmax with one answer"
-    yield Claim(text, several["f1"], ">", one["f1"], margin=0.1)
+    yield Claim(text, several["f1"], ">", max(one["f1"], 0.5), margin=0.1)  # untrained ones have less
     yield Claim("and more texts get all their labels right", several["exact"], ">", one["exact"], margin=0.1)
 
 

@@ -260,18 +260,16 @@ def figure(result: Result) -> Any:
     axes[1, 0].scatter(confidences, overlaps, s=4, alpha=0.4)
     axes[1, 0].set(xlabel="confidence", ylabel="overlap with an object (IoU)", xlim=(0, 1), ylim=(0, 1))
     chosen = sorted(range(len(dataset)), key=lambda index: -len(dataset.boxes[index]))[:4]
+    (images, true), side = dataset.__getitems__(chosen), dataset.image_size - 0.5
     with torch.inference_mode():
-        confidence = model.cells(dataset.__getitems__(chosen)[0])[1].amax(dim=3)  # (4, rows, columns)
-    side = dataset.image_size - 0.5
-    for index, cells, above, below in zip(chosen, confidence, axes[0, 1:], axes[1, 1:], strict=False):
+        confidence = model.cells(images)[1].amax(dim=3)  # (4, rows, columns)
+    for index, truth, cells, above, below in zip(chosen, true, confidence, axes[0, 1:], axes[1, 1:], strict=False):
         show_picture(above, dataset.images[index], "confidence of the cells")
         right, bottom = cells.shape[1] * model.stride - 0.5, cells.shape[0] * model.stride - 0.5
         above.imshow(cells, cmap="inferno", vmin=0, vmax=1, alpha=0.6, extent=(-0.5, right, bottom, -0.5))
         above.set(xlim=(-0.5, side), ylim=(side, -0.5))
         draw_frames(above, dataset.boxes[index], "white", "--")
-        show_boxes(
-            below, dataset.images[index], found[index], dataset.__getitems__([index])[1][0], dataset.classes, score=0.25
-        )
+        show_boxes(below, dataset.images[index], found[index], truth, dataset.classes, score=0.25)
     return picture
 
 
