@@ -28,6 +28,8 @@ def gathered(task: Task, items: Sequence[str], texts: Sequence[str], encoding: s
     """
     if texts and task.takes != "texts":
         raise InputError(f"option text: this model takes {task.takes}")
+    if not all(text.strip() for text in texts):
+        raise InputError("option text: expected a text, got none")
     if not texts and not items:
         wanted = "--text or a file with a text a line" if task.takes == "texts" else f"files of {task.takes}"
         raise InputError(f"nothing to answer: expected {wanted}, a folder of them, or - for standard input")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -75,21 +76,32 @@ class Trained:
         waiting: list[Any] = []
 
         def answered() -> list[tuple[Any, dict[str, Any]]]:
+            if not waiting:
+                return []
             with torch.inference_mode():
                 return list(zip(waiting, self.task.predict(self.model, waiting, self.device), strict=True))
 
         if isinstance(items, (str, bytes, os.PathLike)):
             raise InputError(f"expected a list of {self.task.takes}, got {described(items)}")
-        for item in items:
+        found = iter(items)
+        while True:
             try:
-                waiting.append(self.task.load(item))
-            except (AttributeError, TypeError) as error:
-                raise InputError(f"expected one of the {self.task.takes} to answer, got {described(item)}") from error
-            if len(waiting) == batch_size:
+                for item in islice(found, batch_size):
+                    waiting.append(self.loaded(item))
+            except InputError:  # what came before it is answered first
                 yield from answered()
-                waiting.clear()
-        if waiting:
+                raise
+            if not waiting:
+                return
             yield from answered()
+            waiting.clear()
+
+    def loaded(self, item: Any) -> Any:
+        """The item as the task takes it."""
+        try:
+            return self.task.load(item)
+        except (AttributeError, TypeError) as error:
+            raise InputError(f"expected one of the {self.task.takes} to answer, got {described(item)}") from error
 
     def export(self, file: str | Path) -> float:
         """Writes the network for onnxruntime (.onnx) or torch alone (.pt2), for batches of any size.

@@ -85,6 +85,7 @@ def test_files_folders_standard_input_and_pictures(digits: tuple[Path, Result], 
         (["predict", "out/digits", "nowhere.png"], "nowhere.png: no such file or folder"),
         (["predict", "out/digits", "empty"], "empty: expected pictures"),
         (["predict", "out/digits", "out/digits/model.json"], "model.json: expected a whole picture"),
+        (["predict", "out/digits", "--text", ""], "option text"),
         (["predict", "out/digits", "--text", "a"], "option text: this model takes pictures"),
         (["predict", "out/digits", "photo.png", "--draw", "photo.png"], "it is a file, expected a folder"),
         (["export", "out/digits", "digits.tflite"], "expected a file that ends in .onnx or .pt2"),
@@ -98,6 +99,14 @@ def test_bad_input_gets_one_line(digits: tuple[Path, Result], words: list[str], 
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert sorted(folder.rglob("*")) == before
+
+
+def test_what_was_answered_before_a_bad_file_is_kept(digits: tuple[Path, Result]) -> None:
+    folder, _ = digits
+    done = command("predict", "out/digits", "photo.png", "photos/1.png", "nowhere.png", "photos/2.png", cwd=folder)
+    assert done.returncode == 2
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["photo.png", "photos/1.png"]
+    assert "nowhere.png: no such file" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -141,6 +150,11 @@ def test_a_line_is_a_text_wherever_it_comes_from(
     items = [str(tmp_path / "texts.txt") if given == "file" else "-"]
     assert list(gathered(TEXTS, items, [], encoding)) == [f"{given} {encoding}", "房间\x0c很\u2028好"]
     assert "1 empty lines left out" in capsys.readouterr().err or encoding != "utf-8"  # a line is told once
+
+
+def test_an_empty_text_is_none() -> None:
+    with pytest.raises(InputError, match="option text: expected a text, got none"):
+        list(gathered(TEXTS, [], ["a", " "]))
 
 
 def test_standard_input_in_another_encoding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

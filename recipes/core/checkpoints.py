@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import is_zipfile
 
 import torch
 import torch.distributed as dist
@@ -80,7 +81,9 @@ def load_checkpoint(loop: "Loop") -> list[Tensor] | None:
             state = torch.load(loop.file, map_location="cpu", weights_only=True)
     except Exception as error:
         foreign = isinstance(error, pickle.UnpicklingError)  # code in it is never run
-        raise unusable(loop.file, "not one of tensors alone" if foreign else str(error)) from None
+        damaged = "cut or damaged: without it the training starts anew"
+        found = damaged if not is_zipfile(loop.file) else "not one of tensors alone" if foreign else str(error)
+        raise unusable(loop.file, found) from None
     if not isinstance(state, dict) or not holds_values(state.get("options")):
         raise unusable(loop.file, "no options in it")
     other, count = differences(state["options"], loop.options), sample_count(loop)

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from recipes.core.errors import InputError
+from recipes.core.errors import InputError, tell
 from recipes.core.evaluation import map_tensors
 
 if TYPE_CHECKING:
@@ -100,6 +100,12 @@ def class_answers(logits: Tensor, classes: Sequence[str], given: Sequence[dict[s
         best, by_class = int(shares.argmax()), dict(zip(classes, shares.tolist(), strict=True))
         found.append(item | {"class": classes[best], "probability": float(shares[best]), "classes": by_class})
     return found
+
+
+def tell_if_longer(lengths: Iterable[int], most: int, unit: str) -> None:
+    """A line where texts are longer than what a model reads of them."""
+    if max(lengths, default=0) > most:
+        tell(f"some texts are longer than {most} {unit}: the rest is not read")
 
 
 def first_inputs(dataset: Any, count: int = 2) -> tuple[Tensor, ...]:

@@ -325,6 +325,8 @@ def read_wav(path: Path, rate: int, seconds: float | None = None) -> Tensor:
     loudest = values.abs().max() / 2**15
     if not loudest <= 8:  # no number, or floats that are integers
         raise InputError(f"{path}: expected samples in -1 to 1, got up to {loudest:.3g}")
+    if loudest > 1.001:
+        tell("some recordings have samples beyond 1, which are cut off there")
     mixed = values.view(-1, channels).mean(dim=1)  # (samples,)
     found = resample(mixed, own_rate, rate).round().clamp(-(2**15), 2**15 - 1).short()
     return found if seconds is None else within(found, rate, seconds)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from recipes.core.result import Result
-from recipes.core.task import Task
+from recipes.core.task import Task, tell_if_longer
 from recipes.datasets.parallel import Pairs
 from recipes.nlp.articles import EncodedArticles, encode_articles
-from recipes.nlp.sentence_pairs import KnownLanguage
+from recipes.nlp.sentence_pairs import KnownLanguage, split_words
 
 
 @dataclass(kw_only=True)
@@ -42,6 +42,7 @@ class Summarization(Task):
         return KnownLanguage(self.words)
 
     def encoded(self, items: Sequence[str]) -> EncodedArticles:
+        tell_if_longer((len(split_words(text)) for text in items), self.max_words, "words")
         articles = Pairs(list(items), [""] * len(items), ("article", "summary"))
         return encode_articles(articles, self.language, max_words=self.max_words, max_summary=1)
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from recipes.core.result import Result
-from recipes.core.task import Task
-from recipes.nlp.sentence_pairs import KnownLanguage
+from recipes.core.task import Task, tell_if_longer
+from recipes.nlp.sentence_pairs import KnownLanguage, split_words
 
 
 @dataclass(kw_only=True)
@@ -44,6 +44,7 @@ class Translation(Task):
         return KnownLanguage(self.source_words), KnownLanguage(self.target_words)
 
     def batch(self, items: Sequence[str]) -> tuple[Tensor, ...]:
+        tell_if_longer((len(split_words(text)) for text in items), self.max_words, "words")
         ids = [self.languages[0].encode(sentence, self.max_words) for sentence in items]
         return (pad_sequence(ids, batch_first=True),)  # (batch, words)
 

@@ -565,9 +565,18 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut"])
 def test_a_file_that_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.pt").write_bytes(content)
-    with pytest.raises(InputError, match=r"model\.pt: expected a checkpoint of this training"):
+    with pytest.raises(InputError, match=r"model\.pt: expected a checkpoint of this training \(cut or damaged: .*anew"):
         train(network(), checkpoint=tmp_path)
     assert (tmp_path / "model.pt").read_bytes() == content
+
+
+def test_a_checkpoint_that_is_cut(tmp_path: Path) -> None:
+    train(network(), checkpoint=tmp_path)
+    whole = (tmp_path / "model.pt").read_bytes()
+    for size in (len(whole) // 2, len(whole) - 1):
+        (tmp_path / "model.pt").write_bytes(whole[:size])
+        with pytest.raises(InputError, match="cut or damaged: without it the training starts anew"):
+            train(network(), checkpoint=tmp_path)
 
 
 class Evil:

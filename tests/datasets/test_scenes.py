@@ -795,6 +795,12 @@ class TestYourDatasets:
         part = Yours((torch.zeros(3, 20, 20), mask))
         refused((part, part), "data: train sample 0", text, opener=open_masks)
 
+    def test_boxes_as_shares_of_the_picture(self) -> None:
+        part = Yours(*[(torch.zeros(3, 20, 20), target(1, box=(0.1, 0.2, 0.5, 1)))] * 2)
+        refused((part, part), "data: expected boxes in pixels, but all of them lie within 0 to 1")
+        one_small = Yours(part.samples[0], (torch.zeros(3, 20, 20), target(1)))
+        open_boxes((one_small, one_small))
+
     def test_boxes_of_torchvision_in_another_form(self) -> None:
         from torchvision import tv_tensors
 

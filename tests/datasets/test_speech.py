@@ -212,6 +212,14 @@ def test_sounds_that_cannot_be(
         read_wav(stored(tmp_path / "a.wav", content, encoding, bits, size=size), 8000)
 
 
+def test_floats_beyond_one_are_cut_off_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read_wav(stored(tmp_path / "a.wav", WAVE.astype("<f4").tobytes(), 3, 32), 8000)
+    assert capsys.readouterr().err == ""
+    loud = read_wav(stored(tmp_path / "b.wav", struct.pack("<f", 3.0) * 9, 3, 32), 8000)
+    assert loud.tolist() == [2**15 - 1] * 9
+    assert "have samples beyond 1, which are cut off there" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("seconds", [0.05, 0.1])
 def test_what_is_longer_is_cut_as_the_whole_would_be(tmp_path: Path, seconds: float) -> None:
     path = record(tmp_path / "a.wav", tone(11025, seconds=3), rate=11025)

@@ -26,6 +26,9 @@ def boxes_of(pair: tuple[Any, Any], image_size: int | None, letterbox: bool = Tr
     if all(isinstance(part, Boxes) for part in pair):
         return pair if image_size is None else (scaled(pair[0], image_size), scaled(pair[1], image_size))
     parts = read_pair(pair, image_size, '(image, {"boxes" and "labels"})', read_target, letterbox)
+    corners = torch.cat([boxes for _, targets in parts for boxes, _, _ in targets])
+    if len(corners) and corners.max() <= 1:
+        raise InputError("data: expected boxes in pixels, but all of them lie within 0 to 1: multiply by the sizes")
     names = class_names(pair)
     every = [label for _, targets in parts for _, labels, _ in targets for label in labels]
     counts_background = names is not None and names[0].strip("_").lower() == "background"

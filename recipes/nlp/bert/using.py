@@ -130,7 +130,7 @@ class Sentiment(ReadsPieces):
 
     def batch(self, items: Sequence[str]) -> tuple[Tensor, ...]:
         words = self.vocabulary
-        ids = [words.encode(text, self.max_pieces) for text in items]
+        ids = [self.pieces(text) for text in items]
         if self.known is not None:
             known = torch.isin(torch.arange(len(words.words)), torch.tensor(self.known))
             ids = [known_alone(one, known, words.mask) for one in ids]

@@ -39,7 +39,7 @@ class MaskedWords(ReadsPieces):
         return GAP.sub(f" {self.vocabulary.words[self.vocabulary.mask]} ", item)
 
     def batch(self, items: Sequence[str]) -> tuple[Tensor, ...]:
-        ids = [self.vocabulary.encode(text, self.max_pieces) for text in items]
+        ids = [self.pieces(text) for text in items]
         return (pad_sequence(ids, batch_first=True, padding_value=self.pad),)  # (N, pieces)
 
     def predict(self, model: nn.Module, items: Sequence[str], device: torch.device) -> list[dict[str, Any]]:

@@ -50,7 +50,7 @@ class SentenceSimilarity(TextPairs):
         return cls(**cls.remembered(result, options), example=example)
 
     def batch(self, items: Sequence[tuple[str, str]]) -> tuple[Tensor, ...]:
-        rows = [self.vocabulary.encode(text, self.max_pieces) for pair in items for text in pair]
+        rows = [self.pieces(text) for pair in items for text in pair]
         return (pad_sequence(rows, batch_first=True, padding_value=self.pad).unflatten(0, (-1, 2)),)  # (N, 2, pieces)
 
     def answers(self, outputs: Tensor, items: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:

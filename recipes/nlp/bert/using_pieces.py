@@ -5,9 +5,10 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from recipes.core.result import Result
-from recipes.core.task import Task
+from recipes.core.task import Task, tell_if_longer
 from recipes.nlp.bert.subwords import Subwords, subwords_from, tokenizer_json
 
 
@@ -37,6 +38,14 @@ class ReadsPieces(Task):
     @cached_property
     def vocabulary(self) -> Subwords:
         return subwords_from(self.tokenizer)
+
+    def pieces(self, text: str) -> Tensor:
+        """The numbers of the pieces that are read of a text, (pieces,); it is told if that is not all of it."""
+        ids = self.vocabulary.encode(text, self.max_pieces + 1)
+        if len(ids) <= self.max_pieces:
+            return ids
+        tell_if_longer([len(ids)], self.max_pieces, "pieces")
+        return self.vocabulary.encode(text, self.max_pieces)  # with the piece that ends it
 
     def dynamic(self) -> tuple[dict[int, Any], ...]:
         return ({0: "batch", 1: torch.export.Dim("pieces", max=self.max_pieces)},)

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from recipes.core.errors import tell
 from recipes.core.result import Result
-from recipes.core.task import Task, class_answers, first_inputs
+from recipes.core.task import Task, class_answers, first_inputs, tell_if_longer
 from recipes.nlp.text_classification.encoding import PAD, Vocabulary, tokenize
 
 SHORTEST = 8  # words of an exported example: torch.export takes a dimension of size 1 for a fixed one
@@ -62,9 +61,8 @@ class TextClassification(Task):
 
     def batch(self, items: Sequence[str]) -> tuple[Tensor, ...]:
         ids = [self.known_words.encode(text, self.max_words) for text in items]
-        full = [text for text, one in zip(items, ids, strict=True) if len(one) == self.max_words]
-        if any(len(tokenize(text)) > self.max_words for text in full):
-            tell(f"some texts are longer than {self.max_words} words: the rest is not read")
+        long = [text for text in items if len(text) > self.max_words]
+        tell_if_longer((len(tokenize(text)) for text in long), self.max_words, "words")
         return (pad_sequence(ids, batch_first=True, padding_value=PAD),)  # (N, words)
 
     def answers(self, outputs: Tensor, items: Sequence[str]) -> list[dict[str, Any]]:
