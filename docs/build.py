@@ -15,7 +15,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -217,8 +217,16 @@ def measured(proof: dict[str, Any], say: Translate) -> list[str]:
         f"## {say(labels.MEASURED)}",
         table(map(say, (labels.METRIC, labels.OVER_SEEDS, labels.BASELINE, labels.BAR)), rows),
         say(told).format(baseline=say(proof["baseline"] or ""), **seeds),
+        *others_measured(proof, say),
         say(labels.SECONDS).format(versions=versions, **machine),
     ]
+
+
+def others_measured(proof: dict[str, Any], say: Translate) -> Iterator[str]:
+    """A sentence for each of the other plain methods."""
+    for name, scores in proof.get("others", {}).items():
+        reached = ", ".join(f"{short(value)} (`{metric}`)" for metric, value in scores.items())
+        yield say(labels.OTHER).format(name=say(name), reached=reached)
 
 
 def claims_table(proof: dict[str, Any], say: Translate) -> str:

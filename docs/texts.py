@@ -60,6 +60,7 @@ def messages_of(entry: catalog.Entry) -> Iterator[str]:
     yield from (claim["text"] for claim in proof["claims"])
     if proof["baseline"]:
         yield proof["baseline"]
+    yield from proof.get("others", {})
 
 
 def title_of(entry: catalog.Entry, language: str) -> str:

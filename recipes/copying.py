@@ -295,7 +295,7 @@ def lesson_parts(recipe: Source) -> list[Part]:
     return recipe.parts[:end]
 
 
-EVIDENCE = {"baseline", "baseline_name", "bars"}  # of a result: a copy's metrics stand alone
+EVIDENCE = {"baseline", "baseline_name", "others", "bars"}  # of a result: a copy's metrics stand alone
 
 
 def without_evidence(parts: list[Part]) -> list[Part]:

@@ -21,7 +21,7 @@ from recipes.core.claims import Claim
 from recipes.core.command_line import parse
 from recipes.core.errors import InputError
 from recipes.core.files import require_writable, write_whole
-from recipes.core.result import columns, expected, short
+from recipes.core.result import better, columns, expected, short
 
 
 def prove(name: str, seeds: int, folder: Path, arguments: list[str]) -> dict[str, Any]:
@@ -50,6 +50,7 @@ def prove(name: str, seeds: int, folder: Path, arguments: list[str]) -> dict[str
             for metric in first.metrics
         },
         "baseline": first.baseline_name,
+        "others": others_of(results),
         "learned": sum(not result.shortfalls() for result in results),
         "claims": claims_of(results),
         "seconds": round(min(result.seconds for result in results), 1),  # other work on the machine slows some
@@ -89,10 +90,28 @@ def confirm(name: str, folder: Path) -> list[str]:
         wrong += [f"in the null run holds: {text}" for text in proof["null"]["held"]]
     if not wrong:
         proof["code"] = code_of(name)
+        others = others_of([result])
+        if others.keys() != proof.get("others", {}).keys():
+            proof["others"] = others
         if (proof["hardware"], proof["threads"]) == (hardware(result.device), result.threads):
             proof["seconds"] = min(proof["seconds"], round(result.seconds, 1))
         write_proof(proof, path)
     return wrong
+
+
+def others_of(results: list[Any]) -> dict[str, dict[str, float | None]]:
+    """The means of the other plain methods that the recipe shows, by name and metric."""
+    return {
+        name: {metric: mean([result.others[name][metric] for result in results]) for metric in scores}
+        for name, scores in results[0].others.items()
+    }
+
+
+def best_plain(proof: dict[str, Any], metric: str) -> float | None:
+    """What the best plain method that the recipe shows reaches of this metric, on average; None if none has it."""
+    found = [proof["metrics"][metric]["baseline"], *(one.get(metric) for one in proof.get("others", {}).values())]
+    known = [value for value in found if value is not None]
+    return (min if better(metric) == "<" else max)(known, default=None)
 
 
 def is_due(name: str, folder: Path, today: date) -> bool:

@@ -13,7 +13,7 @@ from recipes.catalog import find
 from recipes.copying import Source
 from recipes.core.claims import Claim
 from recipes.core.errors import InputError
-from recipes.proving import code_of, confirm, digest, hardware, hours, is_due, prove, room
+from recipes.proving import best_plain, code_of, confirm, digest, hardware, hours, is_due, prove, room
 
 
 def test_it_writes_the_spread_the_claims_and_the_figure(tmp_path: Path) -> None:
@@ -56,6 +56,15 @@ def test_the_code_that_was_measured(tmp_path: Path) -> None:
         assert (digest(Source(entry.module, path)) == code_of(entry.name)) == (what != "a rate"), what
 
 
+def test_the_best_plain_method_is_named_against_the_recipe() -> None:
+    proof = {"metrics": {"accuracy": {"baseline": 0.8}, "loss": {"baseline": 0.3}, "bytes": {"baseline": None}}}
+    assert best_plain(proof, "accuracy") == 0.8
+    proof["others"] = {"counting": {"accuracy": 0.9, "loss": 0.2}, "looking": {"accuracy": 0.7}}
+    assert best_plain(proof, "accuracy") == 0.9
+    assert best_plain(proof, "loss") == 0.2
+    assert best_plain(proof, "bytes") is None
+
+
 def test_claims_are_due_once_in_two_weeks_and_after_a_change(tmp_path: Path) -> None:
     name, days = "vision.classification.lenet", [date(2026, 1, day) for day in range(5, 19)]
     assert all(is_due(name, tmp_path, day) for day in days), "never proved"
@@ -74,7 +83,7 @@ def test_a_change_of_no_number_is_confirmed(tmp_path: Path, monkeypatch: pytest.
         path.write_text(json.dumps(kept))
         claim = Claim("a claim", 0.9, ">", 0.95 if wrong else 0.8, margin=0.02)
         result = SimpleNamespace(shortfalls=lambda short=short: short, claims=[claim])
-        vars(result).update(device="cpu", threads=1, seconds=3.01)
+        vars(result).update(device="cpu", threads=1, seconds=3.01, others={"counting": {"accuracy": 0.4}})
         null = {"missed": missed, "held": held}
         monkeypatch.setattr("recipes.catalog.load", lambda name, result=result: SimpleNamespace(run=lambda **_: result))
         monkeypatch.setattr("recipes.proving.null_run", lambda name, null=null: null)
@@ -83,7 +92,9 @@ def test_a_change_of_no_number_is_confirmed(tmp_path: Path, monkeypatch: pytest.
         assert not wrong or told == ["does not hold: a claim: 0.9, expected > 0.95 + 0.02"]
         written = json.loads(path.read_text("utf-8"))
         assert written == (
-            kept if short or wrong or held else kept | {"code": code_of(name), "null": null, "seconds": 3.0}
+            kept
+            if short or wrong or held
+            else kept | {"code": code_of(name), "null": null, "seconds": 3.0, "others": {"counting": {"accuracy": 0.4}}}
         )
     with pytest.raises(InputError, match="no such file; recipes prove"):
         confirm(name, tmp_path / "elsewhere")

@@ -38,8 +38,8 @@ from recipes.compression.shipping import Shipped
 from recipes.core.figures import new_figure
 from recipes.core.frame import Claim, InputError, Loop, Options, Result, batches, main, option, recipe
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.vision.classification.scoring import linear_classifier
 from recipes.vision.classification.task import ClassificationOptions, build
+from recipes.vision.pixels import evenly, linear_classifier
 
 Observer = Callable[[Tensor], tuple[Tensor, Tensor]]  # from numbers to the smallest and largest not to be clipped
 
@@ -239,7 +239,7 @@ def claims(run: Any) -> Iterator[Claim]:
 @torch.no_grad()
 def accuracy(model: nn.Module, test_set: Images | ImageFiles, *, brighter: float = 0.0) -> float:
     """Share of right answers to (at most 2000) test pictures, brighter by so many standard deviations of pixels."""
-    images, labels = test_set.__getitems__(range(min(len(test_set), 2000)))
+    images, labels = test_set.__getitems__(evenly(len(test_set), 2000).tolist())
     return (model(images.cpu() + brighter).argmax(dim=1) == labels.cpu()).double().mean().item()
 
 

@@ -49,8 +49,9 @@ from recipes.compression.shipping import Shipped, shipped_files
 from recipes.core.figures import new_figure
 from recipes.core.frame import Claim, InputError, Options, Precision, Result, main, option, recipe
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.vision.classification.scoring import evaluate, linear_classifier
+from recipes.vision.classification.scoring import evaluate
 from recipes.vision.classification.task import SmallCNN
+from recipes.vision.pixels import linear_classifier
 
 
 @dataclass(kw_only=True)

@@ -16,7 +16,6 @@ Paper: Han, Mao, Dally (2015), "Deep Compression: Compressing Deep Neural Networ
 Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, or torchvision:NAME.
 """
 
-import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -194,12 +193,18 @@ def claims(run: Any) -> Iterator[Claim]:
     two, untuned, one_block = run(count=2), run(count=2, tuned=False), run(one_block=True)
     run(one_block=True, depth=1), run(count=16)  # for the table and the figure
     device, size = next(result.model.parameters()).device, int(result["bytes"])
-    dense = build(options, result.train_set).to(device)
+    known, unshared = Moved(result.train_set), []
+    with torch.random.fork_rng(devices=[]):
+        for seed in (options.seed, options.seed + 1, options.seed + 2):
+            torch.manual_seed(seed)
+            dense = build(options, result.train_set).to(device)
+            train(dense, known, replace(options, device=device, seed=seed), name="dense")
+            unshared.append(evaluate_moved(dense, result.test_set, device)["accuracy"])
     narrow = as_large_a_file(lambda width: build(options, result.train_set, width=width), size, options.width)
     values = f"{options.count} values a layer"
     narrow.to(device)
     versions = [
-        Version("dense", dense, math.nan, file_bytes(dense, save_dense), dense),
+        Version("dense", dense, mean(unshared), file_bytes(dense, save_dense), dense),
         Version(values, result.model, shared, size, result.model),
         Version("small dense network", narrow, small, int(result.baseline["bytes"]), narrow),
         Version("one block", one_block.model, one_block["accuracy"], int(one_block["bytes"]), one_block.model),
@@ -209,6 +214,8 @@ def claims(run: Any) -> Iterator[Claim]:
     yield Claim(text, shared, ">", small, margin=0.01)
     text = f"and so is one block used {options.depth} times, of a dense network of as many bytes"
     yield Claim(text, one_block["accuracy"], ">", one_block.baseline["accuracy"], margin=0.02)
+    text = f"{values} cost at most 3 points of what the network had with a value for each: means of 3 trainings"
+    yield Claim(text, shared, ">", max(mean(unshared), 0.5) - 0.05, margin=0.02)
     text = "of two values a layer, trained ones are ahead of their clusters' means"
     yield Claim(text, two["accuracy"], ">", untuned["accuracy"], margin=0.1)
     share = result["bytes"] / rows[0]["bytes"]

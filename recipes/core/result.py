@@ -34,6 +34,7 @@ class Result:
     metrics: dict[str, float]
     baseline: dict[str, float]
     baseline_name: str = "baseline"
+    others: dict[str, dict[str, float]] = field(default_factory=dict)  # more plain methods, by name: shown, not judged
     bars: dict[str, float] = field(default_factory=dict)  # to be met by the default run on the bundled data
     history: list[dict[str, float]] = field(default_factory=list)  # one row an epoch
     rows: list[dict[str, Any]] = field(default_factory=list)  # a table of what was compared
@@ -71,6 +72,16 @@ class Result:
         if name not in self.baseline or RELATIONS[better(name)](value, self.baseline[name]):
             return []
         return [f"{name} {short(value)} does not beat {self.baseline_name}, {short(self.baseline[name])}"]
+
+    def ahead(self) -> list[str]:
+        """A line for each of the other plain methods that does as well as this recipe, or better."""
+        name, value = next(iter(self.metrics.items()))
+        better_ones = {
+            plain: scores[name]
+            for plain, scores in self.others.items()
+            if name in scores and not RELATIONS[better(name)](value, scores[name])
+        }
+        return [f"{plain} does as well or better: {name} {short(one)}" for plain, one in better_ones.items()]
 
     def shortfalls(self) -> list[str]:
         """What keeps this run from counting as learned: bars missed (by a default run), the baseline not beaten."""
@@ -146,7 +157,8 @@ class Result:
     def __str__(self) -> str:
         names = list(self.metrics)
         table = [["", *names], ["this recipe", *(short(self.metrics[name]) for name in names)]]
-        table.append([self.baseline_name, *(short(self.baseline.get(name)) for name in names)])
+        for plain, scores in {self.baseline_name: self.baseline, **self.others}.items():
+            table.append([plain, *(short(scores.get(name)) for name in names)])
         if self.options.get("data") is None and self.bars:
             table.append(["bar", *(f"{better(n)}= {short(self.bars[n])}" if n in self.bars else "" for n in names)])
         parts = [f"{self.recipe}: {self.title}", columns(table)]
@@ -159,7 +171,9 @@ class Result:
         if not self.by_default and self.options.get("data") is None and self.bars:
             parts.append("bars are for the default run; this one had other options")
         place = f"{self.device} in {self.threads} thread{'s' * (self.threads != 1)}"
-        return "\n\n".join([*parts, *self.shortfalls(), f"{self.seconds:.1f} s on {place}, seed {self.seed}"])
+        return "\n\n".join(
+            [*parts, *self.shortfalls(), *self.ahead(), f"{self.seconds:.1f} s on {place}, seed {self.seed}"]
+        )
 
 
 def expected(claim: Claim) -> str:

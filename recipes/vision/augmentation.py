@@ -34,10 +34,10 @@ from recipes.core.frame import Claim, Loop, Options, Result, batches, main, opti
 from recipes.datasets.bundled import bundled
 from recipes.datasets.images import ImageFiles, Images, open_images
 from recipes.datasets.loading import few_of_each
-from recipes.vision.classification.scoring import nearest_neighbor
 from recipes.vision.classification.task import SmallCNN
 from recipes.vision.classification.using import Classification
 from recipes.vision.networks import named_model
+from recipes.vision.pixels import flat, nearest_classes
 from recipes.vision.transforms import (
     COLORS,
     MOVES,
@@ -170,7 +170,7 @@ def run(options: AugmentationOptions) -> Result:
     loop = train(model, train_set, options)
     return Result(
         metrics=evaluate(lambda images: answers(model, images), test_set),
-        baseline=evaluate(lambda images: nearest_neighbor(train_set, images), test_set),
+        baseline=evaluate(lambda images: nearest_classes(train_set, flat(images)), test_set),
         baseline_name="nearest neighbor on pixels",
         bars={"accuracy": 0.92},
         history=loop.history,

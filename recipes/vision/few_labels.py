@@ -1,10 +1,9 @@
-"""Tasks with few labels, pictures for the backbone to learn from, and what needs no backbone."""
+"""Tasks with few labels, and pictures for the backbone to learn from."""
 
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from recipes.datasets.images import Images, open_images
@@ -52,20 +51,3 @@ def other_digits(samples: int, seed: int) -> tuple[Images, Images]:
         labels = torch.searchsorted(kinds, digits.labels[new])
         parts.append(Images(images, labels, [str(kind) for kind in NEW_KINDS], torch.zeros(3), torch.ones(3)))
     return parts[0].subset(few_of_each(parts[0].labels, samples, seed)), parts[1]
-
-
-def shrunk(dataset: Any, side: int = 28) -> Tensor:
-    """Pictures shrunk to `side` pixels, (N, C · side · side), a few at a time."""
-    chunks = torch.arange(len(dataset)).split(100)
-    images = [dataset.__getitems__(chunk)[0].cpu() for chunk in chunks]
-    return torch.cat([F.adaptive_avg_pool2d(one, min(side, *one.shape[2:])).flatten(1) for one in images])
-
-
-def nearest_classes(train_set: Any, test_set: Any) -> Tensor:
-    """For each test picture the class of the train picture whose pixels differ least, (N,)."""
-    return train_set.labels.cpu()[torch.cdist(shrunk(test_set), shrunk(train_set)).argmin(dim=1)]
-
-
-def nearest_in_pixels(train_set: Any, test_set: Any) -> dict[str, float]:
-    """The baseline without a network: how many of those classes are right."""
-    return {"accuracy": (nearest_classes(train_set, test_set) == test_set.labels.cpu()).double().mean().item()}

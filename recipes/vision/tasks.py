@@ -18,8 +18,9 @@ from recipes.vision.detection.features import conv_block
 from recipes.vision.detection.scoring import commonest_places, mean_average_precision, truths
 from recipes.vision.detection.task import CenterNet, center_loss
 from recipes.vision.detection.using import Detection
-from recipes.vision.few_labels import SCENES, first, nearest_classes, other_digits
+from recipes.vision.few_labels import SCENES, first, other_digits
 from recipes.vision.photos import recolor
+from recipes.vision.pixels import nearest_classes, shrunk
 from recipes.vision.segmentation.photos import SummedMaps, augment
 from recipes.vision.segmentation.scoring import commonest_class, predict_masks, scores
 from recipes.vision.segmentation.task import dice_loss
@@ -125,7 +126,7 @@ def plain_method(backbone: Features, train_set: Any, test_set: Any, device: torc
     headless = Classifier(backbone, 1).to(device).to(memory_format=torch.channels_last)
     headless.head = nn.Identity()
     x, y = (torch.stack(predict(headless, part, device, 64)).double() for part in (train_set, test_set))
-    found = ridge(x, train_set.labels.cpu(), y), nearest_classes(train_set, test_set)
+    found = ridge(x, train_set.labels.cpu(), y), nearest_classes(train_set, shrunk(test_set))
     return max((accuracies(one, test_set.labels.cpu()) for one in found), key=lambda one: one["balanced_accuracy"])
 
 

@@ -38,8 +38,8 @@ from recipes.datasets.loading import few_of_each
 from recipes.vision.classification.scoring import evaluate
 from recipes.vision.classification.task import SmallCNN
 from recipes.vision.classification.using import Classification
-from recipes.vision.few_labels import nearest_in_pixels, shrunk
 from recipes.vision.networks import GrayToColor, last_linear, load_pretrained, named_model
+from recipes.vision.pixels import nearest_neighbor, shrunk
 
 LOOPS = (0, 6, 8, 9)  # digits that close a loop
 PHOTOS = "timm:tf_efficientnet_lite0"
@@ -182,7 +182,7 @@ def run(options: TransferOptions) -> Result:
     loop = train(learner, parts[0], options)
     return Result(
         metrics=evaluate(learner, parts[1], options.device),
-        baseline=nearest_in_pixels(train_set, test_set),
+        baseline=nearest_neighbor(train_set, test_set),
         baseline_name="nearest neighbor in pixels",
         bars={"accuracy": 0.94},
         history=loop.history,

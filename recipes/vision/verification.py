@@ -36,7 +36,7 @@ from recipes.core.figures import new_figure, show_picture
 from recipes.core.frame import Claim, Loop, Options, Result, batches, main, option, predict, recipe
 from recipes.datasets.faces import hold_out_people, open_faces, people
 from recipes.datasets.loading import few_of_each
-from recipes.vision.few_labels import shrunk
+from recipes.vision.pixels import shrunk
 from recipes.vision.verifying import (
     MOST,
     Verification,

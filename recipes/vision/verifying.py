@@ -12,7 +12,7 @@ from recipes.core.evaluation import predict
 from recipes.core.figures import new_figure, show_picture
 from recipes.core.result import Result
 from recipes.vision.classification.using import ScaledPictures
-from recipes.vision.few_labels import shrunk
+from recipes.vision.pixels import shrunk
 
 MOST = 4000  # pictures, the pairs of which are compared
 

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,17 @@ def test_shortfalls(metrics: dict, baseline: dict, bars: dict, count: int) -> No
     result.options["data"] = "mine"  # bars are for the bundled data
     beaten = len(result.shortfalls())
     assert beaten == min(count, beaten) <= 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "other", "told"), [("accuracy", 0.95, True), ("accuracy", 0.8, False), ("loss", 0.1, True)]
+)
+def test_other_plain_methods_are_shown_and_told_where_they_are_ahead(metric: str, other: float, told: bool) -> None:
+    metrics = {metric: {"accuracy": 0.9, "loss": 0.2}[metric]}
+    result = result_with(metrics=metrics, baseline={}, bars={}, others={"counting": {metric: other}})
+    assert f"counting  {other}" in re.sub(" {2,}", "  ", str(result))
+    assert (f"counting does as well or better: {metric} {other}" in str(result)) is told
+    assert result.shortfalls() == []
 
 
 def test_bars_are_for_the_default_run() -> None:

@@ -26,9 +26,10 @@ from recipes.core.device import pick_device
 from recipes.core.figures import new_figure, show_picture
 from recipes.core.frame import Claim, Options, Result, main, option, predict, recipe
 from recipes.datasets.images import ImageFiles, Images, open_images
-from recipes.vision.classification.scoring import evaluate, linear_classifier
+from recipes.vision.classification.scoring import evaluate
 from recipes.vision.classification.task import ClassificationOptions, SmallCNN, train
 from recipes.vision.classification.using import Classification
+from recipes.vision.pixels import linear_classifier, nearest_neighbor
 
 
 @dataclass(kw_only=True)
@@ -122,6 +123,7 @@ def run(options: ClassicalOptions) -> Result:
         metrics=metrics,
         baseline=linear_classifier(train_set, test_set),
         baseline_name="linear classifier on pixels",
+        others={"nearest neighbor on pixels": nearest_neighbor(train_set, test_set)},
         bars={"accuracy": 0.97},
         model=model if options.method == "svm" else None,  # trees are no network, and are not saved
         train_set=train_set,

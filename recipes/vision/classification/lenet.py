@@ -30,6 +30,7 @@ from recipes.core.measure import parameter_count
 from recipes.datasets.images import ImageFiles, Images, open_images
 from recipes.vision.classification.scoring import evaluate, result_of, shifted
 from recipes.vision.classification.using import Classification
+from recipes.vision.pixels import evenly
 
 
 @dataclass(kw_only=True)
@@ -125,7 +126,9 @@ def claims(run: Any) -> Iterator[Claim]:
 def accuracy_on_shifted(result: Result, draws: int = 5) -> float:
     """The mean over so many draws of shifts of (at most 1000) held-out pictures."""
     device = next(result.model.parameters()).device
-    images, labels = (one.to(device) for one in result.test_set.__getitems__(range(min(len(result.test_set), 1000))))
+    images, labels = (
+        one.to(device) for one in result.test_set.__getitems__(evenly(len(result.test_set), 1000).tolist())
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         moved = [shifted(images.cpu()).to(device) for _ in range(draws)]

@@ -6,12 +6,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recipes.core.errors import tell
 from recipes.core.frame import InputError, Loop, Options, Result, batches, recipe
 from recipes.datasets.images import ImageFiles, Images, open_images
 from recipes.vision.backbones import Classifier, open_whole, parameter_groups
-from recipes.vision.classification.scoring import draw, evaluate, linear_classifier
+from recipes.vision.classification.scoring import draw, evaluate
 from recipes.vision.classification.using import Classification
 from recipes.vision.networks import named_model
+from recipes.vision.pixels import linear_classifier, nearest_neighbor
 
 
 def other_model(options: Any, data: Any) -> nn.Module | None:
@@ -62,6 +64,8 @@ def own_model(model: Any, data: Images | ImageFiles) -> nn.Module:
     model.train(was_training)
     if (shape := getattr(outputs, "shape", None)) != (2, len(data.classes)):
         raise InputError(f"{wanted}, but for 2 it gives {tuple(shape) if shape else type(outputs).__name__}")
+    if outputs.min() >= 0 and torch.allclose(outputs.sum(dim=1), outputs.new_ones(())):
+        tell("option model: it seems to end in a softmax, which the loss has already: leave it out")
     return model
 
 
@@ -84,6 +88,7 @@ def fine_tune(options: Any) -> Result:
         metrics=evaluate(model, test_set, options.device),
         baseline=linear_classifier(train_set, test_set),
         baseline_name="linear classifier on pixels",
+        others={"nearest neighbor on pixels": nearest_neighbor(train_set, test_set)},
         history=loop.history,
         model=model,
         train_set=train_set,

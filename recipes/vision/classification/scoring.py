@@ -1,4 +1,4 @@
-"""How classifiers of pictures are measured and shown, and the baselines that look at pixels alone."""
+"""How classifiers of pictures are measured and shown."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from recipes.core.figures import draw_confusion, draw_curves, new_figure, show_p
 from recipes.core.loop import Loop
 from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images
+from recipes.vision.pixels import linear_classifier, nearest_neighbor
 
 
 def evaluate(model: nn.Module, dataset: Images | ImageFiles, device: torch.device) -> dict[str, float]:
@@ -33,22 +34,10 @@ def majority(train_set: Images | ImageFiles, test_set: Images | ImageFiles) -> d
     }
 
 
-def linear_classifier(train_set: Images | ImageFiles, test_set: Images | ImageFiles) -> dict[str, float]:
-    """The baseline without a network: one linear layer on the pixels, fitted to the classes by ridge regression."""
-    features = _pixels(train_set)  # (N, pixels)
-    labels = train_set.labels.cpu()[: len(features)]
-    wanted = F.one_hot(labels, len(train_set.classes)).double() - 1 / len(train_set.classes)
-    penalty = 1e-2 * len(features) * torch.eye(features.shape[1], dtype=torch.double)
-    weights = torch.linalg.solve(features.T @ features + penalty, features.T @ wanted)  # (pixels, classes)
-    scores = _pixels(test_set) @ weights
-    truth = test_set.labels.cpu()[: len(scores)]
-    return {"accuracy": (scores.argmax(dim=1) == truth).double().mean().item()}
-
-
 def result_of(
     model: nn.Module, loop: Loop, train_set: Images | ImageFiles, test_set: Images | ImageFiles, *, bar: float
 ) -> Result:
-    """What a trained classifier reaches on held-out pictures, beside a linear classifier on pixels.
+    """What a trained classifier reaches on held-out pictures, beside two plain methods on pixels.
 
     Args:
         model: classifies pictures.
@@ -61,28 +50,13 @@ def result_of(
         metrics=evaluate(model, test_set, loop.device),
         baseline=linear_classifier(train_set, test_set),
         baseline_name="linear classifier on pixels",
+        others={"nearest neighbor on pixels": nearest_neighbor(train_set, test_set)},
         bars={"accuracy": bar},
         history=loop.history,
         model=model,
         train_set=train_set,
         test_set=test_set,
     )
-
-
-def nearest_neighbor(train_set: Images | ImageFiles, images: Tensor) -> Tensor:
-    """The class of the train picture whose pixels differ least from each of these: (B, C, H, W) to (B,)."""
-    known, labels = train_set.__getitems__(range(min(len(train_set), 10_000)))
-    return labels[torch.cdist(images.flatten(1), known.flatten(1)).argmin(dim=1)]
-
-
-def _pixels(dataset: Images | ImageFiles, most: int = 10_000, side: int = 28) -> Tensor:
-    """Normalized pixels of the first pictures, shrunk to `side`, and a 1: (N, features) float64."""
-    rows = []
-    for chunk in torch.arange(min(len(dataset), most)).split(500):
-        images, _ = dataset.__getitems__(chunk)
-        size = (min(side, images.shape[2]), min(side, images.shape[3]))
-        rows.append(F.adaptive_avg_pool2d(images.cpu(), size).flatten(1).double())
-    return F.pad(torch.cat(rows), (0, 1), value=1.0)
 
 
 def shifted(images: Tensor) -> Tensor:

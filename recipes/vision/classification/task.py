@@ -26,8 +26,9 @@ from recipes.core.frame import Claim, Loop, Options, Precision, Result, batches,
 from recipes.datasets.images import ImageFiles, Images, open_images
 from recipes.vision.classification.averaging import Averaged
 from recipes.vision.classification.models import fine_tuning_of, other_model
-from recipes.vision.classification.scoring import draw, evaluate, linear_classifier, nearest_neighbor
+from recipes.vision.classification.scoring import draw, evaluate
 from recipes.vision.classification.using import Classification
+from recipes.vision.pixels import evenly, flat, linear_classifier, nearest_classes, nearest_neighbor
 
 
 @dataclass(kw_only=True)
@@ -130,6 +131,7 @@ def run(options: ClassificationOptions) -> Result:
         metrics=evaluate(model, test_set, options.device),
         baseline=linear_classifier(train_set, test_set),
         baseline_name="linear classifier on pixels",
+        others={"nearest neighbor on pixels": nearest_neighbor(train_set, test_set)},
         bars={"accuracy": 0.97},
         history=loop.history,
         model=model,
@@ -144,14 +146,14 @@ def claims(run: Any) -> Iterator[Claim]:
     chance = math.log(len(result.train_set.classes))
     text = "training brings the loss far below that of guessing, ln(classes)"
     yield Claim(text, result["loss"], "<", chance, margin=0.5 * chance)
-    images, labels = result.test_set.__getitems__(range(min(len(result.test_set), 1000)))
+    images, labels = result.test_set.__getitems__(evenly(len(result.test_set), 1000).tolist())
     result.model.eval()
     by_network, by_pixels = 0.0, 0.0
     for moved in (images.roll(step, dims=axis) for step in (-1, 1) for axis in (2, 3)):
         with torch.no_grad():
             found = result.model(moved.to(next(result.model.parameters()).device)).argmax(dim=1).cpu()
         by_network += (found == labels).double().mean().item() / 4
-        by_pixels += (nearest_neighbor(result.train_set, moved) == labels).double().mean().item() / 4
+        by_pixels += (nearest_classes(result.train_set, flat(moved)) == labels).double().mean().item() / 4
     result.rows = [
         {"moved by a pixel": "this recipe", "accuracy": by_network},
         {"moved by a pixel": "nearest neighbor on pixels", "accuracy": by_pixels},

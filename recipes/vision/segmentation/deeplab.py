@@ -30,7 +30,7 @@ from recipes.core.frame import Claim, Loop, Options, Precision, Result, batches,
 from recipes.datasets.scenes import VOID, Masks, open_masks
 from recipes.vision.backbones import open_backbone, parameter_groups
 from recipes.vision.segmentation.photos import SummedMaps, augment, photo_defaults
-from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate, near_borders
+from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate, near_borders, trees_on_pixels
 from recipes.vision.segmentation.task import dice_loss
 from recipes.vision.segmentation.torchvision_segmenters import torchvision_segmenter
 from recipes.vision.segmentation.using import Segmentation
@@ -205,8 +205,9 @@ def run(options: DeepLabOptions) -> Result:
     tune(model, held_out, options)
     return Result(
         metrics=evaluate(model, test_set, options.device),
-        baseline=commonest_class(train_set, test_set),
-        baseline_name="commonest class",
+        baseline=trees_on_pixels(train_set, test_set),
+        baseline_name="randomized trees on the colors around a pixel",
+        others={"commonest class": commonest_class(train_set, test_set)},
         bars={"mean_iou": 0.78},
         history=loop.history,
         model=model,

@@ -68,6 +68,46 @@ def commonest_class(train_set: Masks, test_set: Masks) -> dict[str, float]:
     return scores(torch.full_like(test_set.masks, int(counts.argmax())), test_set.masks, len(test_set.classes))
 
 
+def trees_on_pixels(train_set: Masks, test_set: Masks, pixels: int = 20_000, asked: int = 2**16) -> dict[str, float]:
+    """The baseline without a network: randomized trees that see, of each pixel, the colors in a square around it.
+
+    They learn from as many pixels of each class, and are asked for pixels spread evenly over all test pictures.
+    Source: Geurts, Ernst, Wehenkel (2006), "Extremely randomized trees", by scikit-learn.
+
+    Args:
+        train_set: to learn from.
+        test_set: to be measured on.
+        pixels: of the train part that the trees learn from.
+        asked: pixels of the test part that are asked for, at most.
+    """
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    kinds, choice = len(train_set.classes), torch.Generator().manual_seed(0)
+    classes = [(train_set.masks.flatten() == kind).nonzero().flatten() for kind in range(kinds)]
+    known = torch.cat([one[torch.randperm(len(one), generator=choice)[: pixels // kinds]] for one in classes])
+    step = max(1, -(-test_set.masks.numel() // asked))
+    unseen = torch.arange(step // 2, test_set.masks.numel(), step)
+    trees = ExtraTreesClassifier(20, random_state=0)
+    trees.fit(surroundings(train_set.images, known).numpy(), train_set.masks.flatten()[known].numpy())
+    found = torch.from_numpy(trees.predict(surroundings(test_set.images, unseen).numpy()))
+    return scores(found, test_set.masks.flatten()[unseen], kinds)
+
+
+def surroundings(images: Tensor, pixels: Tensor, side: int = 5, step: int = 3) -> Tensor:
+    """The colors at `side` times `side` places around pixels, `step` apart: (pixels, side · side · 3) uint8.
+
+    Args:
+        images: (N, 3, H, W) uint8; beyond the edge, the color at the edge counts.
+        pixels: their places in the flattened masks (N, H, W).
+    """
+    count, _, height, width = images.shape
+    picture, row, column = torch.unravel_index(pixels, (count, height, width))
+    reach = (torch.arange(side) - side // 2) * step
+    rows = (row[:, None] + reach).clamp(0, height - 1)[:, :, None]  # (pixels, side, 1)
+    columns = (column[:, None] + reach).clamp(0, width - 1)[:, None, :]  # (pixels, 1, side)
+    return images[picture[:, None, None], :, rows, columns].flatten(1)
+
+
 def near_borders(masks: Tensor, distance: int = 2) -> Tensor:
     """Masks (N, H, W) with VOID wherever no other class is within so many pixels to the side or diagonally."""
     known = masks.where(masks != VOID, 0).float()

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from recipes.core.frame import Claim, Loop, Options, Precision, Result, batches, main, option, recipe
 from recipes.datasets.scenes import VOID, Masks, open_masks
 from recipes.vision.segmentation.photos import augment
-from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate, near_borders
+from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate, near_borders, trees_on_pixels
 from recipes.vision.segmentation.task import dice_loss
 from recipes.vision.segmentation.using import Segmentation
 
@@ -121,8 +121,9 @@ def run(options: SegNetOptions) -> Result:
     loop = train(model, train_set, test_set, options)
     return Result(
         metrics=evaluate(model, test_set, options.device),
-        baseline=commonest_class(train_set, test_set),
-        baseline_name="commonest class",
+        baseline=trees_on_pixels(train_set, test_set),
+        baseline_name="randomized trees on the colors around a pixel",
+        others={"commonest class": commonest_class(train_set, test_set)},
         bars={"mean_iou": 0.74},
         history=loop.history,
         model=model,

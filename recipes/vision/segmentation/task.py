@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from recipes.core.frame import Claim, InputError, Loop, Options, Precision, Result, batches, main, option, recipe
 from recipes.datasets.scenes import VOID, Masks, open_masks
 from recipes.vision.segmentation.photos import augment
-from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate
+from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate, trees_on_pixels
 from recipes.vision.segmentation.using import Segmentation
 
 
@@ -162,8 +162,9 @@ def run(options: SegmentationOptions) -> Result:
     loop = train(model, train_set, test_set, options)
     return Result(
         metrics=evaluate(model, test_set, options.device),
-        baseline=commonest_class(train_set, test_set),
-        baseline_name="commonest class",
+        baseline=trees_on_pixels(train_set, test_set),
+        baseline_name="randomized trees on the colors around a pixel",
+        others={"commonest class": commonest_class(train_set, test_set)},
         bars={"mean_iou": 0.75},
         history=loop.history,
         model=model,
@@ -175,8 +176,9 @@ def run(options: SegmentationOptions) -> Result:
 @run.claims
 def claims(run: Any) -> Iterator[Claim]:
     full, options = run(), run().options
+    blind = full.others["commonest class"]
     flattered = "pixel accuracy flatters one class everywhere: it is twice the mean IoU or more"
-    yield Claim(flattered, full.baseline["pixel_accuracy"], ">=", 2 * full.baseline["mean_iou"], kind="fact")
+    yield Claim(flattered, blind["pixel_accuracy"], ">=", 2 * blind["mean_iou"], kind="fact")
     again = options["seed"] + 1
 
     def twice(**changed: Any) -> float:

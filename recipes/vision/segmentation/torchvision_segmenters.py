@@ -11,7 +11,7 @@ from recipes.core.frame import Loop, Options, Result, batches, recipe
 from recipes.datasets.scenes import VOID, Masks, open_masks
 from recipes.vision.backbones import IMAGENET
 from recipes.vision.segmentation.photos import augment
-from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate
+from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate, trees_on_pixels
 from recipes.vision.segmentation.task import dice_loss
 from recipes.vision.segmentation.using import Segmentation
 from recipes.vision.torchvision_models import TorchvisionModel, names_a_model, open_model
@@ -52,8 +52,9 @@ def fit_torchvision_segmenter(options: Any) -> Result:
         loop.step(F.cross_entropy(logits, masks, ignore_index=VOID) + dice_loss(logits, masks))
     return Result(
         metrics=evaluate(model, test_set, options.device),
-        baseline=commonest_class(train_set, test_set),
-        baseline_name="commonest class",
+        baseline=trees_on_pixels(train_set, test_set),
+        baseline_name="randomized trees on the colors around a pixel",
+        others={"commonest class": commonest_class(train_set, test_set)},
         history=loop.history,
         model=model,
         train_set=train_set,

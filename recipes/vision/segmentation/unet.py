@@ -29,7 +29,7 @@ from recipes.datasets.scenes import VOID, Masks, open_masks
 from recipes.vision.backbones import Features, open_backbone, parameter_groups
 from recipes.vision.segmentation.biomedical import border_weights, deform
 from recipes.vision.segmentation.photos import augment, photo_defaults
-from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate, near_borders
+from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate, near_borders, trees_on_pixels
 from recipes.vision.segmentation.task import dice_loss
 from recipes.vision.segmentation.using import Segmentation
 
@@ -159,8 +159,9 @@ def run(options: UNetOptions) -> Result:
     loop = train(model, train_set, test_set, options)
     return Result(
         metrics=evaluate(model, test_set, options.device),
-        baseline=commonest_class(train_set, test_set),
-        baseline_name="commonest class",
+        baseline=trees_on_pixels(train_set, test_set),
+        baseline_name="randomized trees on the colors around a pixel",
+        others={"commonest class": commonest_class(train_set, test_set)},
         bars={"mean_iou": 0.8},
         history=loop.history,
         model=model,

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset
 
@@ -14,6 +15,7 @@ from recipes.core.errors import InputError
 from recipes.core.result import Result
 from recipes.datasets.images import ImageFiles, Images, open_images
 from recipes.vision.backbones import IMAGENET
+from recipes.vision.classification.models import own_model
 from recipes.vision.classification.scoring import evaluate, majority
 from recipes.vision.classification.task import ClassificationOptions, SmallCNN, build, run, train
 from recipes.vision.networks import last_linear, named_model
@@ -78,6 +80,13 @@ def test_evaluation_equals_one_picture_at_a_time(digits: tuple[Images, Images]) 
             loss -= logits.log_softmax(0)[label].item()
     assert measured["accuracy"] == pytest.approx(right / 300)
     assert measured["loss"] == pytest.approx(loss / 300, rel=1e-5)
+
+
+@pytest.mark.parametrize("last", [[], [nn.Softmax(dim=1)]])
+def test_a_softmax_at_the_end_is_told(last: list[nn.Module], capsys: pytest.CaptureFixture[str]) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), *last)
+    assert own_model(network, open_images()[0]) is network
+    assert ("it seems to end in a softmax" in capsys.readouterr().err) is bool(last)
 
 
 def test_majority_is_what_no_look_at_the_picture_gives() -> None:

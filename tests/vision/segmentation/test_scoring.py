@@ -20,6 +20,8 @@ from recipes.vision.segmentation.scoring import (
     near_borders,
     predict_masks,
     scores,
+    surroundings,
+    trees_on_pixels,
 )
 from recipes.vision.segmentation.task import DilatedCNN
 from recipes.vision.segmentation.unet import UNet
@@ -85,6 +87,25 @@ class TestMetric:
         baseline = commonest_class(*scenes)
         assert baseline["pixel_accuracy"] == pytest.approx(share)
         assert baseline["mean_iou"] == pytest.approx(share / 5)
+
+    def test_surroundings_are_a_slow_search(self) -> None:
+        images = torch.randint(0, 256, (2, 3, 6, 7), dtype=torch.uint8)
+        pixels = torch.arange(2 * 6 * 7)
+        found = surroundings(images, pixels, side=3, step=2).unflatten(1, (3, 3, 3))  # (pixels, rows, columns, colors)
+        for place, (n, row, column) in enumerate(np.ndindex(2, 6, 7)):
+            for i, j in np.ndindex(3, 3):
+                at = min(max(row + 2 * i - 2, 0), 5), min(max(column + 2 * j - 2, 0), 6)
+                assert torch.equal(found[place, i, j], images[n, :, at[0], at[1]])
+
+    def test_trees_see_colors_around_a_pixel(self, scenes: tuple[Masks, Masks]) -> None:
+        masks = torch.randint(0, 2, (4, 2, 2), dtype=torch.uint8).repeat_interleave(12, 1).repeat_interleave(12, 2)
+        colored = (masks[:, None] * 200).expand(-1, 3, -1, -1)
+        one = Masks(colored[:2], masks[:2], ["background", "thing"], ["", ""])
+        other = Masks(colored[2:], masks[2:], ["background", "thing"], ["", ""])
+        assert trees_on_pixels(one, other) == {"mean_iou": 1.0, "pixel_accuracy": 1.0}
+        few = first(scenes[1], 40)
+        by_trees, blind = trees_on_pixels(first(scenes[0], 160), few), commonest_class(scenes[0], few)
+        assert by_trees["mean_iou"] > blind["mean_iou"] + 0.1
 
     def test_near_borders_is_a_slow_search(self) -> None:
         _, truth = random_masks(3, void=True)
