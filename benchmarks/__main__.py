@@ -13,7 +13,7 @@ import torch
 from benchmarks.row import Row, markdown
 from recipes.proving import hardware
 
-PARTS = ("startup", "loops", "pictures", "detectors", "integers", "checkpoints", "fashion")
+PARTS = ("startup", "loops", "pictures", "detectors", "generation", "integers", "checkpoints", "fashion")
 PAGE = Path(__file__).with_name("README.md")
 SECTIONS = ("architectures", "networks", "pretraining_pays", "sizes")  # those with a table of their own
 
