@@ -16,7 +16,7 @@ BEGIN, END = "<!-- recipes: written by docs.readme -->", "<!-- end of recipes --
 def rows_of(language: str) -> str:
     """A row a recipe: its title, what it and the best plain method reached over seeds, and the seconds with claims."""
     say = texts.translator(language, "shared")
-    head = (labels.RECIPE, labels.WHAT_IT_IS, labels.OVER_SEEDS, labels.BASELINE, labels.SHORT_SECONDS)
+    head = (labels.RECIPE, labels.WHAT_IT_IS, labels.OVER_SEEDS, labels.BEST_PLAIN, labels.SHORT_SECONDS)
     rows = []
     for entry in catalog.entries():
         proof = texts.result_of(entry.name)

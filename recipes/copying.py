@@ -469,7 +469,15 @@ def stand_alone(name: str, *, full: bool = False, format: str | None = None) -> 
         pieces.append(f"# {heading}\n\n\n" + joined(parts))
     pieces.append('if __name__ == "__main__":\n    main(run)')
     data = data_names(gathered, format)
-    return "\n\n\n".join(pieces) + "\n", data
+    text = "\n\n\n".join(pieces) + "\n"
+    return (text if data or format is None else asking_for_data(text)), data
+
+
+def asking_for_data(text: str) -> str:
+    """A lean copy that no bundled data go with: `--data` has to be given."""
+    default = 'how |= {"default": one.default} | ('
+    asked = 'how |= {"default": one.default, "required": one.name == "data"}\n        how |= ('
+    return text.replace("your data; the bundled ones if not given", "your data").replace(default, asked)
 
 
 def with_short_docstrings(text: str) -> str:
@@ -578,7 +586,9 @@ def notebook(name: str, file_name: str, *, full: bool = False, format: str | Non
         cells.append(("code", part.text))
     if measuring:
         cells.append(("code", joined(measuring)))
-    cells += [("markdown", "## Run it"), ("code", "result = run()\nresult.metrics, result.baseline")]
+    data = data_names(gathered, format)
+    given = "" if data or format is None else 'data="path/to/your/data"'
+    cells += [("markdown", "## Run it"), ("code", f"result = run({given})\nresult.metrics, result.baseline")]
     if shown:
         cells += [("markdown", "## Look at it"), ("code", joined(shown)), ("code", "figure(result)")]
     elif full:
@@ -589,7 +599,6 @@ def notebook(name: str, file_name: str, *, full: bool = False, format: str | Non
         "nbformat": 4,
         "nbformat_minor": 5,
     }
-    data = data_names(gathered, format)
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n", data
 
 

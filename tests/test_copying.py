@@ -13,6 +13,7 @@ from recipes.copying import (
     copy,
     defined_names,
     gather,
+    notebook,
     stand_alone,
     used_names,
     without_evidence,
@@ -136,6 +137,14 @@ def test_another_format(tmp_path: Path) -> None:
     text, data = stand_alone(NAME, format="folders")
     assert "idx3" not in text
     assert data == set()
+    (tmp_path / "lean.py").write_text(text, "utf-8")
+    for words, message in (([], "required: --data"), (["--data", "no/where"], "no/where")):
+        done = subprocess.run([sys.executable, "lean.py", *words], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+    (tmp_path / "lean.py").unlink()
+    assert 'run(data=\\"path/to/your/data\\")' in notebook(NAME, "lean.ipynb", format="folders")[0]
     with pytest.raises(InputError, match="option format: expected one of folders, idx, got 'tfrecord'"):
         copy(NAME, tmp_path / "recipe.py", format="tfrecord")
     with pytest.raises(InputError, match="option format: a full copy opens every format"):

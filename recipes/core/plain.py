@@ -127,10 +127,8 @@ class Loop:
             self.module.train()
             self.losses = []
             self.batches.sampler.set_epoch(len(self.history))
-            for batch in self.batches:
+            for _, batch in zip(range(self.total - self.steps), self.batches, strict=False):
                 yield map_tensors(self.place, batch)
-                if self.steps == self.total:
-                    break
             loss = torch.stack(self.losses).mean().item()
             self.history.append({"epoch": len(self.history) + 1, "loss": loss} | self.evaluate())
             print("  ".join(f"{name} {value:.4g}" for name, value in self.history[-1].items()))
@@ -148,13 +146,12 @@ class Loop:
 
 @torch.inference_mode()
 def predict(model, dataset, device, batch_size=256):
-    """Outputs of `model` in evaluation mode, one for each sample of `dataset`, on the CPU."""
-    was_training, outputs = model.training, []
+    """Outputs of `model`, one for each sample of `dataset`, on the CPU; it is left in evaluation mode."""
+    outputs = []
     model.eval()
     for indices in torch.arange(len(dataset)).split(batch_size):
         inputs, _ = dataset.__getitems__(indices.tolist())
         outputs += map_tensors(lambda one: one.cpu(), model(map_tensors(lambda one: one.to(device), inputs)))
-    model.train(was_training)
     return outputs
 
 
@@ -181,10 +178,12 @@ def recipe(options_class):
 def main(run):
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     for one in dataclasses.fields(run.options):
-        kind = str if one.default is None else type(one.default)
-        kind = {"int | None": int, "float | None": float}.get(str(one.type), kind)
-        choices = get_args(one.type) if get_origin(one.type) is Literal else None
-        how = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind, "choices": choices}
-        sentence = (one.metadata or Options.__dataclass_fields__[one.name].metadata)["help"]
-        parser.add_argument(f"--{one.name.replace('_', '-')}", default=one.default, help=sentence, **how)
-    run(**vars(parser.parse_args()))
+        kind = {int | None: int, float | None: float, str | None: str, Any: str}.get(one.type, type(one.default))
+        how = {"type": kind, "choices": get_args(one.type) if get_origin(one.type) is Literal else None}
+        how = {"action": argparse.BooleanOptionalAction} if kind is bool else how
+        how |= {"default": one.default} | (one.metadata or Options.__dataclass_fields__[one.name].metadata)
+        parser.add_argument(f"--{one.name.replace('_', '-')}", **how)
+    try:
+        run(**vars(parser.parse_args()))
+    except FileNotFoundError as error:  # of the data, for one
+        parser.exit(2, f"error: {error}\n")
