@@ -4,12 +4,16 @@
 model that one has written. Importing this package imports no torch.
 """
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from recipes.catalog import load, names
 
 if TYPE_CHECKING:
     from recipes.using import Trained
+
+# transformers imports torchao where it is installed, and that makes torch warn of what no user can mend.
+logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 __version__ = "0.2.0"
 __all__ = ["load", "names", "run", "trained"]

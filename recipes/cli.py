@@ -1,7 +1,6 @@
 """The command `recipes`: list, show, run, predict, export, prove, bench, smoke, copy, doctor."""
 
 import json
-import logging
 import os
 import sys
 from pathlib import Path
@@ -240,8 +239,6 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point: input that cannot be used is answered with one line and exit code 2."""
-    # transformers imports torchao where it is installed, and that makes torch warn of what no user can mend.
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     try:
         sys.exit(app(standalone_mode=False))
     except (typer.Abort, KeyboardInterrupt) as stop:
