@@ -8,7 +8,8 @@ coarser scores and adds the finer ones. The upsampling is learned, by a transpos
 starts as bilinear interpolation; the last one, to the picture's size, stays that.
 
 In the paper the maps are 32, 16 and 8 times smaller than the picture; here, for pictures of 64 pixels, 8, 4 and 2
-times. The paper starts from a trained VGG-16, this network from nothing.
+times. The paper starts from a trained VGG-16, this network from nothing; for photographs, --backbone scores
+the maps of a trained classifier.
 
 Notes: 87
 Paper: Long, Shelhamer and Darrell (2015), "Fully Convolutional Networks for Semantic Segmentation",
@@ -28,9 +29,9 @@ from torch.nn import functional as F
 from recipes.core.frame import Claim, Loop, Options, Precision, Result, batches, main, option, recipe
 from recipes.datasets.scenes import VOID, Masks, open_masks
 from recipes.vision.segmentation.photos import augment
+from recipes.vision.segmentation.scored_maps import on_a_backbone
 from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate, trees_on_pixels
 from recipes.vision.segmentation.task import dice_loss
-from recipes.vision.segmentation.torchvision_segmenters import torchvision_segmenter
 from recipes.vision.segmentation.using import Segmentation
 
 
@@ -43,7 +44,12 @@ class FCNOptions(Options):
     model: str | None = option(
         None, "torchvision:NAME, a segmenter in this one's place, whose `weights` are given", copied=False
     )
-    weights: str | None = option(None, "of the model: pretrained, a file, or torchvision's name", copied=False)
+    backbone: str | None = option(
+        None, "timm:NAME or torchvision:NAME, whose maps are scored in place of these layers', for photos", copied=False
+    )
+    weights: str | None = option(
+        None, "of the backbone or the model: pretrained, a file, or torchvision's name", copied=False
+    )
     batch_size: int = 8
     precision: Precision = "auto"
     channels_last: bool = True
@@ -178,7 +184,7 @@ def figure(result: Result) -> Any:
     return draw(result.model, result.test_set, next(result.model.parameters()).device, result.history)
 
 
-run.predicts(Segmentation, build, torchvision_segmenter)
+run.predicts(Segmentation, build, on_a_backbone)
 
 
 if __name__ == "__main__":
