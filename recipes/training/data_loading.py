@@ -234,7 +234,7 @@ def claims(run: Any) -> Iterator[Claim]:
     yield Claim("the order repeats with the seed: positions that differ", differ, "<=", 0, kind="fact")
     same = sum(one == other for one, other in zip(first, later, strict=True)) / len(first)
     yield Claim("and not in the next epoch: share of positions alike", same, "<", 0.05, kind="fact")
-    samples = result.test_set.__getitems__(range(16))
+    samples = result.test_set.__getitems__(range(min(len(result.test_set), 16)))
     model.eval()
     with torch.inference_mode():
         alone = torch.cat([model(pad([sample])[0]) for sample in samples])
@@ -256,7 +256,7 @@ def figure(result: Result) -> Any:
     show_picture(axes[0, 0], dataset.load([0]), "loaded")
     axes[0, 1].scatter(sample[:, 1], 1 - sample[:, 0], c=sample[:, 2], cmap="Greys", vmin=-0.3, edgecolor="gray")
     axes[0, 1].set(title=f"preprocessed: {len(sample)} pixels", xticks=[], yticks=[], aspect="equal")
-    (pixels, _), _ = pad(dataset.__getitems__(range(16)))
+    (pixels, _), _ = pad(dataset.__getitems__(range(min(len(dataset), 16))))
     axes[0, 2].imshow(pixels[:, :, 2], cmap="Greys", aspect="auto", interpolation="nearest")
     axes[0, 2].set(title="a batch, padded at the right", xlabel="pixel", ylabel="sample")
     for shift, name in ((-0.2, "shuffled"), (0.2, "balanced")):

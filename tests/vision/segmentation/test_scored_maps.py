@@ -40,15 +40,13 @@ def test_each_finer_map_adds_its_scores() -> None:
         torch.testing.assert_close(model(images), F.interpolate(scored, size=(64, 64), mode="bilinear"))
 
 
-@pytest.mark.parametrize("skips", [0, 2])
-def test_a_whole_training(skips: int, tmp_path: Path) -> None:
+def test_a_whole_training(tmp_path: Path) -> None:
     how: dict[str, Any] = {"image_size": 64, "steps": 2, "batch_size": 2, "device": "cpu", "claims": False}
-    result = fcn.run(backbone=NAME, skips=skips, out=str(tmp_path / "out"), **how)
-    assert len(result.model.scores) == skips + 1
+    result = fcn.run(backbone=NAME, skips=1, out=str(tmp_path / "out"), **how)
+    assert len(result.model.scores) == 2, "FCN-16s"
     trained = using.trained(tmp_path / "out", device="cpu")
     pictures, _ = result.test_set.__getitems__([0])
     torch.testing.assert_close(trained.model(pictures), result.model.eval()(pictures), rtol=0, atol=1e-5)
-    assert trained.export(tmp_path / "fcn.pt2") < 1e-3
 
 
 def test_options_that_do_not_go_together() -> None:
