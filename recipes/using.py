@@ -20,7 +20,7 @@ from recipes.core.device import pick_device
 from recipes.core.errors import InputError, missing_package
 from recipes.core.evaluation import map_tensors
 from recipes.core.files import own_path, require_writable, write_whole
-from recipes.core.task import Task, digest
+from recipes.core.task import Task, digest, exported
 from recipes.datasets.own import described
 
 # Largest difference of an exported file's outputs to the model's, relative to their size. Where values are nearly
@@ -54,13 +54,7 @@ class Trained:
     @cached_property
     def program(self) -> torch.export.ExportedProgram:
         """The network as torch exports it, on the CPU, for inputs whose dimensions vary as the task says."""
-        network = self.task.to_export(self.model).cpu().eval()
-        sizes = self.task.dynamic()
-        named = {size for one in sizes for size in one.values() if isinstance(size, str)}
-        names: dict[Any, Any] = {name: torch.export.Dim(name) for name in named}
-        shapes = tuple({axis: names.get(size, size) for axis, size in one.items()} for one in sizes)
-        with torch.no_grad():
-            return torch.export.export(network, self.task.example, dynamic_shapes=shapes)
+        return exported(self.task, self.model)
 
     def __call__(self, items: Iterable[Any], *, batch_size: int = 32) -> list[dict[str, Any]]:
         """An answer for each item, in the field's usual form."""

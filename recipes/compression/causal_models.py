@@ -1,18 +1,21 @@
 """Causal language models of `transformers`: opened from a folder, read text by tokens, used once they were changed."""
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from recipes.core.errors import InputError
+from recipes.core.errors import InputError, tell
 from recipes.core.files import own_path
 from recipes.core.result import Result
+from recipes.core.task import exported
 from recipes.datasets.running_text import Windows, open_running_text
 from recipes.nlp.language_modeling import LanguageModeling
 
@@ -109,6 +112,16 @@ class CausalModeling(LanguageModeling):
             config = result.model.network.config
             task.config, task.tokenizer = json.loads(config.to_json_string(use_diff=False)), result.model.tokenizer
         return task
+
+    def files(self, result: Result) -> dict[str, Callable[[Path], object]]:
+        """`model.pt2`: the network with its integers, as torch exports it; a line says why where it cannot."""
+        try:
+            program = exported(self, copy.deepcopy(result.model))
+        except Exception as error:  # exporters raise many kinds
+            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            tell(f"model.pt2: left out, the network cannot be exported: {reason[:200]}")
+            return {}
+        return {"model.pt2": lambda path: torch.export.save(program, path)}
 
     @cached_property
     def encoder(self) -> Any:

@@ -102,6 +102,16 @@ def class_answers(logits: Tensor, classes: Sequence[str], given: Sequence[dict[s
     return found
 
 
+def exported(task: Task, model: nn.Module) -> torch.export.ExportedProgram:
+    """The network, which moves to the CPU, as torch exports it, for inputs whose dimensions vary as the task says."""
+    sizes = task.dynamic()
+    named = {size for one in sizes for size in one.values() if isinstance(size, str)}
+    names: dict[Any, Any] = {name: torch.export.Dim(name) for name in named}
+    shapes = tuple({axis: names.get(size, size) for axis, size in one.items()} for one in sizes)
+    with torch.no_grad():
+        return torch.export.export(task.to_export(model).cpu().eval(), task.example, dynamic_shapes=shapes)
+
+
 def tell_if_longer(lengths: Iterable[int], most: int, unit: str) -> None:
     """A line where texts are longer than what a model reads of them."""
     if max(lengths, default=0) > most:

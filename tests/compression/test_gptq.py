@@ -1,7 +1,10 @@
 """GPTQ against optimal brain quantization by explicit inverses, and on causal models of `transformers`."""
 
 import copy
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -323,6 +326,10 @@ def test_a_network_over_characters_writes_the_same_once_it_is_loaded(tmp_path: P
     trained.task.length = 20  # type: ignore[attr-defined]
     expected = copy.copy(trained.task).predict(result.model, ["The "], torch.device("cpu"))
     assert trained(["The "]) == expected
+    ids = result.test_set.ids[None, :9]
+    script = f"import torch; print(torch.export.load('model.pt2').module()(torch.tensor({ids.tolist()})).tolist())"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), result.model.cpu()(ids), rtol=0, atol=1e-4)
     dense = recipes.run(NAME, device="cpu", out=str(tmp_path / "dense"), method="none", **short)
     assert torch.equal(
         recipes.trained(tmp_path / "dense").model(dense.test_set.ids[None, :9]),
