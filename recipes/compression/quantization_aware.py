@@ -14,9 +14,8 @@ before. Measured again in the rounded one, they give back much of what was lost:
 
 Notes: 86
 Paper: Bengio, Léonard, Courville (2013), "Estimating or Propagating Gradients Through Stochastic Neurons for
-    Conditional Computation", https://arxiv.org/abs/1308.3432 (straight-through gradients); Jacob and others
-    (2018), "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
-    https://arxiv.org/abs/1712.05877
+    Conditional Computation", https://arxiv.org/abs/1308.3432; Jacob and others (2018), "Quantization and Training of
+    Neural Networks for Efficient Integer-Arithmetic-Only Inference", https://arxiv.org/abs/1712.05877
 Data: handwritten digits (UCI), 8×8 pixels; yours as IDX files, a folder a class, torchvision:NAME, or Datasets.
 """
 
