@@ -45,7 +45,13 @@ def without_cache(model: LanguageModel, prompt: torch.Tensor) -> torch.Tensor:
 def gpt2(width: int, layers: int, heads: int) -> Any:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    sizes: dict[str, Any] = {"n_embd": width, "n_layer": layers, "n_head": heads, "n_positions": 512, "vocab_size": VOCABULARY}
+    sizes: dict[str, Any] = {
+        "n_embd": width,
+        "n_layer": layers,
+        "n_head": heads,
+        "n_positions": 512,
+        "vocab_size": VOCABULARY,
+    }
     return GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=None, pad_token_id=0)).eval()
 
 
