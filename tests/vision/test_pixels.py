@@ -5,16 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recipes.datasets.images import Images, open_images
+from recipes.datasets.images import Images
 from recipes.vision.pixels import evenly, flat, linear_classifier, nearest_classes, nearest_neighbor, shrunk
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[Images, Images]:
-    train_set, test_set = open_images()
-    assert isinstance(train_set, Images)
-    assert isinstance(test_set, Images)
-    return train_set, test_set
 
 
 def rows(part: Images) -> Tensor:

@@ -3,17 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recipes.core.frame import Loop, Options, Result, batches, recipe
-from recipes.datasets.scenes import VOID, Masks, open_masks
+from recipes.core.frame import Options, Result, recipe
+from recipes.datasets.scenes import Masks, open_masks
 from recipes.vision.backbones import Features, open_backbone, parameter_groups
-from recipes.vision.segmentation.photos import augment, photo_defaults
-from recipes.vision.segmentation.scoring import commonest_class, draw, evaluate, trees_on_pixels
-from recipes.vision.segmentation.task import dice_loss
-from recipes.vision.segmentation.torchvision_segmenters import torchvision_segmenter
+from recipes.vision.segmentation.photos import photo_defaults
+from recipes.vision.segmentation.scoring import draw
+from recipes.vision.segmentation.torchvision_segmenters import torchvision_segmenter, train_in_its_place
 from recipes.vision.segmentation.using import Segmentation
 
 
@@ -55,27 +53,7 @@ def fit_scored_maps(options: Any) -> Result:
     photo_defaults(options)
     train_set, test_set = open_masks(options.data, image_size=options.image_size, seed=options.seed)
     model = build_scored_maps(options, train_set).to(options.device)
-    loop = Loop(
-        model,
-        torch.optim.AdamW(parameter_groups(model, options.lr)),
-        batches(train_set, options),
-        options,
-        evaluate=lambda: evaluate(model, test_set, options.device),
-    )
-    for images, masks in loop:
-        images, masks = augment(images, masks)
-        logits = loop.model(images)  # (batch, classes, height, width)
-        loop.step(F.cross_entropy(logits, masks, ignore_index=VOID) + dice_loss(logits, masks))
-    return Result(
-        metrics=evaluate(model, test_set, options.device),
-        baseline=trees_on_pixels(train_set, test_set),
-        baseline_name="randomized trees on the colors around a pixel",
-        others={"commonest class": commonest_class(train_set, test_set)},
-        history=loop.history,
-        model=model,
-        train_set=train_set,
-        test_set=test_set,
-    )
+    return train_in_its_place(model, parameter_groups(model, options.lr), train_set, test_set, options, changed=True)
 
 
 @fit_scored_maps.figure

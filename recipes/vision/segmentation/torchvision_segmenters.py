@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recipes.core.frame import Loop, Options, Result, batches, recipe
@@ -38,15 +38,33 @@ def fit_torchvision_segmenter(options: Any) -> Result:
     side = options.image_size or (None if options.data is None else 320)
     train_set, test_set = open_masks(options.data, image_size=side, seed=options.seed)
     model = build_torchvision_segmenter(options, train_set).to(options.device)
+    return train_in_its_place(
+        model, model.parameter_groups(options.lr), train_set, test_set, options, changed=options.data is not None
+    )
+
+
+def train_in_its_place(
+    model: nn.Module, groups: list[dict[str, Any]], train_set: Masks, test_set: Masks, options: Any, *, changed: bool
+) -> Result:
+    """What a network that takes a recipe's place reaches once it is trained.
+
+    Args:
+        model: from pictures (N, 3, H, W) in 0 to 1 to logits (N, num_classes, H, W).
+        groups: its parameters with their learning rates, for an optimizer.
+        train_set: what it is trained on.
+        test_set: what it is measured on.
+        options: of the run.
+        changed: mirror, crop and recolor the training pictures at random.
+    """
     loop = Loop(
         model,
-        torch.optim.AdamW(model.parameter_groups(options.lr)),
+        torch.optim.AdamW(groups),
         batches(train_set, options),
         options,
         evaluate=lambda: evaluate(model, test_set, options.device),
     )
     for images, masks in loop:
-        if options.data is not None:
+        if changed:
             images, masks = augment(images, masks)
         logits = loop.model(images)  # (batch, classes, height, width)
         loop.step(F.cross_entropy(logits, masks, ignore_index=VOID) + dice_loss(logits, masks))

@@ -24,14 +24,6 @@ CPU = torch.device("cpu")
 NAME = "vision.classification"
 
 
-@pytest.fixture(scope="module")
-def digits() -> tuple[Images, Images]:
-    train_set, test_set = open_images()
-    assert isinstance(train_set, Images)
-    assert isinstance(test_set, Images)
-    return train_set, test_set
-
-
 @pytest.mark.xdist_group(NAME)
 def test_shuffled_labels_fail_the_bar(digits: tuple[Images, Images]) -> None:
     """What is learned comes from the labels: with shuffled ones the same training is at chance."""

@@ -47,6 +47,7 @@ def test_a_whole_training(tmp_path: Path) -> None:
     trained = using.trained(tmp_path / "out", device="cpu")
     pictures, _ = result.test_set.__getitems__([0])
     torch.testing.assert_close(trained.model(pictures), result.model.eval()(pictures), rtol=0, atol=1e-5)
+    assert trained.export(tmp_path / "fcn.pt2") < 1e-3
 
 
 def test_options_that_do_not_go_together() -> None:
